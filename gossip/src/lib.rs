@@ -1,0 +1,1 @@
+//! The peer-to-peer half of Covey: says what exists, moves the bytes.

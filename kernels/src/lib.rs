@@ -1,0 +1,1 @@
+//! CUDA C++ sources and the contract they must meet.

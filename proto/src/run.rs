@@ -1,0 +1,571 @@
+//! All that makes a run. Two nodes whose `Run`s differ in one number are in two runs.
+//!
+//! A run is written as `run.toml` and read with [`Run::from_toml`]; its id is the digest of its canonical bytes, so
+//! comments, order and spelling of the file do not matter. Every fault of a file is reported at once.
+
+use crate::layout::Layout;
+use crate::schedule::Schedule;
+use crate::{Digest, RunId, blob, wire};
+use serde::{Deserialize, Serialize};
+
+/// Uids that a run can have: a bitmap of them is 32 bytes.
+pub const UIDS: usize = 256;
+/// Elements of the largest model this version accepts (100 G): keeps every offset in 53 bits.
+const ELEMENTS_MAX: u64 = 100_000_000_000;
+
+/// All that makes a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The chain and the subnet it lives on.
+    pub chain: Chain,
+    /// A round in blocks.
+    pub clock: Clock,
+    /// Who decides, and how many are taken.
+    pub electorate: Electorate,
+    /// The model's shapes.
+    pub model: Model,
+    /// What is trained on.
+    pub data: Data,
+    /// The inner optimizer.
+    pub inner: Inner,
+    /// The outer step.
+    pub outer: Outer,
+    /// How a pseudo-gradient is compressed.
+    pub compress: Compress,
+    /// How contributions are scored.
+    pub scoring: Scoring,
+}
+
+/// The chain and the subnet a run lives on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// The chain's genesis hash.
+    pub genesis: Digest,
+    /// The subnet.
+    pub netuid: u16,
+    /// r0: the block at which round 0 starts.
+    pub start: u32,
+    /// State root before round 0.
+    pub genesis_state: Digest,
+}
+
+/// A round in blocks: start S = r0 + r·L, anchor A = S−a, commit deadline C = S+c, vote deadline V = S+v.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// L.
+    pub length: u32,
+    /// a.
+    pub anchor: u32,
+    /// c.
+    pub commit: u32,
+    /// v.
+    pub vote: u32,
+    /// A miner submits no later than C minus this.
+    pub commit_margin: u32,
+    /// What is announced after V minus this gets no vote.
+    pub announce_margin: u32,
+    /// A validator submits its vote at V minus this.
+    pub vote_margin: u32,
+    /// Where a round's randomness comes from.
+    pub beacon: Beacon,
+}
+
+/// Where a round's randomness comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Beacon {
+    /// The hashes of blocks.
+    Chain,
+    /// The run id and the block's number, so that one seed gives one root. Anyone can foresee it: for tests.
+    Seed,
+}
+
+/// Who decides, and how many contributions are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Electorate {
+    /// W: rounds for which a vote keeps its voter in the electorate.
+    pub window: u32,
+    /// K: the most contributions a round applies.
+    pub contributions_max: u32,
+    /// R_min: fewer make the round void.
+    pub contributions_min: u32,
+    /// The least stake of a voter.
+    pub stake_min: u64,
+    /// The least stake of an electorate.
+    pub electorate_min: u64,
+    /// P: rounds between checkpoints.
+    pub checkpoint: u32,
+}
+
+/// A LLaMA-style model: RMSNorm, rotary positions, grouped-query attention, SwiGLU; no biases.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Tokens.
+    pub vocabulary: u32,
+    /// Width of the residual stream.
+    pub width: u32,
+    /// Layers.
+    pub layers: u32,
+    /// Query heads; the width divides by them.
+    pub heads: u32,
+    /// Key and value heads; the query heads divide by them.
+    pub kv_heads: u32,
+    /// Width of the SwiGLU.
+    pub feed_forward: u32,
+    /// Tokens of a training sequence.
+    pub sequence: u32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// RMSNorm's epsilon.
+    pub norm_epsilon: f64,
+    /// Whether the embedding is the output matrix too.
+    pub tied: bool,
+    /// Seed of the initial weights.
+    pub seed: u64,
+}
+
+impl Model {
+    /// Elements of a head.
+    pub fn head_width(&self) -> u32 {
+        self.width / self.heads
+    }
+}
+
+/// What is trained on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// BLAKE3 of the data set's manifest, which names the tokenizer and every shard.
+    pub digest: Digest,
+    /// M: training sequences.
+    pub samples: u64,
+}
+
+/// The inner optimizer: AdamW.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inner {
+    /// H by round, held until the next point.
+    pub steps: Schedule,
+    /// Sequences a step.
+    pub batch: u32,
+    /// Learning rate by round, linear between points.
+    pub rate: Schedule,
+    /// Steps of linear warm-up after every reset of the optimizer.
+    pub warmup_steps: u32,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Adam's epsilon.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the global gradient norm.
+    pub clip: f64,
+    /// Below it a miner does not commit.
+    pub steps_min: u32,
+}
+
+/// The outer step: θ ← θ − α·ḡ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outer {
+    /// α by round, linear between points.
+    pub rate: Schedule,
+    /// ρ: a coordinate's sum is divided by max(hits, ⌈ρR⌉). 1 is the SparseLoCo paper's, 0 Templar's code.
+    pub rho: f64,
+}
+
+/// How a pseudo-gradient is compressed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compress {
+    /// Values that a chunk of 4,096 sends, by round, held until the next point.
+    pub k: Schedule,
+    /// β of error feedback.
+    pub beta: f64,
+    /// How values are rounded.
+    pub quantiser: Quantiser,
+    /// Chunks of a contribution shard.
+    pub shard_chunks: u32,
+    /// Elements of a state shard.
+    pub state_elements: u32,
+    /// Bytes of the largest shard that travels inside an announcement; at most [`INLINE_MAX`].
+    pub inline_max: u32,
+}
+
+/// How transmitted values are rounded. The discriminant is the shard codec's byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Quantiser {
+    /// One bit a value: a sign, and one scale a chunk.
+    Sign = 1,
+    /// Two bits a value: a sign and a choice of two magnitudes a chunk.
+    TwoMagnitudes = 2,
+}
+
+/// How contributions are scored (Gauntlet).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scoring {
+    /// Sequences of an evaluation set.
+    pub sequences: u32,
+    /// Share of the outer rate at which a single contribution is tried.
+    pub rate: f64,
+    /// How fast the binary moving average follows.
+    pub average: f64,
+    /// Share of the training time that scoring may take.
+    pub share: f64,
+    /// Exponent that turns scores into weights.
+    pub power: f64,
+}
+
+/// The largest shard that a run may send inside an announcement: gossip copies every message to several peers.
+pub const INLINE_MAX: u32 = 64 * 1024;
+
+/// What is wrong with a run, every fault at once.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The text is no run.toml.
+    #[error("run.toml does not parse: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// Numbers that cannot be.
+    #[error("run.toml is not a run:\n{}", .0.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<String>),
+    /// The canonical bytes do not decode.
+    #[error(transparent)]
+    Bytes(#[from] blob::DecodeError),
+}
+
+impl Run {
+    /// Reads and checks a run.toml.
+    ///
+    /// # Errors
+    /// Unknown or missing keys, or every number that cannot be.
+    pub fn from_toml(text: &str) -> Result<Run, RunError> {
+        let run: Run = toml::from_str(text)?;
+        run.checked()
+    }
+
+    /// The run as a run.toml.
+    pub fn to_toml(&self) -> String {
+        // Every field is a number, a text or a list of them; a table has no other reason to fail.
+        toml::to_string(self).expect("a run has a TOML form")
+    }
+
+    /// The run, if its numbers can be.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn checked(self) -> Result<Run, RunError> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(self) } else { Err(RunError::Faults(faults)) }
+    }
+
+    /// The run's name.
+    pub fn id(&self) -> RunId {
+        RunId(Digest::of(&self.to_bytes()))
+    }
+
+    /// How the model's parameters lie in the state.
+    pub fn layout(&self) -> Layout {
+        Layout::of(&self.model)
+    }
+
+    /// The canonical bytes: what the run id is the digest of.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        blob::encode(blob::RUN, &self.to_wire())
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// Bytes that are not canonical, or a run that cannot be.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Run, RunError> {
+        let wire: wire::Run = blob::decode(blob::RUN, bytes, blob::RUN_BYTES_MAX)?;
+        Run::from_wire(wire)?.checked()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Faults(Vec::new());
+        self.check_clock(&mut faults);
+        self.check_model(&mut faults);
+        self.check_training(&mut faults);
+        self.check_scoring(&mut faults);
+        faults.0
+    }
+
+    fn check_clock(&self, faults: &mut Faults) {
+        let clock = &self.clock;
+        let sane = clock.length <= 100_000 && clock.anchor <= self.chain.start && self.chain.start <= 1 << 30;
+        faults.unless(sane, || "chain.start must be at least clock.anchor, clock.length at most 100000".into());
+        let ordered = clock.commit < clock.vote && clock.vote < clock.length;
+        faults.unless(ordered, || {
+            format!("clock: commit {} < vote {} < length {} must hold", clock.commit, clock.vote, clock.length)
+        });
+        let margins = clock.commit_margin >= 1
+            && clock.commit_margin < clock.commit
+            && clock.vote_margin >= 1
+            && clock.vote_margin <= clock.announce_margin
+            && clock.announce_margin < clock.vote.saturating_sub(clock.commit);
+        faults.unless(margins, || {
+            "clock: margins must satisfy 1 <= commit_margin < commit and 1 <= vote_margin <= announce_margin < vote - commit"
+                .into()
+        });
+        // An ordinary chain node keeps 256 blocks of state, and a joiner reads A when V is final.
+        let kept = u64::from(clock.length) + u64::from(clock.anchor) + u64::from(clock.vote);
+        faults.unless(kept <= 256, || format!("clock: length + anchor + vote is {kept}; a chain node keeps 256 blocks"));
+        let electorate = &self.electorate;
+        faults.between("electorate.window", electorate.window, 1, 10_000);
+        faults.between("electorate.contributions_max", electorate.contributions_max, 1, UIDS as u32);
+        faults.between("electorate.contributions_min", electorate.contributions_min, 1, electorate.contributions_max);
+        faults.between("electorate.checkpoint", electorate.checkpoint, 1, 10_000);
+    }
+
+    fn check_model(&self, faults: &mut Faults) {
+        let model = &self.model;
+        faults.between("model.vocabulary", model.vocabulary, 256, 1 << 20);
+        faults.between("model.width", model.width, 2, 1 << 16);
+        faults.between("model.layers", model.layers, 1, 1000);
+        faults.between("model.heads", model.heads, 1, 1024);
+        faults.between("model.kv_heads", model.kv_heads, 1, 1024);
+        faults.between("model.feed_forward", model.feed_forward, 1, 1 << 18);
+        faults.between("model.sequence", model.sequence, 2, 1 << 20);
+        faults.positive("model.rope_theta", model.rope_theta);
+        faults.positive("model.norm_epsilon", model.norm_epsilon);
+        if !faults.0.is_empty() {
+            return;
+        }
+        let heads = model.width.is_multiple_of(model.heads)
+            && model.heads.is_multiple_of(model.kv_heads)
+            && model.head_width().is_multiple_of(2);
+        faults.unless(heads, || {
+            "model: width must divide by heads into an even number, heads by kv_heads".to_owned()
+        });
+        let (width, ff) = (u64::from(model.width), u64::from(model.feed_forward));
+        let embeddings = u64::from(model.vocabulary) * width * 2;
+        let elements = embeddings + u64::from(model.layers) * (4 * width * width + 3 * width * ff);
+        faults.unless(elements <= ELEMENTS_MAX, || format!("model: about {elements} parameters; the limit is {ELEMENTS_MAX}"));
+    }
+
+    fn check_training(&self, faults: &mut Faults) {
+        let Run { inner, outer, compress, data, .. } = self;
+        faults.unless(data.samples >= 1, || "data.samples must be at least 1".into());
+        faults.schedule("inner.steps", &inner.steps, 1.0, 100_000.0, true);
+        faults.schedule("inner.rate", &inner.rate, 0.0, 1.0, false);
+        faults.between("inner.batch", inner.batch, 1, 1 << 20);
+        faults.between("inner.steps_min", inner.steps_min, 1, 100_000);
+        faults.share("inner.beta1", inner.beta1);
+        faults.share("inner.beta2", inner.beta2);
+        faults.positive("inner.epsilon", inner.epsilon);
+        faults.share("inner.weight_decay", inner.weight_decay);
+        faults.positive("inner.clip", inner.clip);
+        // Below 2^-10 the rule that flushes subnormals could change a bit.
+        faults.schedule("outer.rate", &outer.rate, 1.0 / 1024.0, 16.0, false);
+        faults.share("outer.rho", outer.rho);
+        faults.schedule("compress.k", &compress.k, 1.0, 4096.0, true);
+        faults.share("compress.beta", compress.beta);
+        faults.between("compress.shard_chunks", compress.shard_chunks, 1, 1 << 16);
+        faults.between("compress.state_elements", compress.state_elements, 1024, 1 << 26);
+        faults.between("compress.inline_max", compress.inline_max, 0, INLINE_MAX);
+    }
+
+    fn check_scoring(&self, faults: &mut Faults) {
+        let scoring = &self.scoring;
+        faults.between("scoring.sequences", scoring.sequences, 1, 1 << 16);
+        faults.positive("scoring.rate", scoring.rate);
+        faults.share("scoring.average", scoring.average);
+        faults.share("scoring.share", scoring.share);
+        faults.positive("scoring.power", scoring.power);
+    }
+
+    fn to_wire(&self) -> wire::Run {
+        let Run { chain, clock, electorate, model, data, inner, outer, compress, scoring } = self;
+        wire::Run {
+            genesis: chain.genesis.as_bytes().to_vec(),
+            netuid: chain.netuid.into(),
+            start: chain.start,
+            genesis_state: chain.genesis_state.as_bytes().to_vec(),
+            clock: Some(wire::Clock {
+                length: clock.length,
+                anchor: clock.anchor,
+                commit: clock.commit,
+                vote: clock.vote,
+                commit_margin: clock.commit_margin,
+                announce_margin: clock.announce_margin,
+                vote_margin: clock.vote_margin,
+                beacon: (clock.beacon == Beacon::Seed).into(),
+            }),
+            electorate: Some(wire::Electorate {
+                window: electorate.window,
+                contributions_max: electorate.contributions_max,
+                contributions_min: electorate.contributions_min,
+                stake_min: electorate.stake_min,
+                electorate_min: electorate.electorate_min,
+                checkpoint: electorate.checkpoint,
+            }),
+            model: Some(wire::Model {
+                vocabulary: model.vocabulary,
+                width: model.width,
+                layers: model.layers,
+                heads: model.heads,
+                kv_heads: model.kv_heads,
+                feed_forward: model.feed_forward,
+                sequence: model.sequence,
+                rope_theta: model.rope_theta,
+                norm_epsilon: model.norm_epsilon,
+                tied: model.tied.into(),
+                seed: model.seed,
+            }),
+            data: Some(wire::Data { digest: data.digest.as_bytes().to_vec(), samples: data.samples }),
+            inner: Some(wire::Inner {
+                steps: inner.steps.to_wire(),
+                batch: inner.batch,
+                rate: inner.rate.to_wire(),
+                warmup_steps: inner.warmup_steps,
+                beta1: inner.beta1,
+                beta2: inner.beta2,
+                epsilon: inner.epsilon,
+                weight_decay: inner.weight_decay,
+                clip: inner.clip,
+                steps_min: inner.steps_min,
+            }),
+            outer: Some(wire::Outer { rate: outer.rate.to_wire(), rho: outer.rho }),
+            compress: Some(wire::Compress {
+                k: compress.k.to_wire(),
+                beta: compress.beta,
+                quantiser: compress.quantiser as u32,
+                shard_chunks: compress.shard_chunks,
+                state_elements: compress.state_elements,
+                inline_max: compress.inline_max,
+            }),
+            scoring: Some(wire::Scoring {
+                sequences: scoring.sequences,
+                rate: scoring.rate,
+                average: scoring.average,
+                share: scoring.share,
+                power: scoring.power,
+            }),
+        }
+    }
+
+    fn from_wire(wire: wire::Run) -> Result<Run, blob::DecodeError> {
+        use blob::{digest, flag, need};
+        let clock = need(wire.clock, "clock")?;
+        let electorate = need(wire.electorate, "electorate")?;
+        let model = need(wire.model, "model")?;
+        let data = need(wire.data, "data")?;
+        let inner = need(wire.inner, "inner")?;
+        let outer = need(wire.outer, "outer")?;
+        let compress = need(wire.compress, "compress")?;
+        let scoring = need(wire.scoring, "scoring")?;
+        Ok(Run {
+            chain: Chain {
+                genesis: digest(&wire.genesis, "genesis")?,
+                netuid: u16::try_from(wire.netuid).map_err(|_| blob::DecodeError::Field("netuid"))?,
+                start: wire.start,
+                genesis_state: digest(&wire.genesis_state, "genesis_state")?,
+            },
+            clock: Clock {
+                length: clock.length,
+                anchor: clock.anchor,
+                commit: clock.commit,
+                vote: clock.vote,
+                commit_margin: clock.commit_margin,
+                announce_margin: clock.announce_margin,
+                vote_margin: clock.vote_margin,
+                beacon: if flag(clock.beacon, "beacon")? { Beacon::Seed } else { Beacon::Chain },
+            },
+            electorate: Electorate {
+                window: electorate.window,
+                contributions_max: electorate.contributions_max,
+                contributions_min: electorate.contributions_min,
+                stake_min: electorate.stake_min,
+                electorate_min: electorate.electorate_min,
+                checkpoint: electorate.checkpoint,
+            },
+            model: Model {
+                vocabulary: model.vocabulary,
+                width: model.width,
+                layers: model.layers,
+                heads: model.heads,
+                kv_heads: model.kv_heads,
+                feed_forward: model.feed_forward,
+                sequence: model.sequence,
+                rope_theta: model.rope_theta,
+                norm_epsilon: model.norm_epsilon,
+                tied: flag(model.tied, "tied")?,
+                seed: model.seed,
+            },
+            data: Data { digest: digest(&data.digest, "data.digest")?, samples: data.samples },
+            inner: Inner {
+                steps: Schedule::from_wire(inner.steps, "inner.steps")?,
+                batch: inner.batch,
+                rate: Schedule::from_wire(inner.rate, "inner.rate")?,
+                warmup_steps: inner.warmup_steps,
+                beta1: inner.beta1,
+                beta2: inner.beta2,
+                epsilon: inner.epsilon,
+                weight_decay: inner.weight_decay,
+                clip: inner.clip,
+                steps_min: inner.steps_min,
+            },
+            outer: Outer { rate: Schedule::from_wire(outer.rate, "outer.rate")?, rho: outer.rho },
+            compress: Compress {
+                k: Schedule::from_wire(compress.k, "compress.k")?,
+                beta: compress.beta,
+                quantiser: Quantiser::from_byte(compress.quantiser).ok_or(blob::DecodeError::Field("quantiser"))?,
+                shard_chunks: compress.shard_chunks,
+                state_elements: compress.state_elements,
+                inline_max: compress.inline_max,
+            },
+            scoring: Scoring {
+                sequences: scoring.sequences,
+                rate: scoring.rate,
+                average: scoring.average,
+                share: scoring.share,
+                power: scoring.power,
+            },
+        })
+    }
+}
+
+impl Quantiser {
+    /// The quantiser of that byte, if there is one.
+    pub fn from_byte(byte: u32) -> Option<Quantiser> {
+        [Quantiser::Sign, Quantiser::TwoMagnitudes].into_iter().find(|quantiser| *quantiser as u32 == byte)
+    }
+}
+
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn unless(&mut self, holds: bool, fault: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(fault());
+        }
+    }
+    fn between(&mut self, name: &str, value: u32, least: u32, most: u32) {
+        self.unless((least..=most).contains(&value), || format!("{name} is {value}; it must be {least} to {most}"));
+    }
+    fn positive(&mut self, name: &str, value: f64) {
+        self.unless(value > 0.0 && value < 1e12, || format!("{name} is {value}; it must be above 0 and below 1e12"));
+    }
+    fn share(&mut self, name: &str, value: f64) {
+        // -0.0 would have two encodings: protobuf leaves a default out.
+        let sane = (0.0..=1.0).contains(&value) && value.is_sign_positive();
+        self.unless(sane, || format!("{name} is {value}; it must be 0 to 1"));
+    }
+    fn schedule(&mut self, name: &str, schedule: &Schedule, least: f64, most: f64, whole: bool) {
+        if let Some(fault) = schedule.fault(least, most, whole) {
+            self.0.push(format!("{name} {fault}"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What needs several crates: whole swarms, and the rules of the house.
