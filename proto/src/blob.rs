@@ -58,11 +58,7 @@ pub(crate) fn encode(kind: &[u8; 8], message: &impl Message) -> Vec<u8> {
 }
 
 /// Decodes what [`encode`] gives, and nothing else.
-pub(crate) fn decode<M: Message + Default>(
-    kind: &'static [u8; 8],
-    bytes: &[u8],
-    max: usize,
-) -> Result<M, DecodeError> {
+pub(crate) fn decode<M: Message + Default>(kind: &'static [u8; 8], bytes: &[u8], max: usize) -> Result<M, DecodeError> {
     if bytes.len() > max {
         return Err(DecodeError::TooLarge { got: bytes.len(), max });
     }
@@ -117,13 +113,22 @@ pub struct BlobRef {
 impl BlobRef {
     /// The name and size of `bytes`.
     pub fn of(bytes: &[u8]) -> BlobRef {
-        BlobRef { root: Digest::of(bytes), size: bytes.len() as u64 }
+        BlobRef {
+            root: Digest::of(bytes),
+            size: bytes.len() as u64,
+        }
     }
     fn to_wire(self) -> wire::BlobRef {
-        wire::BlobRef { root: self.root.as_bytes().to_vec(), size: self.size }
+        wire::BlobRef {
+            root: self.root.as_bytes().to_vec(),
+            size: self.size,
+        }
     }
     fn from_wire(wire: wire::BlobRef) -> Result<BlobRef, DecodeError> {
-        Ok(BlobRef { root: digest(&wire.root, "root")?, size: wire.size })
+        Ok(BlobRef {
+            root: digest(&wire.root, "root")?,
+            size: wire.size,
+        })
     }
 }
 
@@ -278,7 +283,13 @@ impl StateManifest {
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let shards = self.shards.iter().map(|shard| shard.to_wire()).collect();
-        encode(STATE, &wire::State { elements: self.elements, shards })
+        encode(
+            STATE,
+            &wire::State {
+                elements: self.elements,
+                shards,
+            },
+        )
     }
     /// The state root.
     pub fn root(&self) -> Digest {
@@ -303,6 +314,9 @@ impl StateManifest {
         if left != 0 || wire.elements != elements as u64 {
             return Err(DecodeError::Field("elements"));
         }
-        Ok(StateManifest { elements: wire.elements, shards })
+        Ok(StateManifest {
+            elements: wire.elements,
+            shards,
+        })
     }
 }

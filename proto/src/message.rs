@@ -1,1 +1,345 @@
-//! message
+//! What travels by gossip and by request: announcements, peer records, requests and responses.
+
+use crate::blob::{self, BlobRef, DecodeError, Manifest, PEER, canonical, digest};
+use crate::record::UidSet;
+use crate::run::INLINE_MAX;
+use crate::{BlockNumber, Digest, Hotkey, HotkeyPair, Round, SIGNATURE_BYTES, Uid, verify, wire};
+use prost::Message;
+
+/// Bytes of the largest announcement that gossip carries.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of the largest blob that one response carries.
+pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of the largest request.
+pub const REQUEST_BYTES_MAX: usize = 4096;
+/// Bytes of the largest response: a blob, or the announcements of a round.
+pub const RESPONSE_BYTES_MAX: usize = BLOB_BYTES_MAX + 1024;
+/// Bytes of a signed peer record.
+pub const PEER_RECORD_BYTES_MAX: usize = 2048;
+/// Addresses of a peer record.
+pub const PEER_ADDRESSES_MAX: usize = 8;
+
+/// A miner's reveal: the manifest whose digest it committed, with the shards small enough to come along.
+///
+/// It needs no signature. One byte string is right for each (uid, round), so anyone may repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// What was committed.
+    pub manifest: Manifest,
+    /// The bytes of every shard not above the run's inline limit, in the manifest's order.
+    pub inline: Vec<Vec<u8>>,
+}
+
+/// Why an announcement is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AnnouncementError {
+    /// Its bytes, or its manifest's, are not canonical.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The envelope's uid is not the manifest's.
+    #[error("announced for uid {envelope}, but the manifest is uid {manifest}'s")]
+    Author {
+        /// In the envelope.
+        envelope: u32,
+        /// In the manifest.
+        manifest: Uid,
+    },
+    /// The shards that come along are not those that should.
+    #[error("carries {got} shards; {needed} of the manifest's are at most {limit} bytes")]
+    ShardCount {
+        /// Shards that came.
+        got: usize,
+        /// Shards that should.
+        needed: usize,
+        /// The run's inline limit.
+        limit: u32,
+    },
+    /// A shard is not what the manifest names.
+    #[error("shard {index} is not the blob that the manifest names")]
+    Shard {
+        /// Its place in the manifest.
+        index: usize,
+    },
+}
+
+impl Announcement {
+    /// The announcement of `manifest`, whose shards are `shards`, in a run with this inline limit.
+    pub fn new(manifest: Manifest, shards: &[Vec<u8>], inline_max: u32) -> Announcement {
+        let limit = inline_max.min(INLINE_MAX) as usize;
+        let inline = shards.iter().filter(|shard| shard.len() <= limit).cloned().collect();
+        Announcement { manifest, inline }
+    }
+
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let message = wire::Announcement {
+            uid: self.manifest.uid.number(),
+            manifest: self.manifest.to_bytes(),
+            shards: self.inline.clone(),
+        };
+        message.encode_to_vec()
+    }
+
+    /// Reads and checks all that can be checked without the chain: form, author, the hashes of what comes along.
+    ///
+    /// # Errors
+    /// What is wrong with it; its sender is to blame for all of it.
+    pub fn from_bytes(bytes: &[u8], inline_max: u32) -> Result<Announcement, AnnouncementError> {
+        let wire: wire::Announcement = canonical(bytes, ANNOUNCEMENT_BYTES_MAX)?;
+        let manifest = Manifest::from_bytes(&wire.manifest)?;
+        if manifest.uid.number() != wire.uid {
+            return Err(AnnouncementError::Author {
+                envelope: wire.uid,
+                manifest: manifest.uid,
+            });
+        }
+        let announcement = Announcement {
+            manifest,
+            inline: wire.shards,
+        };
+        let limit = u64::from(inline_max.min(INLINE_MAX));
+        let needed = announcement
+            .manifest
+            .shards
+            .iter()
+            .filter(|shard| shard.size <= limit)
+            .count();
+        if needed != announcement.inline.len() {
+            return Err(AnnouncementError::ShardCount {
+                got: announcement.inline.len(),
+                needed,
+                limit: inline_max,
+            });
+        }
+        let small = announcement
+            .manifest
+            .shards
+            .iter()
+            .enumerate()
+            .filter(|(_, shard)| shard.size <= limit);
+        for ((index, named), bytes) in small.zip(&announcement.inline) {
+            if BlobRef::of(bytes) != *named {
+                return Err(AnnouncementError::Shard { index });
+            }
+        }
+        Ok(announcement)
+    }
+}
+
+/// Who speaks for a uid, and where: signed by the uid's hotkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// The chain.
+    pub genesis: Digest,
+    /// The subnet.
+    pub netuid: u16,
+    /// The uid.
+    pub uid: Uid,
+    /// Its hotkey.
+    pub hotkey: Hotkey,
+    /// When it registered.
+    pub registered_at: BlockNumber,
+    /// The libp2p peer id that speaks for it.
+    pub peer: Vec<u8>,
+    /// Where it listens, as multiaddr texts; at most [`PEER_ADDRESSES_MAX`].
+    pub addresses: Vec<String>,
+    /// The highest wins.
+    pub sequence: u64,
+    /// The block after which it counts no more.
+    pub expiry: BlockNumber,
+}
+
+/// A peer record whose signature holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedPeerRecord {
+    record: PeerRecord,
+    signature: [u8; SIGNATURE_BYTES],
+}
+
+/// Why a peer record is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PeerRecordError {
+    /// Its bytes are not canonical.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The hotkey did not sign it.
+    #[error("the signature is not hotkey {0}'s")]
+    Signature(Hotkey),
+}
+
+impl PeerRecord {
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let message = wire::PeerRecord {
+            genesis: self.genesis.as_bytes().to_vec(),
+            netuid: self.netuid.into(),
+            uid: self.uid.number(),
+            hotkey: self.hotkey.as_bytes().to_vec(),
+            registered_at: self.registered_at.0,
+            peer: self.peer.clone(),
+            addresses: self.addresses.clone(),
+            sequence: self.sequence,
+            expiry: self.expiry.0,
+        };
+        blob::encode(PEER, &message)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<PeerRecord, DecodeError> {
+        let wire: wire::PeerRecord = blob::decode(PEER, bytes, PEER_RECORD_BYTES_MAX)?;
+        if wire.addresses.len() > PEER_ADDRESSES_MAX || wire.peer.len() > 64 {
+            return Err(DecodeError::Field("addresses"));
+        }
+        Ok(PeerRecord {
+            genesis: digest(&wire.genesis, "genesis")?,
+            netuid: u16::try_from(wire.netuid).map_err(|_| DecodeError::Field("netuid"))?,
+            uid: blob::uid(wire.uid)?,
+            hotkey: blob::hotkey(&wire.hotkey)?,
+            registered_at: BlockNumber(wire.registered_at),
+            peer: wire.peer,
+            addresses: wire.addresses,
+            sequence: wire.sequence,
+            expiry: BlockNumber(wire.expiry),
+        })
+    }
+
+    /// What a hotkey signs: never the form of an extrinsic.
+    fn signed_text(bytes: &[u8]) -> Vec<u8> {
+        format!("<Bytes>covey/1/peer:{}</Bytes>", Digest::of(bytes)).into_bytes()
+    }
+
+    /// Signs it.
+    pub fn sign(self, pair: &HotkeyPair) -> SignedPeerRecord {
+        let signature = pair.sign(&PeerRecord::signed_text(&self.to_bytes()));
+        SignedPeerRecord {
+            record: self,
+            signature,
+        }
+    }
+}
+
+impl SignedPeerRecord {
+    /// What it says.
+    pub fn record(&self) -> &PeerRecord {
+        &self.record
+    }
+
+    /// As a message.
+    pub fn to_wire(&self) -> wire::SignedPeerRecord {
+        wire::SignedPeerRecord {
+            record: self.record.to_bytes(),
+            signature: self.signature.to_vec(),
+        }
+    }
+
+    /// Checks a message: its form and its signature. Whether the hotkey holds that uid is for whoever knows the chain.
+    ///
+    /// # Errors
+    /// Bytes that are not canonical, or a signature that does not hold.
+    pub fn from_wire(wire: &wire::SignedPeerRecord) -> Result<SignedPeerRecord, PeerRecordError> {
+        let record = PeerRecord::from_bytes(&wire.record)?;
+        let signature: [u8; SIGNATURE_BYTES] = wire
+            .signature
+            .as_slice()
+            .try_into()
+            .map_err(|_| DecodeError::Field("signature"))?;
+        if !verify(&record.hotkey, &PeerRecord::signed_text(&wire.record), &signature) {
+            return Err(PeerRecordError::Signature(record.hotkey));
+        }
+        Ok(SignedPeerRecord { record, signature })
+    }
+}
+
+/// What one peer asks of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The blob of this name.
+    Blob(Digest),
+    /// The announcements of a round, but for the uids in the set.
+    Announcements(Round, UidSet),
+    /// Here is my peer record; what is yours?
+    Record(SignedPeerRecord),
+}
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// I have none.
+    Nothing,
+    /// A blob's bytes; whoever asked checks them against the name.
+    Blob(Vec<u8>),
+    /// Announcements' bytes, unchecked.
+    Announcements(Vec<Vec<u8>>),
+    /// My peer record.
+    Record(SignedPeerRecord),
+}
+
+impl Request {
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        use wire::request::Ask;
+        let ask = match self {
+            Request::Blob(root) => Ask::Blob(wire::BlobAsk {
+                root: root.as_bytes().to_vec(),
+            }),
+            Request::Announcements(round, have) => Ask::Announcements(wire::RoundAsk {
+                round: round.0,
+                have: have.as_bytes().to_vec(),
+            }),
+            Request::Record(record) => Ask::Record(record.to_wire()),
+        };
+        wire::Request { ask: Some(ask) }.encode_to_vec()
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// Bytes that are too many or not canonical, or a record that does not hold.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Request, PeerRecordError> {
+        use wire::request::Ask;
+        let wire: wire::Request = canonical(bytes, REQUEST_BYTES_MAX)?;
+        Ok(match blob::need(wire.ask, "ask")? {
+            Ask::Blob(ask) => Request::Blob(digest(&ask.root, "root")?),
+            Ask::Announcements(ask) => {
+                let have = ask.have.as_slice().try_into().map_err(|_| DecodeError::Field("have"))?;
+                Request::Announcements(Round(ask.round), UidSet::from_bytes(have))
+            }
+            Ask::Record(record) => Request::Record(SignedPeerRecord::from_wire(&record)?),
+        })
+    }
+}
+
+impl Response {
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        use wire::response::Answer;
+        let answer = match self {
+            Response::Nothing => Answer::Nothing(wire::Nothing {}),
+            Response::Blob(bytes) => Answer::Blob(bytes.clone()),
+            Response::Announcements(list) => Answer::Announcements(wire::Announcements {
+                announcement: list.clone(),
+            }),
+            Response::Record(record) => Answer::Record(record.to_wire()),
+        };
+        wire::Response { answer: Some(answer) }.encode_to_vec()
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// Bytes that are too many or not canonical, or a record that does not hold.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Response, PeerRecordError> {
+        use wire::response::Answer;
+        let wire: wire::Response = canonical(bytes, RESPONSE_BYTES_MAX)?;
+        Ok(match blob::need(wire.answer, "answer")? {
+            Answer::Nothing(_) => Response::Nothing,
+            Answer::Blob(bytes) => Response::Blob(bytes),
+            Answer::Announcements(list) => {
+                if list.announcement.len() > crate::run::UIDS {
+                    return Err(DecodeError::Field("announcement").into());
+                }
+                Response::Announcements(list.announcement)
+            }
+            Answer::Record(record) => Response::Record(SignedPeerRecord::from_wire(&record)?),
+        })
+    }
+}

@@ -37,8 +37,12 @@ impl std::fmt::Debug for HotkeyPair {
 
 /// Whether `signature` is `hotkey`'s over `message`.
 pub fn verify(hotkey: &Hotkey, message: &[u8], signature: &[u8]) -> bool {
-    let Ok(key) = schnorrkel::PublicKey::from_bytes(hotkey.as_bytes()) else { return false };
-    let Ok(signature) = schnorrkel::Signature::from_bytes(signature) else { return false };
+    let Ok(key) = schnorrkel::PublicKey::from_bytes(hotkey.as_bytes()) else {
+        return false;
+    };
+    let Ok(signature) = schnorrkel::Signature::from_bytes(signature) else {
+        return false;
+    };
     key.verify_simple(CONTEXT, message, &signature).is_ok()
 }
 
