@@ -1,0 +1,471 @@
+//! The outer step: what the selected contributions add up to, and what that makes of the state. Same bits everywhere.
+//!
+//! The rules are protocol-decisions, 4. Two passes over the shards, in any order and of any size: the first
+//! ([`NormAccumulator`]) finds how much each tensor of each contributor is scaled down, the second ([`apply_shard`]) adds up
+//! and steps. Who is selected is decided elsewhere; contributors are told apart by their place, by rising uid.
+
+use crate::SparseShard;
+use covey_proto::layout::{CHUNK, Chunk, Layout};
+
+/// A tensor scaled below this counts as not sent: 2⁻²⁰. It keeps every product far from the subnormals.
+const FACTOR_MIN: f32 = 1.0 / 1_048_576.0;
+
+/// The numbers of one outer step: θ ← θ − α·ḡ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OuterStep {
+    /// α, rounded to f32 once.
+    pub alpha: f64,
+    /// ρ: a coordinate's sum is divided by max(hits, ⌈ρR⌉). 1 is the SparseLoCo paper's, 0 Templar's code.
+    pub rho: f64,
+}
+
+/// Why a step was not taken, or must not be used: a fault of this machine or of its caller, never a peer's.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum StepError {
+    /// Another number of elements than the layout's.
+    #[error("the state has {got} elements; the layout has {need}")]
+    Elements {
+        /// Elements that came.
+        got: usize,
+        /// Elements of the layout.
+        need: usize,
+    },
+    /// The contributors' shards do not cover the same chunks, or are not one a contributor.
+    #[error("{contributors} contributors need a shard each, of the same chunks of the layout")]
+    Shards {
+        /// Contributors whose norms were taken.
+        contributors: usize,
+    },
+    /// The state is spoilt: halt, keep the evidence, restore the last state.
+    #[error("element {index} of {tensor} is not finite after the outer step: halt")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The element, row-major inside the tensor.
+        index: usize,
+    },
+}
+
+/// Norms of tensors, shard by shard. Keeps 8 bytes a chunk and contributor.
+#[derive(Clone, Debug)]
+pub struct NormAccumulator<'l> {
+    layout: &'l Layout,
+    /// Sums of squares, `[contributors][chunks]`.
+    squares: Vec<Vec<f64>>,
+}
+
+impl<'l> NormAccumulator<'l> {
+    /// For as many contributors as were selected.
+    pub fn new(layout: &'l Layout, contributors: usize) -> NormAccumulator<'l> {
+        NormAccumulator {
+            layout,
+            squares: vec![vec![0.0; layout.chunks()]; contributors],
+        }
+    }
+
+    /// Takes a shard of the contributor at that place by rising uid. Any order; a shard taken twice counts once.
+    ///
+    /// # Panics
+    /// If there is no such contributor or chunk.
+    pub fn add_shard(&mut self, contributor: usize, shard: &SparseShard) {
+        for number in shard.chunks() {
+            let (_, values) = shard.chunk(number);
+            self.squares[contributor][number] = values
+                .iter()
+                .fold(0.0, |sum, &value| sum + f64::from(value) * f64::from(value));
+        }
+    }
+
+    /// Norms of the contributor's tensors, in the layout's order.
+    ///
+    /// # Panics
+    /// If there is no such contributor.
+    pub fn norms(&self, contributor: usize) -> Vec<f64> {
+        let squares = &self.squares[contributor];
+        self.layout
+            .tensors()
+            .iter()
+            .map(|tensor| tree_sum(&squares[tensor.chunk_range()]).sqrt())
+            .collect()
+    }
+
+    /// How much each tensor of each contributor is scaled: min(1, lower median of the norms ÷ its norm).
+    pub fn factors(&self) -> Factors {
+        let norms: Vec<Vec<f64>> = (0..self.squares.len())
+            .map(|contributor| self.norms(contributor))
+            .collect();
+        let tensors = self.layout.tensors().len();
+        let mut of = vec![vec![0.0; tensors]; norms.len()];
+        for tensor in 0..tensors {
+            let mut sorted: Vec<f64> = norms.iter().map(|norms| norms[tensor]).collect();
+            sorted.sort_by(f64::total_cmp);
+            let Some(&median) = sorted.get(sorted.len().saturating_sub(1) / 2) else {
+                continue;
+            };
+            for (of, norms) in of.iter_mut().zip(&norms) {
+                of[tensor] = factor(median, norms[tensor]);
+            }
+        }
+        Factors { of }
+    }
+}
+
+/// 0 where the tensor counts as not sent.
+fn factor(median: f64, norm: f64) -> f32 {
+    if norm == 0.0 {
+        return 0.0;
+    }
+    match (median / norm).min(1.0) as f32 {
+        tiny if tiny < FACTOR_MIN => 0.0,
+        factor => factor,
+    }
+}
+
+/// Adds by a binary tree over `values` padded with +0 to a power of two: an order that does not depend on how many are
+/// known at a time. Adding +0 to what is not negative changes no bit, so the padding is never made.
+fn tree_sum(values: &[f64]) -> f64 {
+    match values {
+        [] => 0.0,
+        [value] => *value,
+        _ => {
+            let half = values.len().next_power_of_two() / 2;
+            tree_sum(&values[..half]) + tree_sum(&values[half..])
+        }
+    }
+}
+
+/// What each tensor of each contributor is multiplied by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factors {
+    /// `[contributors][tensors]`; 0: counts as not sent.
+    of: Vec<Vec<f32>>,
+}
+
+impl Factors {
+    /// Contributors.
+    pub fn contributors(&self) -> usize {
+        self.of.len()
+    }
+
+    /// The factor of a contributor's tensor, both by place: 2⁻²⁰ to 1; none if the tensor counts as not sent.
+    ///
+    /// # Panics
+    /// If there is no such contributor or tensor.
+    pub fn get(&self, contributor: usize, tensor: usize) -> Option<f32> {
+        let factor = self.of[contributor][tensor];
+        (factor > 0.0).then_some(factor)
+    }
+}
+
+/// Steps the chunks that `shards` cover: one shard of the same chunks from each contributor, by rising uid. `theta` is the
+/// whole state, f32 `[elements]`. Shards may be applied in any order, each once.
+///
+/// A coordinate: g = +0; by rising uid g ← g + factor·v; g ← g ÷ max(hits, ⌈ρR⌉); θ ← θ − α·g; then |θ| < 2⁻¹²⁶ and −0
+/// become +0. All f32.
+///
+/// # Errors
+/// Shards that do not fit together (nothing has changed), or an element that is not finite (`theta` is spoilt).
+pub fn apply_shard(
+    layout: &Layout,
+    theta: &mut [f32],
+    shards: &[&SparseShard],
+    factors: &Factors,
+    step: OuterStep,
+) -> Result<(), StepError> {
+    if theta.len() != layout.elements() {
+        return Err(StepError::Elements {
+            got: theta.len(),
+            need: layout.elements(),
+        });
+    }
+    let contributors = factors.contributors();
+    let Some(chunks) = shards.first().map(|shard| shard.chunks()) else {
+        return Ok(());
+    };
+    let fit = shards.iter().all(|shard| shard.chunks() == chunks);
+    if !fit || shards.len() != contributors || chunks.end > layout.chunks() {
+        return Err(StepError::Shards { contributors });
+    }
+    let mut work = Work::new(contributors, step);
+    let mut tensor = layout
+        .tensors()
+        .partition_point(|tensor| tensor.chunk_range().end <= chunks.start);
+    for number in chunks {
+        while layout.tensors()[tensor].chunk_range().end <= number {
+            tensor += 1;
+        }
+        let chunk = layout.chunk(number);
+        work.sum(&chunk, number, shards, |contributor| factors.get(contributor, tensor));
+        if !work.step(&chunk, theta) {
+            let index = chunk
+                .row_ranges()
+                .flatten()
+                .find(|&at| !theta[at].is_finite())
+                .unwrap_or(chunk.offset);
+            let tensor = &layout.tensors()[tensor];
+            return Err(StepError::NotFinite {
+                tensor: tensor.name.clone(),
+                index: index - tensor.offset,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Applies whole contributions: `contributions[c]` holds the shards of the contributor at place c by rising uid, in order.
+/// Without contributors nothing changes, as in a void round.
+///
+/// # Errors
+/// As [`apply_shard`]'s; also if a contribution does not cover the whole layout.
+pub fn outer_step(
+    layout: &Layout,
+    theta: &mut [f32],
+    contributions: &[Vec<SparseShard>],
+    step: OuterStep,
+) -> Result<(), StepError> {
+    let Some(first) = contributions.first() else {
+        return Ok(());
+    };
+    let mismatch = StepError::Shards {
+        contributors: contributions.len(),
+    };
+    let mut next = 0;
+    for (number, shard) in first.iter().enumerate() {
+        let chunks = shard.chunks();
+        let same = |other: &Vec<SparseShard>| other.get(number).is_some_and(|other| other.chunks() == chunks);
+        if chunks.start != next || !contributions.iter().all(same) {
+            return Err(mismatch);
+        }
+        next = chunks.end;
+    }
+    if next != layout.chunks() || contributions.iter().any(|other| other.len() != first.len()) {
+        return Err(mismatch);
+    }
+    let mut norms = NormAccumulator::new(layout, contributions.len());
+    for (contributor, shards) in contributions.iter().enumerate() {
+        shards.iter().for_each(|shard| norms.add_shard(contributor, shard));
+    }
+    let factors = norms.factors();
+    for number in 0..first.len() {
+        let shards: Vec<&SparseShard> = contributions.iter().map(|shards| &shards[number]).collect();
+        apply_shard(layout, theta, &shards, &factors, step)?;
+    }
+    Ok(())
+}
+
+/// One chunk's sums.
+struct Work {
+    alpha: f32,
+    /// ⌈ρR⌉, at least 1: a coordinate that nobody sent has g = +0 whatever divides it.
+    divisor_min: f32,
+    sum: [f32; CHUNK],
+    hits: [f32; CHUNK],
+}
+
+impl Work {
+    fn new(contributors: usize, step: OuterStep) -> Work {
+        let divisor_min = (step.rho * contributors as f64).ceil().max(1.0) as f32;
+        Work {
+            alpha: step.alpha as f32,
+            divisor_min,
+            sum: [0.0; CHUNK],
+            hits: [0.0; CHUNK],
+        }
+    }
+
+    /// Adds the contributors' values up, in their order.
+    fn sum(&mut self, chunk: &Chunk, number: usize, shards: &[&SparseShard], factor: impl Fn(usize) -> Option<f32>) {
+        let elements = chunk.len();
+        self.sum[..elements].fill(0.0);
+        self.hits[..elements].fill(0.0);
+        for (contributor, shard) in shards.iter().enumerate() {
+            let Some(factor) = factor(contributor) else { continue };
+            let (indices, values) = shard.chunk(number);
+            for (&index, &value) in indices.iter().zip(values) {
+                let index = usize::from(index);
+                self.sum[index] += factor * value;
+                self.hits[index] += 1.0;
+            }
+        }
+    }
+
+    /// Steps the chunk's elements; false if one is not finite.
+    fn step(&self, chunk: &Chunk, theta: &mut [f32]) -> bool {
+        let (alpha, divisor_min) = (self.alpha, self.divisor_min);
+        let rows = self.sum.chunks(chunk.columns).zip(self.hits.chunks(chunk.columns));
+        let mut finite = true;
+        for (range, (sum, hits)) in chunk.row_ranges().zip(rows) {
+            for ((theta, &sum), &hits) in theta[range].iter_mut().zip(sum).zip(hits) {
+                let divisor = if hits > divisor_min { hits } else { divisor_min };
+                let stepped = *theta - alpha * (sum / divisor);
+                *theta = if stepped.abs() < f32::MIN_POSITIVE {
+                    0.0
+                } else {
+                    stepped
+                };
+                finite &= stepped.abs() <= f32::MAX;
+            }
+        }
+        finite
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::new(vec![("a".into(), vec![4]), ("b".into(), vec![3])])
+    }
+
+    fn contribution(a: &[(u16, f32)], b: &[(u16, f32)]) -> Vec<SparseShard> {
+        let mut shard = SparseShard::with_capacity(0, 2, 0);
+        for values in [a, b] {
+            let (indices, values): (Vec<u16>, Vec<f32>) = values.iter().copied().unzip();
+            shard.push_chunk(&indices, &values);
+        }
+        vec![shard]
+    }
+
+    #[test]
+    fn a_lone_contribution_is_subtracted_as_it_is() {
+        for rho in [0.0, 0.3, 1.0] {
+            let mut theta = [1.0; 7];
+            let sent = contribution(&[(1, 0.5), (3, -2.0)], &[]);
+            outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 0.5, rho }).unwrap();
+            assert_eq!(theta, [1.0, 0.75, 1.0, 2.0, 1.0, 1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn rho_says_who_a_coordinate_is_divided_among() {
+        let sent = [
+            contribution(&[(0, 4.0)], &[]),
+            contribution(&[(1, 4.0)], &[]),
+            contribution(&[(1, 4.0)], &[]),
+            contribution(&[(2, 4.0)], &[]),
+        ];
+        for (rho, expected) in [
+            (0.0, [-4.0, -4.0, -4.0]),
+            (0.5, [-2.0, -4.0, -2.0]),
+            (1.0, [-1.0, -2.0, -1.0]),
+        ] {
+            let mut theta = [0.0; 7];
+            outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho }).unwrap();
+            assert_eq!(theta[..3], expected, "rho {rho}");
+        }
+    }
+
+    #[test]
+    fn a_loud_contributor_is_scaled_to_the_lower_median_tensor_by_tensor() {
+        let sent = [
+            contribution(&[(0, 8.0)], &[(0, 1.0)]),
+            contribution(&[(1, 2.0)], &[(1, 1.0)]),
+            contribution(&[(2, 4.0)], &[(2, 1.0)]),
+            contribution(&[(3, 1.0)], &[(0, 1.0)]),
+        ];
+        let mut theta = [0.0; 7];
+        outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0 }).unwrap();
+        assert_eq!(theta, [-2.0, -2.0, -2.0, -1.0, -1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn a_tensor_scaled_away_is_no_hit() {
+        let layout = layout();
+        let huge = 1_048_576.0;
+        let sent = [
+            contribution(&[(0, huge)], &[(0, 1.0)]),
+            contribution(&[(0, 0.5)], &[]),
+            contribution(&[(0, 0.5)], &[]),
+        ];
+        let mut norms = NormAccumulator::new(&layout, 3);
+        for (contributor, shards) in sent.iter().enumerate() {
+            norms.add_shard(contributor, &shards[0]);
+        }
+        assert_eq!(norms.norms(0), [1_048_576.0, 1.0]);
+        let factors = norms.factors();
+        assert_eq!(
+            (factors.get(0, 0), factors.get(1, 0)),
+            (None, Some(1.0)),
+            "2^-21 is too little"
+        );
+        assert_eq!(
+            (factors.get(0, 1), factors.get(1, 1)),
+            (None, None),
+            "most sent nothing of b"
+        );
+        let mut theta = [0.0; 7];
+        outer_step(&layout, &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0 }).unwrap();
+        assert_eq!(theta, [-0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_stepped_state_has_no_subnormals_and_no_minus_zero() {
+        let mut theta = [-0.0, 1e-40, -1e-40, f32::MIN_POSITIVE, 0.5, -0.5, 1.0];
+        let sent = contribution(&[], &[(0, 0.5)]);
+        outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
+        let expected = [0.0, 0.0, 0.0, f32::MIN_POSITIVE, 0.0, -0.5, 1.0];
+        assert_eq!(theta.map(f32::to_bits), expected.map(f32::to_bits));
+    }
+
+    #[test]
+    fn a_state_that_is_not_finite_is_named() {
+        let mut theta = [0.0, 0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0];
+        let sent = [contribution(&[(0, 1.0)], &[])];
+        let step = OuterStep { alpha: 1.0, rho: 1.0 };
+        let error = outer_step(&layout(), &mut theta, &sent, step).unwrap_err();
+        assert_eq!(
+            error,
+            StepError::NotFinite {
+                tensor: "b".into(),
+                index: 1
+            }
+        );
+        let mut theta = [-f32::MAX; 7];
+        let sent = [contribution(&[(3, 1_048_576.0)], &[])];
+        let loud = OuterStep { alpha: 1e30, rho: 1.0 };
+        let error = outer_step(&layout(), &mut theta, &sent, loud).unwrap_err();
+        assert_eq!(
+            error,
+            StepError::NotFinite {
+                tensor: "a".into(),
+                index: 3
+            }
+        );
+    }
+
+    #[test]
+    fn contributions_that_do_not_fit_together_change_nothing() {
+        let step = OuterStep { alpha: 1.0, rho: 1.0 };
+        let whole = contribution(&[(0, 1.0)], &[]);
+        let mut part = SparseShard::with_capacity(0, 1, 0);
+        part.push_chunk(&[0], &[1.0]);
+        let mut theta = [1.0; 7];
+        for sent in [
+            vec![whole.clone(), vec![part.clone()]],
+            vec![vec![part]],
+            vec![whole.clone(), vec![]],
+            vec![vec![]],
+        ] {
+            let contributors = sent.len();
+            assert_eq!(
+                outer_step(&layout(), &mut theta, &sent, step),
+                Err(StepError::Shards { contributors })
+            );
+        }
+        assert_eq!(
+            outer_step(&layout(), &mut theta[..6], &[whole], step),
+            Err(StepError::Elements { got: 6, need: 7 })
+        );
+        assert_eq!(outer_step(&layout(), &mut theta, &[], step), Ok(()));
+        assert_eq!(theta, [1.0; 7]);
+    }
+
+    #[test]
+    fn the_tree_pads_with_zeros() {
+        let values = [1.0, 1e16, -0.0, 3.0, 1.0, 7.0, 1e-3];
+        let pairs = ((1.0 + 1e16) + 3.0) + ((1.0f64 + 7.0) + (1e-3 + 0.0));
+        assert_eq!(tree_sum(&values), pairs);
+        assert_eq!(tree_sum(&[]), 0.0);
+    }
+}

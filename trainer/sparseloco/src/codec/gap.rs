@@ -1,0 +1,127 @@
+//! The model of the gaps between a chunk's indices: geometric, with the mean that the values and positions left imply.
+//!
+//! With `n` positions and `k` values left, the mean of one gap is m = (n+1)/(k+1) positions, the value's own included. m is
+//! rounded to one of 89 levels, eight an octave; each has a table of 31 classes of `2^shift` gaps and an escape, whose
+//! shares of 2¹⁵ slots are computed at compile time from integers alone. Measured against log₂C(n,k) this loses 0.02 bits
+//! an index at 64 of 4,096 (the positions themselves are as good as random: no context would win that back).
+
+use super::rans::{SLOTS, WIDTH_MAX};
+
+/// The class that says "no value in the next `31 << shift` positions".
+pub(super) const ESCAPE: usize = 31;
+const CLASSES: usize = ESCAPE + 1;
+/// Octaves of 16·m: from 16 (n = k) to 16·4097/2.
+const LEVELS: usize = (16 - 4) * 8;
+
+/// The widest class is 2⁸ gaps: the largest 16·m is 32,776, of octave 15.
+const SHIFT_MAX: u32 = 8;
+// A step carries a gap's place in its class, a sign and a choice of magnitude.
+const _: () = assert!(SHIFT_MAX + 2 <= WIDTH_MAX);
+
+/// One mean's table.
+pub(super) struct Level {
+    /// A class holds `2^shift` gaps: a sixteenth to an eighth of the mean, within which geometric is as good as flat.
+    pub(super) shift: u32,
+    /// The first slot of each class, and the end of the last.
+    start: [u16; CLASSES + 1],
+    /// The last slot of each class, signed so that machines without unsigned compares search as fast.
+    last: [i16; CLASSES],
+}
+
+impl Level {
+    /// The class that owns `slot`.
+    #[inline]
+    pub(super) fn class_of(&self, slot: u16) -> usize {
+        // Branch-free: 32 compares are four instructions where the guesses of a search would miss.
+        let below = self.last.iter().map(|&last| i16::from(last < slot as i16)).sum::<i16>();
+        (below as usize).min(ESCAPE)
+    }
+
+    /// First slot and slots of `class`.
+    #[inline]
+    pub(super) fn slots_of(&self, class: usize) -> (u16, u16) {
+        (self.start[class], self.start[class + 1] - self.start[class])
+    }
+}
+
+static TABLES: [Level; LEVELS] = tables();
+
+/// The table for `n` positions and `k` values left, 0 < k < n ≤ 4,096.
+#[inline]
+pub(super) fn level(n: u32, k: u32) -> &'static Level {
+    let mean = 16 * (n + 1) / (k + 1);
+    let octave = mean.ilog2();
+    &TABLES[((octave - 4) * 8 + (mean >> (octave - 3) & 7)) as usize]
+}
+
+const fn tables() -> [Level; LEVELS] {
+    let mut tables = [const {
+        Level {
+            shift: 0,
+            start: [0; CLASSES + 1],
+            last: [0; CLASSES],
+        }
+    }; LEVELS];
+    let mut number = 0;
+    while number < LEVELS {
+        tables[number] = table(number as u32);
+        number += 1;
+    }
+    tables
+}
+
+/// Shares in 32-bit fixed point, rounded down: the chance q = 1 − 1/m that a position has no value, q to the power of the
+/// class's width, and its powers.
+const fn table(number: u32) -> Level {
+    let octave = number / 8 + 4;
+    // 32·m in the middle of the level.
+    let mean = ((2 * (8 + number % 8) + 1) << (octave - 3)) as u64;
+    let shift = octave.saturating_sub(7);
+    let mut ratio = ((mean - 32) << 32) / mean;
+    let mut squarings = 0;
+    while squarings < shift {
+        ratio = (ratio * ratio) >> 32;
+        squarings += 1;
+    }
+    let mut level = Level {
+        shift,
+        start: [0; CLASSES + 1],
+        last: [0; CLASSES],
+    };
+    let mut beyond = 1u64 << 32;
+    let mut class = 0;
+    while class < CLASSES {
+        // A slot is set aside for each class, so that none is without.
+        let spread = (((1 << 32) - beyond) * (SLOTS as u64 - CLASSES as u64)) >> 32;
+        level.start[class] = (spread + class as u64) as u16;
+        if class > 0 {
+            level.last[class - 1] = level.start[class] as i16 - 1;
+        }
+        beyond = (beyond * ratio) >> 32;
+        class += 1;
+    }
+    level.start[CLASSES] = SLOTS as u16;
+    level.last[CLASSES - 1] = (SLOTS - 1) as i16;
+    level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_a_table_whose_classes_own_every_slot_once() {
+        for n in 1..=4096 {
+            for k in 1..n {
+                assert!(level(n, k).shift <= SHIFT_MAX);
+            }
+        }
+        for table in &TABLES {
+            for slot in 0..SLOTS as u16 {
+                let (start, slots) = table.slots_of(table.class_of(slot));
+                assert!((start..start + slots).contains(&slot));
+            }
+            assert!(table.start.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! How the values that a chunk sends are rounded: to signs and one scale, or to signs and one of two magnitudes.
+//!
+//! Rounding replaces each value by what the decoder will give, so that error feedback and codec cannot disagree. How the
+//! rounded values become bytes is the codec's business. A magnitude is a bfloat16 of 2⁻⁶⁰ to 2²⁰: larger ones
+//! saturate; a chunk whose magnitudes are all smaller sends nothing at all. Means are f64 sums by rising index.
+
+use covey_proto::run::Quantiser;
+
+/// The smallest magnitude as a bfloat16: 2⁻⁶⁰.
+pub const MAGNITUDE_MIN: u16 = (127 - 60) << 7;
+/// The largest magnitude as a bfloat16: 2²⁰.
+pub const MAGNITUDE_MAX: u16 = (127 + 20) << 7;
+/// Refinements of the threshold between two magnitudes. Four leave less than 1 % of the error that more would remove.
+const LLOYD_STEPS: usize = 4;
+
+/// `value` as the nearest bfloat16 (the upper half of an f32's bits), ties to even. `value` must be finite.
+pub fn bf16_from_f32(value: f32) -> u16 {
+    let bits = value.to_bits();
+    // Half of the last place kept, less one if that place is even: exactly a tie is carried up only to an even result.
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The f32 with these upper bits: exact.
+pub fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds a chunk's chosen values (by rising index, finite) to what the decoder will give. Returns false, leaving the
+/// values as they were, if the chunk sends nothing: it has no values, or its magnitude rounds below 2⁻⁶⁰.
+#[must_use]
+pub fn quantise(quantiser: Quantiser, values: &mut [f32]) -> bool {
+    match quantiser {
+        Quantiser::Sign => to_sign(values),
+        Quantiser::TwoMagnitudes => to_two_magnitudes(values),
+    }
+}
+
+/// ±mean |v|. Least squares for one magnitude.
+fn to_sign(values: &mut [f32]) -> bool {
+    let magnitude = magnitude(mean(values.iter().map(|value| value.abs())));
+    if magnitude == 0 {
+        return false;
+    }
+    let magnitude = bf16_to_f32(magnitude);
+    for value in values {
+        *value = with_sign_of(magnitude, *value);
+    }
+    true
+}
+
+/// ±lo or ±hi, parted at a threshold: the midpoint of the extremes, then four times that of the two means (Lloyd).
+fn to_two_magnitudes(values: &mut [f32]) -> bool {
+    let (least, most) = values
+        .iter()
+        .map(|value| value.abs())
+        .fold((f32::MAX, 0.0), |(least, most): (f32, f32), v| {
+            (least.min(v), most.max(v))
+        });
+    let mut threshold = (f64::from(least) + f64::from(most)) / 2.0;
+    for _ in 0..LLOYD_STEPS {
+        let (low, high) = means(values, threshold);
+        threshold = (low + high) / 2.0;
+    }
+    let (low, high) = means(values, threshold);
+    let high = magnitude(high);
+    if high == 0 {
+        return false;
+    }
+    // A low magnitude too small to send becomes the smallest: a sent value is never zero.
+    let low = bf16_to_f32(magnitude(low).max(MAGNITUDE_MIN));
+    let high = bf16_to_f32(high);
+    for value in values {
+        let above = f64::from(value.abs()) > threshold;
+        *value = with_sign_of(if above { high } else { low }, *value);
+    }
+    true
+}
+
+/// The means of the magnitudes up to `threshold` and above it; a side without values has the other's mean.
+fn means(values: &[f32], threshold: f64) -> (f64, f64) {
+    let low = values
+        .iter()
+        .map(|value| value.abs())
+        .filter(|&value| f64::from(value) <= threshold);
+    let high = values
+        .iter()
+        .map(|value| value.abs())
+        .filter(|&value| f64::from(value) > threshold);
+    let counted = values
+        .iter()
+        .filter(|value| f64::from(value.abs()) <= threshold)
+        .count();
+    let (low, high) = (mean(low), mean(high));
+    match counted {
+        0 => (high, high),
+        all if all == values.len() => (low, low),
+        _ => (low, high),
+    }
+}
+
+/// Mean in f64, added in order; 0 of nothing.
+fn mean(values: impl Iterator<Item = f32>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + f64::from(value), count + 1));
+    if count == 0 { 0.0 } else { sum / f64::from(count) }
+}
+
+/// The bfloat16 that is sent for a mean: 0 below the smallest, saturated at the largest.
+fn magnitude(mean: f64) -> u16 {
+    match bf16_from_f32(mean.min(f64::from(bf16_to_f32(MAGNITUDE_MAX))) as f32) {
+        small if small < MAGNITUDE_MIN => 0,
+        sent => sent,
+    }
+}
+
+/// Zero counts as positive: its sign is no information.
+fn with_sign_of(magnitude: f32, value: f32) -> f32 {
+    if value < 0.0 { -magnitude } else { magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn finite() -> impl Strategy<Value = f32> {
+        any::<u32>()
+            .prop_map(f32::from_bits)
+            .prop_filter("finite", |value| value.is_finite())
+    }
+
+    proptest! {
+        #[test]
+        fn bfloat16_is_the_nearest_and_even_on_ties(value in finite()) {
+            let bits = bf16_from_f32(value);
+            prop_assume!(bits & 0x7fff < 0x7f80);
+            let error = |bits: u16| (f64::from(bf16_to_f32(bits)) - f64::from(value)).abs();
+            for other in [bits.wrapping_sub(1), bits.wrapping_add(1)] {
+                if bf16_to_f32(other).is_finite() {
+                    prop_assert!(error(bits) < error(other) || error(bits) == error(other) && bits.is_multiple_of(2));
+                }
+            }
+        }
+
+        #[test]
+        fn every_rounded_value_is_in_range(values in proptest::collection::vec(finite(), 1..100), two: bool) {
+            let quantiser = if two { Quantiser::TwoMagnitudes } else { Quantiser::Sign };
+            let mut rounded = values.clone();
+            if quantise(quantiser, &mut rounded) {
+                for (was, is) in values.iter().zip(&rounded) {
+                    prop_assert!((2f32.powi(-60)..=2f32.powi(20)).contains(&is.abs()));
+                    prop_assert_eq!(*is < 0.0, *was < 0.0);
+                }
+            } else {
+                prop_assert_eq!(values, rounded);
+            }
+        }
+    }
+
+    #[test]
+    fn two_magnitudes_find_two_clusters() {
+        let mut values = [1.0, -1.0, 4.0, -1.0, 4.0, 1.0];
+        assert!(quantise(Quantiser::TwoMagnitudes, &mut values));
+        assert_eq!(values, [1.0, -1.0, 4.0, -1.0, 4.0, 1.0]);
+    }
+
+    #[test]
+    fn one_magnitude_is_the_mean() {
+        let mut values = [1.0, -3.0, 0.0, -0.0];
+        assert!(quantise(Quantiser::Sign, &mut values));
+        assert_eq!(values, [1.0, -1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn tiny_values_are_not_sent_and_huge_ones_saturate() {
+        for quantiser in [Quantiser::Sign, Quantiser::TwoMagnitudes] {
+            assert!(!quantise(quantiser, &mut [1e-19, -1e-19]));
+            assert!(!quantise(quantiser, &mut [0.0, -0.0]));
+            assert!(!quantise(quantiser, &mut []));
+            let mut huge = [f32::MAX, -f32::MAX];
+            assert!(quantise(quantiser, &mut huge));
+            assert_eq!(huge, [1048576.0, -1048576.0]);
+        }
+        let mut mixed = [0.0, 1.0, 1.0];
+        assert!(quantise(Quantiser::TwoMagnitudes, &mut mixed));
+        assert_eq!(mixed, [2f32.powi(-60), 1.0, 1.0]);
+    }
+}

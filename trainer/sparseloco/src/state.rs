@@ -1,0 +1,149 @@
+//! The state as blobs: cut into runs of f32, little-endian, each named by its BLAKE3; the list of them is the state root.
+//!
+//! The run's `state_elements` says how long a run is. Bits are kept as they are; what a state may hold is decided by the
+//! outer step.
+
+use covey_proto::Digest;
+use covey_proto::blob::{BlobRef, StateManifest};
+
+/// Why bytes are no state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Another length than the layout's.
+    #[error("{got} bytes; {need} are needed")]
+    Length {
+        /// Bytes that came.
+        got: usize,
+        /// Bytes that the layout needs.
+        need: usize,
+    },
+    /// A NaN or an infinity.
+    #[error("element {index} is not finite")]
+    NotFinite {
+        /// The element, in the state's order.
+        index: usize,
+    },
+}
+
+/// The state's shards in order: runs of `state_elements` as f32, little-endian, the last shorter.
+///
+/// # Panics
+/// If `state_elements` is 0.
+pub fn state_shards(theta: &[f32], state_elements: usize) -> impl ExactSizeIterator<Item = Vec<u8>> + '_ {
+    theta.chunks(state_elements).map(to_le_bytes)
+}
+
+/// The state's manifest; its root names the state.
+///
+/// # Panics
+/// If `state_elements` is 0.
+pub fn state_manifest(theta: &[f32], state_elements: usize) -> StateManifest {
+    let shards = state_shards(theta, state_elements)
+        .map(|bytes| BlobRef::of(&bytes))
+        .collect();
+    StateManifest {
+        elements: theta.len() as u64,
+        shards,
+    }
+}
+
+/// The state root.
+///
+/// # Panics
+/// If `state_elements` is 0.
+pub fn state_root(theta: &[f32], state_elements: usize) -> Digest {
+    state_manifest(theta, state_elements).root()
+}
+
+/// The state of `elements` that these shards, in order, make up. Whether they are the right ones, their names have said.
+///
+/// # Errors
+/// Too many or too few bytes (nothing beyond `elements` is kept), or an element that is not finite.
+pub fn state_from_shards<B: AsRef<[u8]>>(
+    shards: impl IntoIterator<Item = B>,
+    elements: usize,
+) -> Result<Vec<f32>, StateError> {
+    let need = elements * 4;
+    let mut bytes_seen = 0;
+    let mut theta = Vec::with_capacity(elements);
+    for shard in shards {
+        let shard = shard.as_ref();
+        bytes_seen += shard.len();
+        if bytes_seen > need || !shard.len().is_multiple_of(4) {
+            return Err(StateError::Length { got: bytes_seen, need });
+        }
+        extend_from_le_bytes(&mut theta, shard)?;
+    }
+    if bytes_seen == need {
+        Ok(theta)
+    } else {
+        Err(StateError::Length { got: bytes_seen, need })
+    }
+}
+
+pub(crate) fn to_le_bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * 4];
+    for (four, value) in bytes.chunks_exact_mut(4).zip(values) {
+        four.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
+}
+
+pub(crate) fn from_le_bytes(bytes: &[u8], elements: usize) -> Result<Vec<f32>, StateError> {
+    state_from_shards([bytes], elements)
+}
+
+fn extend_from_le_bytes(values: &mut Vec<f32>, bytes: &[u8]) -> Result<(), StateError> {
+    let first = values.len();
+    values.extend(
+        bytes
+            .chunks_exact(4)
+            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])),
+    );
+    match values[first..].iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(StateError::NotFinite { index: first + index }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_from_its_shards() {
+        let theta: Vec<f32> = (0..2500).map(|at| at as f32 - 1000.5).collect();
+        let shards: Vec<Vec<u8>> = state_shards(&theta, 1024).collect();
+        assert_eq!(shards.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096, 1808]);
+        assert_eq!(state_from_shards(&shards, 2500).unwrap(), theta);
+        let manifest = state_manifest(&theta, 1024);
+        assert_eq!(
+            StateManifest::from_bytes(&manifest.to_bytes(), 2500, 1024).unwrap(),
+            manifest
+        );
+        assert_eq!(state_root(&theta, 1024), manifest.root());
+        assert_ne!(state_root(&theta, 2048), manifest.root());
+    }
+
+    #[test]
+    fn shards_of_another_state_are_refused() {
+        let shards: Vec<Vec<u8>> = state_shards(&[1.0; 100], 30).collect();
+        assert_eq!(
+            state_from_shards(&shards, 99),
+            Err(StateError::Length { got: 400, need: 396 })
+        );
+        assert_eq!(
+            state_from_shards(&shards, 101),
+            Err(StateError::Length { got: 400, need: 404 })
+        );
+        assert_eq!(
+            state_from_shards([[0u8; 3]], 1),
+            Err(StateError::Length { got: 3, need: 4 })
+        );
+        let bad = f32::INFINITY.to_le_bytes();
+        assert_eq!(
+            state_from_shards([[0; 4], bad], 2),
+            Err(StateError::NotFinite { index: 1 })
+        );
+    }
+}
