@@ -1,0 +1,205 @@
+//! A prepared data set, opened and checked: the sequences that a node trains and is judged on.
+
+use super::shards::{MANIFEST_BYTES_MAX, MANIFEST_FILE, TOKENIZER_BYTES_MAX, TOKENIZER_FILE};
+use super::{DataError, Manifest, ShardEntry};
+use covey_proto::Digest;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A data set whose every byte has been checked against its manifest. Tokens are held once: share it in an `Arc`.
+#[derive(Debug)]
+pub struct Dataset {
+    folder: PathBuf,
+    digest: Digest,
+    manifest: Manifest,
+    train: Vec<u16>,
+    heldout: Vec<u16>,
+}
+
+impl Dataset {
+    /// Opens the data set in `folder`; with `expected`, only that one.
+    ///
+    /// # Errors
+    /// [`DataError::Unprepared`] if there is none, [`DataError::WrongDataset`] if it is another one,
+    /// [`DataError::Damaged`] naming the file that does not hash, is cut short, or holds a token past the vocabulary.
+    pub fn open(folder: &Path, expected: Option<Digest>) -> Result<Dataset, DataError> {
+        let path = folder.join(MANIFEST_FILE);
+        if !path.is_file() {
+            return Err(DataError::Unprepared(folder.to_path_buf()));
+        }
+        let bytes = read_bounded(&path, MANIFEST_BYTES_MAX)?;
+        let digest = Digest::of(&bytes);
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            return Err(DataError::WrongDataset {
+                path: folder.to_path_buf(),
+                expected,
+                got: digest,
+            });
+        }
+        let manifest = Manifest::from_bytes(&bytes).map_err(|fault| DataError::damaged(&path, fault))?;
+        let tokenizer = folder.join(TOKENIZER_FILE);
+        if Digest::of(&read_bounded(&tokenizer, TOKENIZER_BYTES_MAX)?) != manifest.tokenizer {
+            return Err(DataError::damaged(
+                &tokenizer,
+                format!("its hash is not {}", manifest.tokenizer),
+            ));
+        }
+        let train = read_shards(folder, &manifest.train, manifest.vocabulary)?;
+        let heldout = read_shards(folder, &manifest.heldout, manifest.vocabulary)?;
+        Ok(Dataset {
+            folder: folder.to_path_buf(),
+            digest,
+            manifest,
+            train,
+            heldout,
+        })
+    }
+
+    /// The data set's name: BLAKE3 of its manifest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What the manifest says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Tokens: all are below it. At most 65,536.
+    pub fn vocabulary(&self) -> u32 {
+        self.manifest.vocabulary
+    }
+
+    /// The token after each document.
+    pub fn end_of_text(&self) -> u32 {
+        u32::from(self.manifest.end_of_text)
+    }
+
+    /// The folder's tokenizer.json.
+    pub fn tokenizer_path(&self) -> PathBuf {
+        self.folder.join(TOKENIZER_FILE)
+    }
+
+    /// Training sequences of `sequence` + 1 tokens: one starts every `sequence` tokens, so that every token but the first
+    /// is predicted once.
+    pub fn samples(&self, sequence: u32) -> u64 {
+        samples(&self.train, sequence)
+    }
+
+    /// Replaces `out` by training sequence `index`: `sequence` + 1 tokens, the last only to be predicted.
+    ///
+    /// # Panics
+    /// If `index` is not below [`samples`](Self::samples).
+    pub fn sample(&self, sequence: u32, index: u64, out: &mut Vec<u32>) {
+        sample(&self.train, sequence, index, out);
+    }
+
+    /// Held-out sequences, counted as [`samples`](Self::samples) counts.
+    pub fn heldout_samples(&self, sequence: u32) -> u64 {
+        samples(&self.heldout, sequence)
+    }
+
+    /// Replaces `out` by held-out sequence `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`heldout_samples`](Self::heldout_samples).
+    pub fn heldout_sample(&self, sequence: u32, index: u64, out: &mut Vec<u32>) {
+        sample(&self.heldout, sequence, index, out);
+    }
+
+    /// Text behind the held-out tokens, in bytes.
+    pub fn heldout_bytes(&self) -> u64 {
+        self.manifest.heldout_bytes
+    }
+
+    /// Held-out tokens, ends of text included.
+    pub fn heldout_tokens(&self) -> u64 {
+        self.heldout.len() as u64
+    }
+
+    /// Text behind the training tokens, in bytes.
+    pub fn train_text_bytes(&self) -> u64 {
+        self.manifest.train_bytes
+    }
+
+    /// Training tokens, ends of text included.
+    pub fn train_tokens(&self) -> u64 {
+        self.train.len() as u64
+    }
+
+    /// A held-out loss in nats a token as bits a byte of text, which does not depend on the tokenizer.
+    pub fn bits_per_byte(&self, nats_per_token: f64) -> f64 {
+        nats_per_token / std::f64::consts::LN_2 * self.heldout.len() as f64 / self.manifest.heldout_bytes.max(1) as f64
+    }
+
+    /// All training tokens in order.
+    pub(super) fn train(&self) -> &[u16] {
+        &self.train
+    }
+
+    /// All held-out tokens in order.
+    pub(super) fn heldout(&self) -> &[u16] {
+        &self.heldout
+    }
+}
+
+fn samples(tokens: &[u16], sequence: u32) -> u64 {
+    (tokens.len() as u64).saturating_sub(1) / u64::from(sequence.max(1))
+}
+
+fn sample(tokens: &[u16], sequence: u32, index: u64, out: &mut Vec<u32>) {
+    let count = samples(tokens, sequence);
+    assert!(index < count, "sequence {index} of {count}");
+    let start = index as usize * sequence as usize;
+    out.clear();
+    out.extend(
+        tokens[start..=start + sequence as usize]
+            .iter()
+            .map(|token| u32::from(*token)),
+    );
+}
+
+/// Reads a file that must be there and be no larger than `max`.
+fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| DataError::damaged(path, e.to_string()))?;
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(DataError::read(path))?;
+    if bytes.len() as u64 > max {
+        return Err(DataError::damaged(path, format!("over {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn read_shards(folder: &Path, entries: &[ShardEntry], vocabulary: u32) -> Result<Vec<u16>, DataError> {
+    let mut tokens = Vec::new();
+    for entry in entries {
+        let path = folder.join(entry.file());
+        let bytes_wanted = u64::from(entry.tokens) * 2;
+        let found = fs::metadata(&path)
+            .map_err(|e| DataError::damaged(&path, e.to_string()))?
+            .len();
+        if found != bytes_wanted {
+            let fault = format!(
+                "{} shard: {found} of {bytes_wanted} bytes",
+                if found < bytes_wanted { "truncated" } else { "overlong" }
+            );
+            return Err(DataError::damaged(&path, fault));
+        }
+        let bytes = read_bounded(&path, bytes_wanted)?;
+        if Digest::of(&bytes) != entry.digest {
+            return Err(DataError::damaged(&path, "its bytes do not hash to its name"));
+        }
+        let from = tokens.len();
+        tokens.extend(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)));
+        if let Some(token) = tokens[from..].iter().find(|token| u32::from(**token) >= vocabulary) {
+            return Err(DataError::damaged(
+                &path,
+                format!("token {token}, but the vocabulary is {vocabulary}"),
+            ));
+        }
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,156 @@
+//! What can be wrong with text, or with a prepared data set; each message names the file and the way out.
+
+use covey_proto::Digest;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why documents could not be read, prepared or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Nothing is there.
+    #[error("{} does not exist: give a .txt, .md or .jsonl file, or a folder of them", .0.display())]
+    Missing(PathBuf),
+    /// Neither of the kinds that can be read.
+    #[error("{} is no .txt, .md or .jsonl file, nor a folder of them", .0.display())]
+    Kind(PathBuf),
+    /// The file has no text.
+    #[error("{} holds no text", .0.display())]
+    Empty(PathBuf),
+    /// Bytes that are no UTF-8.
+    #[error("{} is not UTF-8: the first bad byte is at offset {offset}; convert it first (iconv -t utf-8)", .path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Bytes before the first bad one.
+        offset: usize,
+    },
+    /// A line of a JSONL file is not what it must be.
+    #[error("{}, line {line}: {fault}; every line must be a JSON object with a string \"text\"", .path.display())]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// More than is read into memory.
+    #[error("{} brings the text to {bytes} bytes; the limit is {max}: give a part of it", .path.display())]
+    TooLarge {
+        /// The file that passed the limit.
+        path: PathBuf,
+        /// Bytes with it.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// More files, or deeper folders, than are read.
+    #[error("{} holds more than {max} {what}: give a part of it", .path.display())]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+    /// Not enough text for one sequence.
+    #[error(
+        "{bytes} bytes of text (after removing duplicates) give {tokens} {part} tokens, but one sequence needs {needed}: \
+         about {} bytes of different text would do",
+        .needed_bytes
+    )]
+    TooLittle {
+        /// "training" or "held-out".
+        part: &'static str,
+        /// All text there is, in bytes.
+        bytes: u64,
+        /// Tokens of that part.
+        tokens: u64,
+        /// Tokens that one sequence takes.
+        needed: u64,
+        /// Text that would be enough, in bytes.
+        needed_bytes: u64,
+    },
+    /// A vocabulary that cannot be.
+    #[error("a vocabulary of {got} tokens; it must be from {min} (the bytes and one special token) to {max}")]
+    Vocabulary {
+        /// As asked.
+        got: u32,
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// A share that is none.
+    #[error("a held-out share of {0}; it must be over 0 and at most 0.5")]
+    HeldoutShare(f64),
+    /// Reading failed.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Writing failed.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder is somebody's, not a data set.
+    #[error("{} exists and is no data set of ours: name a new or empty folder", .0.display())]
+    Occupied(PathBuf),
+    /// There is no prepared data set.
+    #[error("{} holds no prepared data set (no dataset.json): run `covey data prepare`", .0.display())]
+    Unprepared(PathBuf),
+    /// The data set is another one.
+    #[error("{} holds data set {got}, but {expected} is needed: prepare or fetch that one", .path.display())]
+    WrongDataset {
+        /// The folder.
+        path: PathBuf,
+        /// As asked for.
+        expected: Digest,
+        /// As found.
+        got: Digest,
+    },
+    /// A file of a prepared data set is damaged.
+    #[error("{}: {fault}: run `covey data prepare` again", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// The trained tokenizer is refused by the tokenizers crate: a fault of ours.
+    #[error("the tokenizer that was trained does not load: {0}")]
+    Tokenizer(String),
+}
+
+impl DataError {
+    /// For `map_err` on reads: says that nothing is there where that is so.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> DataError {
+        let path = path.to_path_buf();
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => DataError::Missing(path),
+            _ => DataError::Read { path, source },
+        }
+    }
+
+    /// For `map_err` on writes.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> DataError {
+        let path = path.to_path_buf();
+        move |source| DataError::Write { path, source }
+    }
+
+    /// A damaged file of a data set.
+    pub(crate) fn damaged(path: &Path, fault: impl Into<String>) -> DataError {
+        DataError::Damaged {
+            path: path.to_path_buf(),
+            fault: fault.into(),
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! From documents to a data set on disk: the order of the steps, and their bounds.
+
+use super::dedup::{Dropped, deduplicate};
+use super::shards::{FORMAT, TOKENIZER_FILE, Writer};
+use super::tokenizer::{END_OF_TEXT_ID, Encoded, VOCABULARY_MAX, VOCABULARY_MIN, Words};
+use super::{DataError, Document, Manifest, split};
+use covey_proto::Digest;
+use std::fmt;
+use std::path::Path;
+
+/// How documents become a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrepareOptions {
+    /// What people call it; part of the digest.
+    pub name: String,
+    /// Tokens at most; fewer if the text has no more pairs that repeat. From 257 to 65,536.
+    pub vocabulary: u32,
+    /// Share of the text that is held out, over 0 and at most 0.5. Whole sources or documents, so only about.
+    pub heldout_share: f64,
+    /// Documents of fewer bytes are dropped.
+    pub document_bytes_min: usize,
+    /// The longest sequence that both parts must hold at least once.
+    pub sequence: u32,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        PrepareOptions {
+            name: "text".to_owned(),
+            vocabulary: 2048,
+            heldout_share: 0.025,
+            document_bytes_min: 200,
+            sequence: 128,
+        }
+    }
+}
+
+/// What [`prepare`] is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Splitting, and removing what was already said.
+    Deduplicate {
+        /// Documents given.
+        documents: usize,
+        /// Their text.
+        bytes: u64,
+    },
+    /// Cutting text into words.
+    Words {
+        /// Documents kept.
+        documents: usize,
+        /// Their text.
+        bytes: u64,
+    },
+    /// Training the tokenizer.
+    Tokenizer {
+        /// Tokens wanted.
+        vocabulary: u32,
+    },
+    /// Encoding and writing shards.
+    Write,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        match *self {
+            Stage::Deduplicate { documents, bytes } => {
+                write!(
+                    f,
+                    "removing duplicates from {documents} documents ({:.1} MB)",
+                    megabytes(bytes)
+                )
+            }
+            Stage::Words { documents, bytes } => {
+                write!(f, "reading {documents} documents ({:.1} MB)", megabytes(bytes))
+            }
+            Stage::Tokenizer { vocabulary } => write!(f, "training a tokenizer of {vocabulary} tokens"),
+            Stage::Write => write!(f, "writing token shards"),
+        }
+    }
+}
+
+/// What came of [`prepare`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetSummary {
+    /// The data set's name: BLAKE3 of its manifest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Documents given.
+    pub documents: u64,
+    /// Their text, in bytes.
+    pub bytes: u64,
+    /// What was dropped of it.
+    pub dropped: Dropped,
+    /// Training tokens.
+    pub train_tokens: u64,
+    /// Held-out tokens.
+    pub heldout_tokens: u64,
+}
+
+impl DatasetSummary {
+    /// Bytes of text a token, over both parts.
+    pub fn bytes_per_token(&self) -> f64 {
+        (self.manifest.train_bytes + self.manifest.heldout_bytes) as f64
+            / (self.train_tokens + self.heldout_tokens).max(1) as f64
+    }
+}
+
+/// Turns documents into a data set in `folder`, which must be new, empty, or a data set that is then replaced. The same
+/// documents, in any order, with the same options give the same digest on every machine.
+///
+/// # Errors
+/// [`DataError::TooLittle`] says how much text would do; [`DataError::Occupied`], [`DataError::Write`] concern `folder`.
+/// On an error `folder` is as it was.
+pub fn prepare(
+    mut documents: Vec<Document>,
+    options: &PrepareOptions,
+    folder: &Path,
+    progress: &mut dyn FnMut(Stage),
+) -> Result<DatasetSummary, DataError> {
+    check(options)?;
+    let writer = Writer::new(folder)?;
+    documents.sort_by(|a, b| (&a.name, &a.text).cmp(&(&b.name, &b.text)));
+    let (given, given_bytes) = (documents.len() as u64, bytes(&documents));
+    progress(Stage::Deduplicate {
+        documents: documents.len(),
+        bytes: given_bytes,
+    });
+    let least = 8 * (u64::from(options.sequence) + 1) * BYTES_PER_TOKEN;
+    let wanted = ((given_bytes as f64 * options.heldout_share) as u64).max(least.min(given_bytes / 4));
+    let (heldout, train) = split::hold_out(documents, wanted);
+    let (mut heldout, mut train, dropped) = deduplicate(heldout, train, options.document_bytes_min);
+    shuffle(&mut heldout);
+    shuffle(&mut train);
+
+    progress(Stage::Words {
+        documents: heldout.len() + train.len(),
+        bytes: bytes(&heldout) + bytes(&train),
+    });
+    let mut words = Words::new();
+    let train_lists = train
+        .iter()
+        .map(|document| words.read(document))
+        .collect::<Result<Vec<_>, _>>()?;
+    let heldout_lists = heldout
+        .iter()
+        .map(|document| words.read(document))
+        .collect::<Result<Vec<_>, _>>()?;
+    progress(Stage::Tokenizer {
+        vocabulary: options.vocabulary,
+    });
+    let trained = words.train(&train_lists, options.vocabulary);
+
+    progress(Stage::Write);
+    let encoded = words.encode(&trained.json)?;
+    let (train_tokens, heldout_tokens) = (encode(&encoded, &train_lists), encode(&encoded, &heldout_lists));
+    enough("training", &train_tokens, &train, &heldout, options)?;
+    enough("held-out", &heldout_tokens, &train, &heldout, options)?;
+    writer.file(TOKENIZER_FILE, &trained.json)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        name: options.name.clone(),
+        tokenizer: Digest::of(&trained.json),
+        vocabulary: trained.vocabulary,
+        end_of_text: END_OF_TEXT_ID,
+        train_documents: train.len() as u64,
+        train_bytes: bytes(&train),
+        heldout_documents: heldout.len() as u64,
+        heldout_bytes: bytes(&heldout),
+        train: writer.shards(&train_tokens)?,
+        heldout: writer.shards(&heldout_tokens)?,
+    };
+    writer.finish(&manifest)?;
+    Ok(DatasetSummary {
+        digest: manifest.digest(),
+        documents: given,
+        bytes: given_bytes,
+        dropped,
+        train_tokens: train_tokens.len() as u64,
+        heldout_tokens: heldout_tokens.len() as u64,
+        manifest,
+    })
+}
+
+/// English text in a small vocabulary has about three bytes a token, rounded up to be on the safe side.
+const BYTES_PER_TOKEN: u64 = 4;
+
+fn check(options: &PrepareOptions) -> Result<(), DataError> {
+    if !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&options.vocabulary) {
+        return Err(DataError::Vocabulary {
+            got: options.vocabulary,
+            min: VOCABULARY_MIN,
+            max: VOCABULARY_MAX,
+        });
+    }
+    if !(options.heldout_share > 0.0 && options.heldout_share <= 0.5) {
+        return Err(DataError::HeldoutShare(options.heldout_share));
+    }
+    Ok(())
+}
+
+fn bytes(documents: &[Document]) -> u64 {
+    documents.iter().map(|document| document.text.len() as u64).sum()
+}
+
+/// Orders documents by a hash of their names and text, so that any run of tokens is a mixture of sources.
+fn shuffle(documents: &mut [Document]) {
+    documents.sort_by_cached_key(split::digest);
+}
+
+fn encode(encoded: &Encoded, lists: &[Vec<u32>]) -> Vec<u16> {
+    let mut tokens = Vec::new();
+    for list in lists {
+        encoded.append(list, &mut tokens);
+    }
+    tokens
+}
+
+/// Refuses a part that does not hold one sequence.
+fn enough(
+    part: &'static str,
+    tokens: &[u16],
+    train: &[Document],
+    heldout: &[Document],
+    options: &PrepareOptions,
+) -> Result<(), DataError> {
+    let needed = u64::from(options.sequence) + 1;
+    if tokens.len() as u64 >= needed {
+        return Ok(());
+    }
+    Err(DataError::TooLittle {
+        part,
+        bytes: bytes(train) + bytes(heldout),
+        tokens: tokens.len() as u64,
+        needed,
+        // Held out is then an eighth of the text, in whole documents of up to twice a piece's least size.
+        needed_bytes: needed * BYTES_PER_TOKEN * 16 + 4 * super::documents::PIECE_BYTES_MIN as u64,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dataset, baseline, read_documents, shards, synthetic};
+    use super::*;
+    use std::fs;
+
+    fn options() -> PrepareOptions {
+        PrepareOptions {
+            name: "synthetic".into(),
+            vocabulary: 512,
+            ..PrepareOptions::default()
+        }
+    }
+
+    fn prepared(seed: u64, bytes: usize) -> (tempfile::TempDir, DatasetSummary) {
+        let dir = tempfile::tempdir().unwrap();
+        let documents = synthetic::documents(seed, bytes);
+        let summary = prepare(documents, &options(), &dir.path().join("set"), &mut |_| {}).unwrap();
+        (dir, summary)
+    }
+
+    #[test]
+    fn what_was_prepared_opens_and_its_sequences_cover_every_token() {
+        let (dir, summary) = prepared(1, 300_000);
+        let set = Dataset::open(&dir.path().join("set"), Some(summary.digest)).unwrap();
+        assert_eq!((set.digest(), set.vocabulary()), (summary.digest, 512));
+        assert_eq!(
+            (set.train_tokens(), set.heldout_tokens()),
+            (summary.train_tokens, summary.heldout_tokens)
+        );
+        let (mut tokens, mut sequence) = (Vec::new(), Vec::new());
+        for index in 0..set.samples(64) {
+            set.sample(64, index, &mut sequence);
+            assert_eq!(sequence.len(), 65);
+            tokens.pop();
+            tokens.extend_from_slice(&sequence);
+        }
+        let expected: Vec<u32> = set.train().iter().map(|token| u32::from(*token)).collect();
+        assert_eq!(tokens, expected[..tokens.len()]);
+        assert!(expected.len() - tokens.len() <= 64);
+        assert!(set.heldout_samples(64) > 20);
+        set.heldout_sample(64, set.heldout_samples(64) - 1, &mut sequence);
+    }
+
+    #[test]
+    fn tokens_decode_to_the_documents_text() {
+        let (dir, summary) = prepared(2, 100_000);
+        let set = Dataset::open(&dir.path().join("set"), None).unwrap();
+        let tokenizer = tokenizers::Tokenizer::from_file(set.tokenizer_path()).unwrap();
+        let texts: Vec<String> = synthetic::documents(2, 100_000).into_iter().map(|d| d.text).collect();
+        let heldout: Vec<Vec<u32>> = set
+            .heldout()
+            .split(|token| *token == END_OF_TEXT_ID)
+            .map(|part| part.iter().map(|token| u32::from(*token)).collect())
+            .collect();
+        assert_eq!(
+            heldout.len() as u64,
+            summary.manifest.heldout_documents + 1,
+            "nothing follows the last end"
+        );
+        for tokens in &heldout[..heldout.len() - 1] {
+            assert!(texts.contains(&tokenizer.decode(tokens, false).unwrap()));
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_documents_does_not_matter_but_their_text_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = |documents, name: &str| {
+            prepare(documents, &options(), &dir.path().join(name), &mut |_| {})
+                .unwrap()
+                .digest
+        };
+        let documents = synthetic::documents(3, 100_000);
+        let reversed: Vec<_> = documents.iter().rev().cloned().collect();
+        let mut changed = documents.clone();
+        changed[0]
+            .text
+            .push_str("\n\nOne more sentence, which was not there before.");
+        let first = digest(documents, "a");
+        assert_eq!(first, digest(reversed, "b"));
+        assert_ne!(first, digest(changed, "c"));
+    }
+
+    #[test]
+    fn a_data_set_is_replaced_and_anything_else_is_left_alone() {
+        let (dir, first) = prepared(4, 60_000);
+        let folder = dir.path().join("set");
+        let second = prepare(synthetic::documents(5, 60_000), &options(), &folder, &mut |_| {}).unwrap();
+        assert_ne!(first.digest, second.digest);
+        assert!(Dataset::open(&folder, Some(second.digest)).is_ok());
+        assert!(matches!(
+            Dataset::open(&folder, Some(first.digest)),
+            Err(DataError::WrongDataset { .. })
+        ));
+        let other = dir.path().join("mine");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("thesis.txt"), "years of work").unwrap();
+        let refused = prepare(synthetic::documents(5, 60_000), &options(), &other, &mut |_| {});
+        assert!(matches!(refused, Err(DataError::Occupied(_))));
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside");
+    }
+
+    #[test]
+    fn too_little_text_is_refused_and_as_much_as_the_message_says_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = |bytes: usize| {
+            let text = synthetic::documents(6, bytes)
+                .into_iter()
+                .map(|d| d.text)
+                .collect::<Vec<_>>()
+                .join("\n\n");
+            let path = dir.path().join("book.txt");
+            fs::write(&path, &text[..bytes]).unwrap();
+            prepare(
+                read_documents(&path).unwrap(),
+                &options(),
+                &dir.path().join("set"),
+                &mut |_| {},
+            )
+        };
+        let Err(DataError::TooLittle { needed_bytes, .. }) = book(900) else {
+            panic!("900 bytes are too few")
+        };
+        assert!(book(needed_bytes as usize).is_ok(), "{needed_bytes} bytes");
+    }
+
+    #[test]
+    fn damage_is_found_and_named() {
+        let (dir, summary) = prepared(7, 60_000);
+        let folder = dir.path().join("set");
+        let fault = || Dataset::open(&folder, None).unwrap_err().to_string();
+        let shard = folder.join(summary.manifest.train[0].file());
+        let good = fs::read(&shard).unwrap();
+        fs::write(&shard, &good[..100]).unwrap();
+        assert!(
+            fault().contains("truncated shard") && fault().contains("covey data prepare"),
+            "{}",
+            fault()
+        );
+        let mut bad = good.clone();
+        bad[10] ^= 1;
+        fs::write(&shard, &bad).unwrap();
+        assert!(fault().contains("do not hash"), "{}", fault());
+        fs::remove_file(&shard).unwrap();
+        assert!(fault().contains(&summary.manifest.train[0].file()));
+        fs::write(&shard, &good).unwrap();
+        let tokenizer = folder.join(shards::TOKENIZER_FILE);
+        let json = fs::read(&tokenizer).unwrap();
+        fs::write(&tokenizer, b"{}").unwrap();
+        assert!(fault().contains("tokenizer.json: its hash is not"), "{}", fault());
+        fs::write(&tokenizer, json).unwrap();
+        assert!(Dataset::open(&folder, None).is_ok());
+        let manifest = folder.join(shards::MANIFEST_FILE);
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replace("{\"format", "{ \"format")).unwrap();
+        assert!(fault().contains("dataset.json: not written as"), "{}", fault());
+        assert!(matches!(Dataset::open(dir.path(), None), Err(DataError::Unprepared(_))));
+    }
+
+    #[test]
+    fn a_token_past_the_vocabulary_is_refused() {
+        let (dir, summary) = prepared(8, 60_000);
+        let folder = dir.path().join("set");
+        let mut manifest = summary.manifest.clone();
+        manifest.vocabulary = 300;
+        fs::write(folder.join(shards::MANIFEST_FILE), manifest.to_bytes()).unwrap();
+        assert!(
+            Dataset::open(&folder, None)
+                .unwrap_err()
+                .to_string()
+                .contains("but the vocabulary is 300")
+        );
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_with_their_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |options: PrepareOptions| {
+            prepare(
+                synthetic::documents(9, 10_000),
+                &options,
+                &dir.path().join("set"),
+                &mut |_| {},
+            )
+            .unwrap_err()
+            .to_string()
+        };
+        assert!(
+            with(PrepareOptions {
+                vocabulary: 100,
+                ..options()
+            })
+            .contains("from 257")
+        );
+        assert!(
+            with(PrepareOptions {
+                heldout_share: f64::NAN,
+                ..options()
+            })
+            .contains("NaN")
+        );
+    }
+
+    #[test]
+    fn counting_beats_chance_and_pairs_beat_single_tokens() {
+        let (dir, _) = prepared(10, 200_000);
+        let set = Dataset::open(&dir.path().join("set"), None).unwrap();
+        let bars = baseline::baseline(&set);
+        assert!(
+            bars.bigram_nats < bars.unigram_nats && bars.unigram_nats < bars.uniform_nats,
+            "{bars:?}"
+        );
+        assert!(bars.bigram_bits_per_byte < 2.0, "{bars:?}");
+    }
+}
