@@ -1,0 +1,172 @@
+use super::super::key::test_peer;
+use super::*;
+use covey_proto::chain::Member;
+use covey_proto::{BlockNumber, HotkeyPair};
+
+const GENESIS: Digest = Digest::new([9; 32]);
+
+fn pair(n: u8) -> HotkeyPair {
+    HotkeyPair::from_seed([n; 32])
+}
+
+fn view(block: u32, uids: &[u8]) -> Arc<ChainView> {
+    let member = |uid: &u8| {
+        let uid = *uid;
+        let member = Member {
+            uid: Uid::from(uid),
+            hotkey: pair(uid).hotkey(),
+            registered_at: BlockNumber(1),
+            permit: false,
+            stake: 0,
+        };
+        (member.uid, member)
+    };
+    Arc::new(ChainView {
+        block: BlockNumber(block),
+        hash: Digest::ZERO,
+        members: uids.iter().map(member).collect(),
+        slots: BTreeMap::new(),
+    })
+}
+
+/// Uid `uid`'s record, which names peer `peer`.
+fn record(uid: u8, peer: u8, sequence: u64) -> PeerRecord {
+    PeerRecord {
+        genesis: GENESIS,
+        netuid: 7,
+        uid: Uid::from(uid),
+        hotkey: pair(uid).hotkey(),
+        registered_at: BlockNumber(1),
+        peer: test_peer(peer).to_bytes(),
+        addresses: vec![],
+        sequence,
+        expiry: BlockNumber(100),
+    }
+}
+
+fn signed(uid: u8, peer: u8, sequence: u64) -> SignedPeerRecord {
+    record(uid, peer, sequence).sign(&pair(uid))
+}
+
+fn book(uids: &[u8]) -> Book {
+    let mut book = Book::new(GENESIS, 7);
+    book.set_view(view(10, uids));
+    book
+}
+
+#[test]
+fn a_record_binds_only_the_peer_that_presents_it() {
+    let mut book = book(&[1, 2]);
+    assert_eq!(book.present(test_peer(2), signed(1, 1, 1)), Err(Refusal::Impostor));
+    assert_eq!(
+        book.present(test_peer(1), signed(1, 1, 1)),
+        Ok(vec![Change::Bound(test_peer(1), Uid::from(1))])
+    );
+    assert_eq!(book.peer_of(Uid::from(1)), Some(test_peer(1)));
+    assert_eq!(book.uid_of(&test_peer(1)), Some(Uid::from(1)));
+    assert_eq!(book.hear(signed(2, 2, 1)), Ok(true));
+    assert_eq!(book.peer_of(Uid::from(2)), None, "gossip does not bind");
+}
+
+#[test]
+fn records_of_others_networks_strangers_and_the_past_are_refused() {
+    let mut book = book(&[1]);
+    let mut foreign = record(1, 1, 1);
+    foreign.netuid = 8;
+    assert_eq!(
+        book.present(test_peer(1), foreign.sign(&pair(1))),
+        Err(Refusal::OtherNetwork)
+    );
+    let mut expired = record(1, 1, 1);
+    expired.expiry = BlockNumber(9);
+    assert_eq!(
+        book.present(test_peer(1), expired.sign(&pair(1))),
+        Err(Refusal::Expired)
+    );
+    let mut usurper = record(1, 1, 1);
+    usurper.hotkey = pair(5).hotkey();
+    assert_eq!(
+        book.present(test_peer(1), usurper.sign(&pair(5))),
+        Err(Refusal::NoMember)
+    );
+    assert_eq!(book.present(test_peer(3), signed(3, 3, 1)), Err(Refusal::NoMember));
+}
+
+#[test]
+fn the_highest_sequence_wins_and_a_uid_has_one_peer() {
+    let mut book = book(&[1]);
+    book.present(test_peer(1), signed(1, 1, 5)).unwrap();
+    assert_eq!(book.present(test_peer(2), signed(1, 2, 4)), Err(Refusal::Stale));
+    let moved = book.present(test_peer(2), signed(1, 2, 6)).unwrap();
+    assert_eq!(
+        moved,
+        [
+            Change::Unbound(test_peer(1), Uid::from(1)),
+            Change::Bound(test_peer(2), Uid::from(1))
+        ]
+    );
+    assert_eq!(book.uid_of(&test_peer(1)), None);
+}
+
+#[test]
+fn a_peer_has_one_uid() {
+    let mut book = book(&[1, 2]);
+    book.present(test_peer(1), signed(1, 1, 1)).unwrap();
+    let changes = book.present(test_peer(1), signed(2, 1, 1)).unwrap();
+    assert_eq!(
+        changes,
+        [
+            Change::Unbound(test_peer(1), Uid::from(1)),
+            Change::Bound(test_peer(1), Uid::from(2))
+        ]
+    );
+}
+
+#[test]
+fn twins_void_each_other_until_a_higher_sequence() {
+    let mut book = book(&[1]);
+    book.present(test_peer(1), signed(1, 1, 5)).unwrap();
+    assert_eq!(
+        book.present(test_peer(1), signed(1, 1, 5)),
+        Ok(vec![]),
+        "signed anew, it says the same"
+    );
+    let changes = book.present(test_peer(2), signed(1, 2, 5)).unwrap();
+    assert_eq!(changes, [Change::Unbound(test_peer(1), Uid::from(1))]);
+    assert_eq!(book.present(test_peer(1), signed(1, 1, 5)), Err(Refusal::Twins));
+    assert!(book.present(test_peer(1), signed(1, 1, 6)).is_ok());
+}
+
+#[test]
+fn who_comes_before_the_chain_view_binds_with_it_and_goes_with_membership() {
+    let mut book = Book::new(GENESIS, 7);
+    assert_eq!(book.present(test_peer(1), signed(1, 1, 1)), Err(Refusal::NoMember));
+    assert_eq!(
+        book.set_view(view(10, &[1])),
+        [Change::Bound(test_peer(1), Uid::from(1))]
+    );
+    assert_eq!(
+        book.set_view(view(11, &[])),
+        [Change::Unbound(test_peer(1), Uid::from(1))]
+    );
+    book.set_view(view(10, &[1]));
+    book.present(test_peer(1), signed(1, 1, 1)).unwrap();
+    assert_eq!(
+        book.set_view(view(101, &[1])),
+        [Change::Unbound(test_peer(1), Uid::from(1))],
+        "expired"
+    );
+}
+
+#[test]
+fn gossip_is_news_once_and_leaves_with_its_member() {
+    let mut book = book(&[1]);
+    assert_eq!(book.hear(signed(1, 1, 2)), Ok(true));
+    assert_eq!(book.hear(signed(1, 1, 2)), Ok(false));
+    assert_eq!(book.hear(signed(1, 1, 1)), Err(Refusal::Stale));
+    assert_eq!(book.hear(signed(1, 2, 2)), Err(Refusal::Twins));
+    assert_eq!(book.hear(signed(1, 1, 3)), Ok(true));
+    assert_eq!(book.addresses().count(), 1);
+    book.set_view(view(11, &[]));
+    assert_eq!(book.addresses().count(), 0);
+}
