@@ -110,7 +110,7 @@ pub fn beacon(run: &Run, run_id: RunId, block: BlockNumber, hash: Digest) -> Dig
     }
 }
 
-/// The first 32 bytes of [`derive`].
+/// The first 32 bytes of [`derive()`].
 pub(crate) fn derive_digest(context: &str, parts: &[&[u8]]) -> Digest {
     let mut bytes = [0; 32];
     derive(context, parts).fill(&mut bytes);

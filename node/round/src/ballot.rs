@@ -1,0 +1,169 @@
+//! What a validator fetches first and what it votes for: its own policy, out of what is offered.
+//!
+//! Honest validators' ratings differ, and a contribution needs more than half of the stake. So the policy is coarse:
+//! whatever is valid and held is admitted unless its author is known to be bad; a score only orders, and matters where
+//! more is held than has places; who is unrated waits in an order that all validators share, or no newcomer would ever
+//! reach half. Whether bytes are valid and held is for others to say.
+
+use crate::clock::derive_digest;
+use crate::rating::Standing;
+use covey_proto::record::UidSet;
+use covey_proto::{Digest, Round, RunId, Uid};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// One round's shared order of the unrated, known once C is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probation {
+    /// The run.
+    pub run_id: RunId,
+    /// The round.
+    pub round: Round,
+    /// [`crate::clock::beacon`] of the commit deadline C.
+    pub beacon_c: Digest,
+}
+
+impl Probation {
+    /// The uid's place in the order, lowest first: `derive("covey/1/probation", run id ‖ round u32 LE ‖ beacon(C) ‖ uid
+    /// u32 LE)`.
+    pub fn place(&self, uid: Uid) -> Digest {
+        let (round, uid) = (self.round.0.to_le_bytes(), uid.number().to_le_bytes());
+        let parts = [self.run_id.0.as_bytes(), &round[..], self.beacon_c.as_bytes(), &uid[..]];
+        derive_digest("covey/1/probation", &parts)
+    }
+}
+
+/// In which order to fetch what is offered: the admitted by score falling, the unrated as they wait, then the bad: they
+/// get no vote, but where bytes and time are left, evaluating them is how one who mended its ways comes back.
+///
+/// Who has no standing counts as unrated.
+pub fn fetch_order(
+    probation: &Probation,
+    offered: impl IntoIterator<Item = Uid>,
+    standings: &BTreeMap<Uid, Standing>,
+) -> Vec<Uid> {
+    let mut order: Vec<Uid> = offered.into_iter().collect();
+    order.sort_by_cached_key(|uid| {
+        let (class, score) = match standing(standings, *uid) {
+            Standing::Admitted(score) => (0, order_bits(score)),
+            Standing::Unrated => (1, 0),
+            Standing::Bad => (2, 0),
+        };
+        (class, Reverse(score), probation.place(*uid))
+    });
+    order.dedup();
+    order
+}
+
+/// The ballot: of what is valid and held, the first `places` (K) in [`fetch_order`], without the bad.
+pub fn ballot(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>, places: u32) -> UidSet {
+    let admitted = held.iter().filter(|uid| standing(standings, *uid) != Standing::Bad);
+    fetch_order(probation, admitted, standings)
+        .into_iter()
+        .take(places as usize)
+        .collect()
+}
+
+fn standing(standings: &BTreeMap<Uid, Standing>, uid: Uid) -> Standing {
+    standings.get(&uid).copied().unwrap_or(Standing::Unrated)
+}
+
+/// Bits that order as scores do: scores are 0 or more, and the bits of such floats rise with them.
+fn order_bits(score: f64) -> u64 {
+    score.max(0.0).to_bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn probation() -> Probation {
+        Probation {
+            run_id: RunId(Digest::of(b"run")),
+            round: Round(7),
+            beacon_c: Digest::of(b"C"),
+        }
+    }
+
+    fn uids(numbers: impl IntoIterator<Item = u8>) -> UidSet {
+        numbers.into_iter().map(Uid::from).collect()
+    }
+
+    fn standings(of: &[(u8, Standing)]) -> BTreeMap<Uid, Standing> {
+        of.iter().map(|(uid, standing)| (Uid::from(*uid), *standing)).collect()
+    }
+
+    /// Computed by a second implementation.
+    #[test]
+    fn the_probation_order_is_the_documented_one() {
+        let place = probation().place(Uid::from(3));
+        assert_eq!(
+            place.to_string(),
+            "12ee222e9519c6bb8177cd907bb7f74f9ecdc484d03df01d8f50b3d4ba936076"
+        );
+    }
+
+    #[test]
+    fn the_best_are_fetched_first_then_the_waiting_then_the_bad() {
+        let known = standings(&[
+            (1, Standing::Bad),
+            (2, Standing::Admitted(0.2)),
+            (3, Standing::Admitted(0.7)),
+            (4, Standing::Admitted(0.0)),
+        ]);
+        let order = fetch_order(&probation(), uids(1..=6).iter(), &known);
+        assert_eq!(order[..3], [3, 2, 4].map(Uid::from));
+        let mut waiting = [5, 6].map(Uid::from);
+        waiting.sort_by_key(|uid| probation().place(*uid));
+        assert_eq!(order[3..], [waiting[0], waiting[1], Uid::from(1)]);
+    }
+
+    #[test]
+    fn the_bad_get_no_vote_and_nobody_else_is_left_out_while_there_is_room() {
+        let known = standings(&[(1, Standing::Bad), (2, Standing::Admitted(0.0)), (3, Standing::Unrated)]);
+        assert_eq!(ballot(&probation(), &uids(1..=4), &known, 20), uids(2..=4));
+        assert_eq!(ballot(&probation(), &UidSet::default(), &known, 20), UidSet::default());
+    }
+
+    #[test]
+    fn when_places_run_out_the_best_stay() {
+        let known = standings(&[
+            (1, Standing::Admitted(0.1)),
+            (2, Standing::Admitted(0.3)),
+            (3, Standing::Admitted(0.2)),
+        ]);
+        assert_eq!(ballot(&probation(), &uids(1..=9), &known, 2), uids([2, 3]));
+        assert_eq!(ballot(&probation(), &uids(1..=9), &known, 4).len(), 4);
+    }
+
+    proptest! {
+        /// Whatever each thinks of the rated, validators who hold the same give the same newcomers their free places.
+        #[test]
+        fn validators_whose_scores_differ_give_free_places_to_the_same_newcomers(
+            one in proptest::collection::vec(0.0f64..1.0, 6), other in proptest::collection::vec(0.0f64..1.0, 6),
+        ) {
+            let held = uids(0..30);
+            let ballots = [one, other].map(|scores| {
+                let rated: Vec<_> = scores.iter().enumerate().map(|(uid, score)| (uid as u8, Standing::Admitted(*score))).collect();
+                ballot(&probation(), &held, &standings(&rated), 20)
+            });
+            prop_assert_eq!(ballots[0], ballots[1]);
+        }
+
+        #[test]
+        fn a_ballot_is_held_within_its_places_and_without_the_bad(
+            held: [u8; 32], kinds in proptest::collection::vec((0u8..3, any::<f64>()), 256), places in 0u32..40,
+        ) {
+            let known: BTreeMap<Uid, Standing> = kinds.iter().enumerate().map(|(uid, (kind, score))| {
+                let standing = [Standing::Bad, Standing::Unrated, Standing::Admitted(*score)][usize::from(*kind)];
+                (Uid::from(uid as u8), standing)
+            }).collect();
+            let held = UidSet::from_bytes(held);
+            let ballot = ballot(&probation(), &held, &known, places);
+            let good = held.iter().filter(|uid| known[uid] != Standing::Bad).count();
+            prop_assert_eq!(ballot.len(), good.min(places as usize));
+            prop_assert!(ballot.iter().all(|uid| held.contains(uid) && known[&uid] != Standing::Bad));
+        }
+    }
+}
