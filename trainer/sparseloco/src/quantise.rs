@@ -35,9 +35,10 @@ pub fn quantise(quantiser: Quantiser, values: &mut [f32]) -> bool {
     }
 }
 
-/// ±mean |v|. Least squares for one magnitude.
+/// ±mean |v|: least squares for one magnitude.
 fn to_sign(values: &mut [f32]) -> bool {
-    let magnitude = magnitude(mean(values.iter().map(|value| value.abs())));
+    let (mean, _) = means(values, f64::INFINITY);
+    let magnitude = magnitude(mean);
     if magnitude == 0 {
         return false;
     }
@@ -78,30 +79,22 @@ fn to_two_magnitudes(values: &mut [f32]) -> bool {
 
 /// The means of the magnitudes up to `threshold` and above it; a side without values has the other's mean.
 fn means(values: &[f32], threshold: f64) -> (f64, f64) {
-    let low = values
-        .iter()
-        .map(|value| value.abs())
-        .filter(|&value| f64::from(value) <= threshold);
-    let high = values
-        .iter()
-        .map(|value| value.abs())
-        .filter(|&value| f64::from(value) > threshold);
-    let counted = values
-        .iter()
-        .filter(|value| f64::from(value.abs()) <= threshold)
-        .count();
-    let (low, high) = (mean(low), mean(high));
-    match counted {
-        0 => (high, high),
-        all if all == values.len() => (low, low),
+    let (mut low, mut high, mut below) = (0.0, 0.0, 0u32);
+    for value in values {
+        let value = f64::from(value.abs());
+        let is_low = value <= threshold;
+        // Adding +0 to what is not negative changes no bit, and spares a branch that cannot be foreseen.
+        low += if is_low { value } else { 0.0 };
+        high += if is_low { 0.0 } else { value };
+        below += u32::from(is_low);
+    }
+    let above = values.len() as u32 - below;
+    let (low, high) = (low / f64::from(below.max(1)), high / f64::from(above.max(1)));
+    match (below, above) {
+        (0, _) => (high, high),
+        (_, 0) => (low, low),
         _ => (low, high),
     }
-}
-
-/// Mean in f64, added in order; 0 of nothing.
-fn mean(values: impl Iterator<Item = f32>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + f64::from(value), count + 1));
-    if count == 0 { 0.0 } else { sum / f64::from(count) }
 }
 
 /// The bfloat16 that is sent for a mean: 0 below the smallest, saturated at the largest.

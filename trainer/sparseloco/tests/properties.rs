@@ -1,0 +1,166 @@
+//! What must hold of compression and the outer step together, whatever the model and the cut into shards.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod common;
+
+use common::{layout, noise};
+use covey_proto::layout::Layout;
+use covey_proto::run::Quantiser;
+use covey_sparseloco::{Compression, ErrorFeedback, OuterStep, SparseShard, decode_shard, outer_step, state_root};
+use proptest::prelude::*;
+
+/// Compresses `delta` into shards of `shard_chunks` and decodes them.
+fn contribution(layout: &Layout, how: Compression, delta: &[f32]) -> Vec<SparseShard> {
+    let done = ErrorFeedback::zero(layout).compress(layout, &how, delta).unwrap();
+    let decode = |(number, bytes): (usize, &Vec<u8>)| {
+        decode_shard(
+            bytes,
+            layout,
+            layout.shard(number, how.shard_chunks),
+            how.k,
+            how.quantiser,
+        )
+        .unwrap()
+    };
+    done.shards.iter().enumerate().map(decode).collect()
+}
+
+fn stepped(layout: &Layout, theta: &[f32], sent: &[Vec<SparseShard>], step: OuterStep) -> Vec<u32> {
+    let mut theta = theta.to_vec();
+    outer_step(layout, &mut theta, sent, step).unwrap();
+    theta.into_iter().map(f32::to_bits).collect()
+}
+
+fn scaled(values: Vec<f32>, by: f32) -> Vec<f32> {
+    values.into_iter().map(|value| value * by).collect()
+}
+
+const SHAPES: &[&[usize]] = &[&[130, 100], &[5000], &[7], &[64, 192]];
+
+fn hows() -> impl Strategy<Value = Compression> {
+    (1usize..=600, any::<bool>()).prop_map(|(k, two)| Compression {
+        beta: 0.95,
+        k,
+        quantiser: if two { Quantiser::TwoMagnitudes } else { Quantiser::Sign },
+        shard_chunks: 100,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_cut_into_shards_changes_no_bit(
+        how in hows(), seed: u64, cut in 1usize..20, rho in 0.0f64..=1.0, alpha in 0.001f64..4.0,
+    ) {
+        let layout = layout(SHAPES);
+        let theta = noise(seed, layout.elements());
+        let deltas: Vec<Vec<f32>> = (1..4)
+            .map(|uid| scaled(noise(seed ^ uid, layout.elements()), [1.0, 0.01, 30.0][uid as usize % 3]))
+            .collect();
+        let all = |shard_chunks| -> Vec<Vec<SparseShard>> {
+            deltas.iter().map(|delta| contribution(&layout, Compression { shard_chunks, ..how }, delta)).collect()
+        };
+        let step = OuterStep { alpha, rho };
+        prop_assert_eq!(stepped(&layout, &theta, &all(100), step), stepped(&layout, &theta, &all(cut), step));
+    }
+
+    #[test]
+    fn a_lone_contributor_moves_each_sent_coordinate_by_its_value(how in hows(), seed: u64, rho in 0.0f64..=1.0) {
+        let layout = layout(SHAPES);
+        let theta = noise(seed, layout.elements());
+        let sent = contribution(&layout, how, &noise(!seed, layout.elements()));
+        let mut expected = theta.clone();
+        for shard in &sent {
+            for number in shard.chunks() {
+                let (indices, values) = shard.chunk(number);
+                for (&index, value) in indices.iter().zip(values) {
+                    expected[layout.chunk(number).position(index.into())] -= 0.5 * value;
+                }
+            }
+        }
+        // + 0.0 turns −0, which the step never leaves behind, into +0.
+        let expected: Vec<u32> = expected.into_iter().map(|value| (value + 0.0).to_bits()).collect();
+        prop_assert_eq!(stepped(&layout, &theta, &[sent], OuterStep { alpha: 0.5, rho }), expected);
+    }
+
+    #[test]
+    fn four_who_send_the_same_are_as_one(how in hows(), seed: u64, rho in 0.0f64..=1.0) {
+        let layout = layout(SHAPES);
+        let theta = noise(seed, layout.elements());
+        let sent = contribution(&layout, how, &noise(!seed, layout.elements()));
+        let step = OuterStep { alpha: 1.0, rho };
+        let one = stepped(&layout, &theta, std::slice::from_ref(&sent), step);
+        prop_assert_eq!(stepped(&layout, &theta, &vec![sent; 4], step), one);
+    }
+
+    #[test]
+    fn when_all_is_sent_rho_does_not_matter(seed: u64, rho in 0.0f64..=1.0, two: bool) {
+        let layout = layout(SHAPES);
+        let theta = noise(seed, layout.elements());
+        let quantiser = if two { Quantiser::TwoMagnitudes } else { Quantiser::Sign };
+        let how = Compression { beta: 0.95, k: 4096, quantiser, shard_chunks: 4 };
+        let sent: Vec<Vec<SparseShard>> =
+            (1..4).map(|uid| contribution(&layout, how, &noise(seed ^ uid, layout.elements()))).collect();
+        let paper = stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho: 1.0 });
+        prop_assert_eq!(stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho }), paper);
+    }
+
+    #[test]
+    fn a_state_is_canonical_after_any_step(seed: u64, alpha in 0.001f64..4.0) {
+        let layout = layout(SHAPES);
+        let how = Compression { beta: 0.95, k: 64, quantiser: Quantiser::Sign, shard_chunks: 4 };
+        let mut theta = scaled(noise(seed, layout.elements()), 1e-38);
+        let sent = contribution(&layout, how, &noise(!seed, layout.elements()));
+        outer_step(&layout, &mut theta, &[sent], OuterStep { alpha, rho: 1.0 }).unwrap();
+        prop_assert!(theta.iter().all(|value| value.is_normal() || value.to_bits() == 0));
+    }
+}
+
+/// Error feedback loses nothing: with β = 1, what was sent and what is left add up to what came, to rounding.
+#[test]
+fn what_is_not_sent_is_sent_later() {
+    let layout = layout(SHAPES);
+    let how = Compression {
+        beta: 1.0,
+        k: 256,
+        quantiser: Quantiser::Sign,
+        shard_chunks: 4,
+    };
+    let delta = noise(5, layout.elements());
+    let mut feedback = ErrorFeedback::zero(&layout);
+    let mut theta = vec![0.0; layout.elements()];
+    for round in 0..40 {
+        let zero = vec![0.0; layout.elements()];
+        let done = feedback
+            .compress(&layout, &how, if round == 0 { &delta } else { &zero })
+            .unwrap();
+        let sent = done.shards.iter().enumerate().map(|(number, bytes)| {
+            decode_shard(
+                bytes,
+                &layout,
+                layout.shard(number, how.shard_chunks),
+                how.k,
+                how.quantiser,
+            )
+            .unwrap()
+        });
+        outer_step(
+            &layout,
+            &mut theta,
+            &[sent.collect()],
+            OuterStep { alpha: 1.0, rho: 1.0 },
+        )
+        .unwrap();
+        feedback = done.feedback;
+    }
+    for ((delta, moved), left) in delta.iter().zip(&theta).zip(feedback.elements()) {
+        assert!(
+            (delta + moved - left).abs() < 1e-5,
+            "{delta} came, {} went, {left} is left",
+            -moved
+        );
+    }
+    assert_eq!(state_root(&theta, 1000), state_root(&theta.clone(), 1000));
+}
