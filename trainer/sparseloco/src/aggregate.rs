@@ -63,7 +63,8 @@ impl<'l> NormAccumulator<'l> {
         }
     }
 
-    /// Takes a shard of the contributor at that place by rising uid. Any order; a shard taken twice counts once.
+    /// Takes a shard of the contributor at that place by rising uid. Any order; a shard taken twice counts once, one never
+    /// taken as if it sent nothing: the caller sees to it that all were.
     ///
     /// # Panics
     /// If there is no such contributor or chunk.
@@ -458,6 +459,9 @@ mod tests {
             Err(StepError::Elements { got: 6, need: 7 })
         );
         assert_eq!(outer_step(&layout(), &mut theta, &[], step), Ok(()));
+        let factors = NormAccumulator::new(&layout(), 2).factors();
+        let none = apply_shard(&layout(), &mut theta, &[], &factors, step);
+        assert_eq!(none, Err(StepError::Shards { contributors: 2 }));
         assert_eq!(theta, [1.0; 7]);
     }
 

@@ -10,7 +10,8 @@ use covey_proto::run::Quantiser;
 pub const MAGNITUDE_MIN: u16 = (127 - 60) << 7;
 /// The largest magnitude as a bfloat16: 2²⁰.
 pub const MAGNITUDE_MAX: u16 = (127 + 20) << 7;
-/// Refinements of the threshold between two magnitudes. Four leave less than 1 % of the error that more would remove.
+/// Refinements of the threshold between two magnitudes. On Gaussian and Student-t3 noise four come within 0.5 % of the
+/// least squared error at 64 of 4,096 and within 4 % at 1,024; none at all, within 16 % and 77 %.
 const LLOYD_STEPS: usize = 4;
 
 /// `value` as the nearest bfloat16 (the upper half of an f32's bits), ties to even. `value` must be finite.
