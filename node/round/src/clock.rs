@@ -122,13 +122,13 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The Bittensor clock of the protocol's table, with a toy model.
+    /// A run with Bittensor's clock and a toy model.
     pub(crate) fn bittensor() -> Run {
         Run::from_toml(include_str!("test_run.toml")).unwrap()
     }
 
     #[test]
-    fn a_round_has_the_blocks_of_the_protocols_table() {
+    fn a_round_on_bittensor_has_the_documented_blocks() {
         let run = bittensor();
         let blocks = RoundBlocks::of(&run, Round(2)).unwrap();
         let start = 1000 + 2 * 115;

@@ -348,5 +348,4 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[path = "rating/tests.rs"]
 mod tests;

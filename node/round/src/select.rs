@@ -100,7 +100,7 @@ pub enum SelectError {
     },
 }
 
-/// What `round` applies, from the states at its A, C and V (protocol-decisions, 1.2).
+/// What `round` applies, from the states at its A, C and V.
 ///
 /// # Errors
 /// [`SelectError`] if a state is not of the round's block.
@@ -319,5 +319,4 @@ fn tie_order(run_id: RunId, round: Round, entropy: Digest, uid: Uid) -> Digest {
 }
 
 #[cfg(test)]
-#[path = "select_tests.rs"]
 mod tests;

@@ -100,7 +100,7 @@ impl Ratings {
 
 fn check(rating: &Rating) -> Result<(), &'static str> {
     let within = |value: f64, bound: f64| value.abs() <= bound; // false for NaN
-    let skill = within(rating.skill.mu, 1e9) && rating.skill.sigma > 0.0 && rating.skill.sigma <= 1e9;
+    let skill = within(rating.skill.mu, 1e6) && rating.skill.sigma > 0.0 && rating.skill.sigma <= 1e6;
     match () {
         () if !skill => Err("skill"),
         () if !within(rating.average, 1.0) => Err("average"),

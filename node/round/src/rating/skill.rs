@@ -68,7 +68,8 @@ pub(super) fn rank(skills: &mut [Skill], strengths: &[f64]) {
     for i in 0..count {
         let (mut omega, mut delta) = (0.0, 0.0);
         for (q, (below, tied)) in round.iter().enumerate().filter(|(q, _)| strengths[*q] >= strengths[i]) {
-            let p = power[i] / below;
+            // Nothing below: so far behind that exp vanished. Losing again says nothing new.
+            let p = if *below > 0.0 { power[i] / below } else { 1.0 };
             omega += (if i == q { 1.0 - p } else { -p }) / tied;
             delta += p * (1.0 - p) / tied;
         }
@@ -98,12 +99,54 @@ mod tests {
         );
     }
 
+    /// The numbers are the openskill 6.2.0 package's, PlackettLuce(beta=7, tau=0.1), ranks 2 1 2 4 4.
+    #[test]
+    fn a_ranking_with_ties_moves_skills_as_openskill_does() {
+        let before = [
+            (25.0, 25.0 / 3.0),
+            (31.0, 6.0),
+            (18.0, 7.5),
+            (22.0, 5.0),
+            (25.0, 25.0 / 3.0),
+        ];
+        let mut skills = before.map(|(mu, sigma)| Skill { mu, sigma });
+        rank(&mut skills, &[2.0, 3.0, 2.0, 1.0, 1.0]);
+        let after = [
+            (25.05946119849562, 8.255638310311529),
+            (32.18051589142879, 5.989538367083987),
+            (18.372625783129827, 7.459875768333917),
+            (21.567572864331375, 4.984837498431053),
+            (23.40447644304742, 8.201452363354827),
+        ];
+        for (skill, (mu, sigma)) in skills.iter().zip(after) {
+            assert!(
+                (skill.mu - mu).abs() < 1e-9 && (skill.sigma - sigma).abs() < 1e-9,
+                "{skill:?}, not {mu} {sigma}"
+            );
+        }
+    }
+
     #[test]
     fn a_tie_of_equals_moves_nobody() {
         let mut skills = [Skill::default(); 3];
         rank(&mut skills, &[1.0; 3]);
         assert!(skills.iter().all(|skill| (skill.mu - 25.0).abs() < 1e-9), "{skills:?}");
         assert!(skills.iter().all(|skill| skill.sigma < SIGMA));
+    }
+
+    #[test]
+    fn who_is_hopelessly_behind_stays_a_number() {
+        let mut skills = [Skill { mu: 1e6, sigma: 1.0 }, Skill { mu: -1e6, sigma: 1.0 }];
+        rank(&mut skills, &[2.0, 1.0]);
+        assert!(
+            skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0),
+            "{skills:?}"
+        );
+        rank(&mut skills, &[1.0, 2.0]);
+        assert!(
+            skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0),
+            "{skills:?}"
+        );
     }
 
     #[test]
