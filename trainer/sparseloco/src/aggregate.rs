@@ -180,9 +180,7 @@ pub fn apply_shard(
         });
     }
     let contributors = factors.contributors();
-    let Some(chunks) = shards.first().map(|shard| shard.chunks()) else {
-        return Ok(());
-    };
+    let chunks = shards.first().map_or(0..0, |shard| shard.chunks());
     let fit = shards.iter().all(|shard| shard.chunks() == chunks);
     if !fit || shards.len() != contributors || chunks.end > layout.chunks() {
         return Err(StepError::Shards { contributors });
