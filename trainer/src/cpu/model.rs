@@ -5,14 +5,16 @@
 //! the gradient, is decided in [`super`].
 
 use super::attention::{Attention, Kept};
-use super::kernels::{cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, swiglu, swiglu_back};
+use super::kernels::{
+    cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
+};
 use super::shape::{LayerShape, Shape};
 use super::simd::{Into, View, ViewMut, multiply};
 use covey_proto::run::Model;
 
 /// Tokens that go through the model together, at least one sequence: enough for products to be efficient, few enough
 /// for a layer's activations to stay in cache.
-const TOKENS: usize = 1024;
+const TOKENS: usize = 512;
 /// Logits that live at once, in elements (2 MiB): they stay in cache between their product, softmax and gradient.
 const LOGITS: usize = 512 * 1024;
 
@@ -123,63 +125,45 @@ impl Network {
             &mut hidden[..tokens * ff],
         );
         let qv_width = width + shape.kv_width;
-        embed(
-            &mut layers[0].before,
-            &parameters[shape.embedding.clone()],
-            inputs,
-            width,
-        );
+        let first = &mut layers[0];
+        embed(&mut first.before, &parameters[shape.embedding.clone()], inputs, width);
+        let weight = &parameters[shape.layers[0].attention_norm.clone()];
+        norm(normed, &mut first.inverse_before, &first.before, weight, epsilon);
         for number in 0..layers.len() {
             let (layer, after) = layers[number..].split_first_mut().expect("the number of a layer");
             let at = &shape.layers[number];
-            norm(
-                normed,
-                &mut layer.inverse_before,
-                &layer.before,
-                &parameters[at.attention_norm.clone()],
-                epsilon,
-            );
             let query_value = &mut layer.query_value[..tokens * qv_width];
-            linear(
-                query_value,
-                normed,
-                &parameters[at.query_value.clone()],
-                tokens,
-                Into::Set,
-            );
-            linear(key, normed, &parameters[at.key.clone()], tokens, Into::Set);
+            linear(query_value, normed, &parameters[at.query_value.clone()], tokens);
+            linear(key, normed, &parameters[at.key.clone()], tokens);
             let mixed = &mut layer.mixed[..tokens * width];
             attention.forward(shape, &mut layer.attention, mixed, query_value, key, length);
             let between = &mut layer.between[..tokens * width];
-            between.copy_from_slice(&layer.before[..tokens * width]);
-            linear(between, mixed, &parameters[at.attention_out.clone()], tokens, Into::Add);
-            norm(
+            linear(between, mixed, &parameters[at.attention_out.clone()], tokens);
+            let mlp_norm = &parameters[at.mlp_norm.clone()];
+            norm_sum(
                 normed,
                 &mut layer.inverse_between,
                 between,
-                &parameters[at.mlp_norm.clone()],
+                &layer.before,
+                mlp_norm,
                 epsilon,
             );
             let gate_up = &mut layer.gate_up[..tokens * 2 * ff];
-            linear(gate_up, normed, &parameters[at.gate_up.clone()], tokens, Into::Set);
+            linear(gate_up, normed, &parameters[at.gate_up.clone()], tokens);
             swiglu(hidden, gate_up, ff);
-            let next = after.first_mut().map_or(&mut *last, |layer| &mut layer.before);
-            next[..tokens * width].copy_from_slice(between);
-            linear(
-                &mut next[..tokens * width],
-                hidden,
-                &parameters[at.down.clone()],
-                tokens,
-                Into::Add,
-            );
+            // The sum after the MLP and its norm belong to the next layer, or to the output.
+            let (next, inverse, next_norm) = match after.first_mut() {
+                Some(next) => (
+                    &mut next.before,
+                    &mut next.inverse_before,
+                    &shape.layers[number + 1].attention_norm,
+                ),
+                None => (&mut *last, &mut *inverse_last, &shape.last_norm),
+            };
+            let next = &mut next[..tokens * width];
+            linear(next, hidden, &parameters[at.down.clone()], tokens);
+            norm_sum(normed, inverse, next, between, &parameters[next_norm.clone()], epsilon);
         }
-        norm(
-            normed,
-            inverse_last,
-            last,
-            &parameters[shape.last_norm.clone()],
-            epsilon,
-        );
     }
 
     /// Summed cross-entropy of the group, in nats.
@@ -193,13 +177,7 @@ impl Network {
         let mut loss = 0.0;
         for (normed, targets) in normed.chunks(rows * shape.width).zip(group.targets.chunks(rows)) {
             let logits = &mut logits[..targets.len() * shape.vocabulary];
-            linear(
-                logits,
-                &normed[..targets.len() * shape.width],
-                output,
-                targets.len(),
-                Into::Set,
-            );
+            linear(logits, &normed[..targets.len() * shape.width], output, targets.len());
             loss += cross_entropy_only(logits, targets, shape.vocabulary);
         }
         loss
@@ -215,7 +193,6 @@ impl Network {
             normed,
             &parameters[self.shape.output.clone()],
             tokens.len(),
-            Into::Set,
         );
         logits
     }
@@ -425,15 +402,15 @@ fn embed(out: &mut [f32], table: &[f32], tokens: &[u32], width: usize) {
     }
 }
 
-/// y = x·Wᵀ or y += x·Wᵀ: `y [tokens, out]`, `x [tokens, in]`, `W [out, in]`.
-fn linear(y: &mut [f32], x: &[f32], weight: &[f32], tokens: usize, into: Into) {
+/// y = x·Wᵀ: `y [tokens, out]`, `x [tokens, in]`, `W [out, in]`.
+fn linear(y: &mut [f32], x: &[f32], weight: &[f32], tokens: usize) {
     let (outputs, inputs) = (y.len() / tokens, x.len() / tokens);
     let weight = View::dense(weight, outputs, inputs);
     multiply(
         ViewMut::dense(y, tokens, outputs),
         View::dense(x, tokens, inputs),
         weight.t(),
-        into,
+        Into::Set,
     );
 }
 
