@@ -319,4 +319,6 @@ fn tie_order(run_id: RunId, round: Round, entropy: Digest, uid: Uid) -> Digest {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -5,19 +5,19 @@ use covey_proto::chain::Slot;
 use covey_proto::record::Contribution;
 use proptest::prelude::*;
 
-const ROUND: Round = Round(20);
+pub(super) const ROUND: Round = Round(20);
 
 /// A subnet at the three blocks of one round. Validators are those given stake, each of whom voted in the round before.
 #[derive(Clone, Debug)]
-struct Rig {
-    run: Run,
-    id: RunId,
-    a: ChainView,
-    c: ChainView,
-    v: ChainView,
+pub(super) struct Rig {
+    pub(super) run: Run,
+    pub(super) id: RunId,
+    pub(super) a: ChainView,
+    pub(super) c: ChainView,
+    pub(super) v: ChainView,
 }
 
-fn key(uid: u8) -> Hotkey {
+pub(super) fn key(uid: u8) -> Hotkey {
     Hotkey::new([uid; 32])
 }
 
@@ -34,7 +34,7 @@ impl Rig {
         Rig::of(bittensor(), stakes)
     }
 
-    fn of(run: Run, stakes: &[u64]) -> Rig {
+    pub(super) fn of(run: Run, stakes: &[u64]) -> Rig {
         let blocks = RoundBlocks::of(&run, ROUND).unwrap();
         let view = |block: BlockNumber| ChainView {
             block,
@@ -59,7 +59,7 @@ impl Rig {
         rig
     }
 
-    fn member(&mut self, uid: u8, stake: u64, permit: bool) {
+    pub(super) fn member(&mut self, uid: u8, stake: u64, permit: bool) {
         let member = Member {
             uid: uid.into(),
             hotkey: key(uid),
@@ -128,7 +128,7 @@ impl Rig {
         });
     }
 
-    fn select(&self) -> Selection {
+    pub(super) fn select(&self) -> Selection {
         select(&self.run, self.id, ROUND, &self.a, &self.c, &self.v).unwrap()
     }
 
