@@ -53,7 +53,7 @@ pub(crate) enum Answer {
     Announcements(Vec<Vec<u8>>),
     Record(SignedPeerRecord),
     /// Received: more than was asked for. The asker may have been told a wrong size, so it proves nothing.
-    TooLarge(u64),
+    TooLarge,
 }
 
 #[derive(Clone, Debug)]
@@ -70,9 +70,18 @@ impl Default for Frames {
     }
 }
 
-/// An error that only a peer which breaks the protocol can cause.
+/// Only a peer that breaks the protocol can cause it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Breach(String);
+
 fn breach(text: String) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, text)
+    io::Error::new(ErrorKind::InvalidData, Breach(text))
+}
+
+/// Whether only a peer that breaks the protocol can have caused this error.
+pub(crate) fn is_breach(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Breach>())
 }
 
 async fn read_length<T: AsyncRead + Unpin + Send>(io: &mut T, bytes_max: usize) -> io::Result<usize> {
@@ -162,7 +171,7 @@ impl Codec for Frames {
     ) -> io::Result<Answer> {
         let length = read_length(io, RESPONSE_BYTES_MAX).await?;
         if length > self.answer_bytes_max {
-            return Ok(Answer::TooLarge(length as u64));
+            return Ok(Answer::TooLarge);
         }
         read_answer(read_frame(io, length).await?)
     }
@@ -192,7 +201,7 @@ impl Codec for Frames {
             Answer::Give(bytes) => return write_frame(io, &[&blob_head(bytes.len()), &bytes]).await,
             Answer::Announcements(list) => Response::Announcements(list),
             Answer::Record(record) => Response::Record(record),
-            Answer::Nothing | Answer::Blob(..) | Answer::TooLarge(_) => Response::Nothing,
+            Answer::Nothing | Answer::Blob(..) | Answer::TooLarge => Response::Nothing,
         };
         write_frame(io, &[&response.to_bytes()]).await
     }
@@ -255,7 +264,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         assert!(matches!(
             received(sent(Answer::Give(vec![0; 900].into())), 500),
-            Ok(Answer::TooLarge(903))
+            Ok(Answer::TooLarge)
         ));
     }
 

@@ -128,7 +128,7 @@ impl Size {
             Size::Exactly(size) | Size::AtMost(size) => size,
         }
     }
-    fn admits(self, got: u64) -> bool {
+    pub(crate) fn admits(self, got: u64) -> bool {
         match self {
             Size::Exactly(size) => got == size,
             Size::AtMost(size) => got <= size,

@@ -15,6 +15,8 @@ const ADDRESSES_MAX: usize = 2048;
 pub(crate) struct Dial {
     pub(crate) peer: Option<PeerKey>,
     pub(crate) addresses: Vec<String>,
+    /// The operator named the address, or it worked before; not a stranger's word.
+    pub(crate) trusted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,7 @@ impl Dialer {
                 dials.push(Dial {
                     peer,
                     addresses: vec![address],
+                    trusted: true,
                 });
             }
         }
@@ -90,6 +93,7 @@ impl Dialer {
                 dials.push(Dial {
                     peer: Some(peer),
                     addresses: addresses.to_vec(),
+                    trusted: false,
                 });
             }
         }

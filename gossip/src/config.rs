@@ -1,0 +1,107 @@
+//! What a node needs to start, and every bound that it keeps.
+
+use crate::exchange::fetch::FetchLimits;
+use crate::exchange::serve::ServeLimits;
+use crate::peers::admission::ConnectionLimits;
+use crate::peers::bucket::Rate;
+use covey_proto::{Digest, RunId};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a node needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Holds `identity.key` (created at the first start, readable by its owner only) and `peers` (addresses that worked
+    /// last time). Created if missing.
+    pub directory: PathBuf,
+    /// Multiaddrs to listen on: `/ip4/0.0.0.0/tcp/4001`, `/ip4/0.0.0.0/udp/4001/quic-v1`; port 0 takes any. None: the
+    /// node only dials.
+    pub listen: Vec<String>,
+    /// Multiaddrs to dial first, with or without `/p2p/ID`.
+    pub bootstrap: Vec<String>,
+    /// The chain's genesis hash.
+    pub genesis: Digest,
+    /// The subnet.
+    pub netuid: u16,
+    /// The run whose topics it joins.
+    pub run: RunId,
+    /// Time between gossip heartbeats. 1 s; swarms on one machine may use 200 ms.
+    pub heartbeat: Duration,
+    /// Every bound.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// A node of this run that listens on any TCP and QUIC port of every IPv4 interface, with the usual bounds.
+    pub fn new(directory: impl Into<PathBuf>, genesis: Digest, netuid: u16, run: RunId) -> Config {
+        Config {
+            directory: directory.into(),
+            listen: vec!["/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/udp/0/quic-v1".into()],
+            bootstrap: vec![],
+            genesis,
+            netuid,
+            run,
+            heartbeat: Duration::from_secs(1),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Every bound that a node keeps. The defaults suit 256 members on home lines.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections.
+    pub connections: ConnectionLimits,
+    /// It dials until it is connected to so many peers.
+    pub peers_target: usize,
+    /// Fetching.
+    pub fetch: FetchLimits,
+    /// Answering.
+    pub serve: ServeLimits,
+    /// Events that wait for the node. When three quarters are taken, announcements are ignored (and counted): whoever
+    /// pulls a round's announcements gets them again. When all are, other events are lost too (and counted):
+    /// [`Handle::peers`](crate::Handle::peers) has the state that they told of.
+    pub events_max: usize,
+    /// Gossip messages that one neighbour may bring: a round of 256 uids at once, twice over.
+    pub gossip_per_peer: Rate,
+    /// Peer records and requests without a blob that one peer may send.
+    pub asks_per_peer: Rate,
+    /// Rounds whose announcements are kept for others.
+    pub rounds_max: usize,
+    /// Bytes of announcements kept for others.
+    pub announcements_bytes_max: usize,
+    /// Peers asked for a round's announcements at a time.
+    pub pull_peers_max: usize,
+    /// How long a pull of announcements may take.
+    pub pull_timeout: Duration,
+    /// How long a peer is refused that sent wrong bytes or broke the protocol.
+    pub ban: Duration,
+    /// Time between repetitions of the own peer record.
+    pub record_repeat: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: ConnectionLimits::default(),
+            peers_target: 12,
+            fetch: FetchLimits::default(),
+            serve: ServeLimits::default(),
+            events_max: 1024,
+            gossip_per_peer: Rate {
+                burst: 512,
+                refill: Duration::from_millis(50),
+            },
+            asks_per_peer: Rate {
+                burst: 32,
+                refill: Duration::from_secs(1),
+            },
+            rounds_max: 14,
+            announcements_bytes_max: 64 << 20,
+            pull_peers_max: 4,
+            pull_timeout: Duration::from_secs(5),
+            ban: Duration::from_secs(600),
+            record_repeat: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The face of a node: what others ask of it. Cheap to clone; the network's task does the work.
+
+use crate::event::{Ticket, Verdict};
+use crate::exchange::codec::blob_answer_bytes;
+use crate::exchange::fetch::{FetchError, Fetched, Hint, Size};
+use crate::peers::PeerKey;
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::traffic::Traffic;
+use covey_proto::blob::BlobRef;
+use covey_proto::chain::ChainView;
+use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, SignedPeerRecord};
+use covey_proto::record::UidSet;
+use covey_proto::{Digest, Round, Uid};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// A published announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Neighbours that it was sent to.
+    pub peers: usize,
+    /// Whether it had been seen here before, and so was not sent again.
+    pub repeated: bool,
+}
+
+/// Why an announcement was not published.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PublishError {
+    /// Nobody would hear it.
+    #[error("no connected peer listens to this run's announcements; publish again once one does")]
+    NoPeers,
+    /// It is larger than gossip carries.
+    #[error("the announcement is {got} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Its bytes.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Every neighbour's queue is full.
+    #[error("the queues to all {0} neighbours are full; publish again shortly")]
+    Busy(usize),
+    /// Gossip refused.
+    #[error("gossip refused the announcement: {0}")]
+    Refused(String),
+    /// The network was shut down.
+    #[error("the network is shut down")]
+    Closed,
+}
+
+/// A peer that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerInfo {
+    /// Who.
+    pub peer: PeerKey,
+    /// The uid that it speaks for.
+    pub uid: Option<Uid>,
+    /// Where it is connected.
+    pub addresses: Vec<String>,
+    /// Its gossip score; below −200 it is banned.
+    pub score: f64,
+}
+
+pub(crate) enum Command {
+    Publish {
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<Published, PublishError>>,
+    },
+    Fetch {
+        root: Digest,
+        size: Size,
+        hints: Vec<Hint>,
+        deadline: Instant,
+        reply: oneshot::Sender<Fetched>,
+    },
+    Pull {
+        round: Round,
+        have: UidSet,
+        reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>>,
+    },
+    Ban {
+        peer: PeerKey,
+    },
+    Panic,
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A running node. Clones share it; it stops when the last one goes, or at [`Handle::shutdown`].
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+impl Handle {
+    /// Who this node is to its peers.
+    pub fn peer_id(&self) -> PeerKey {
+        self.shared.peer
+    }
+
+    /// Where it listens: multiaddrs with `/p2p/ID`.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.addresses().clone()
+    }
+
+    /// The blob store that it serves from. Its operations block.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Gossips an announcement on the run's gradient topic. Delivery is best effort: [`Handle::remember`] it as well.
+    ///
+    /// # Errors
+    /// [`PublishError::NoPeers`] is usual in a node's first moments.
+    pub async fn publish(&self, announcement: Vec<u8>) -> Result<Published, PublishError> {
+        let got = announcement.len();
+        if got > ANNOUNCEMENT_BYTES_MAX {
+            return Err(PublishError::TooLarge {
+                got,
+                limit: ANNOUNCEMENT_BYTES_MAX,
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Publish {
+            bytes: announcement,
+            reply,
+        };
+        self.commands.send(command).await.map_err(|_| PublishError::Closed)?;
+        answer.await.map_err(|_| PublishError::Closed)?
+    }
+
+    /// Keeps an announcement that was checked, for peers that missed it. The oldest rounds make room.
+    pub fn remember(&self, round: Round, uid: Uid, announcement: Vec<u8>) {
+        self.shared.reveals().remember(round, uid, announcement);
+    }
+
+    /// Asks several connected peers for a round's announcements, but for those of `have`. Each different one is
+    /// returned once, with a peer that gave it; none of them is checked. Empty if nobody had any in time.
+    pub async fn announcements(&self, round: Round, have: UidSet) -> Vec<(PeerKey, Vec<u8>)> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.send(Command::Pull { round, have, reply }).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// A blob of known size: from the store, or from peers. What comes is checked and stored (as
+    /// [`Durability::Buffered`](crate::store::Durability::Buffered): pinning brings it to the disk) before it is returned.
+    ///
+    /// Cancel safe: other fetches of the blob go on, and what came is stored or lost.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(&self, blob: BlobRef, hints: &[Hint], timeout: Duration) -> Result<Arc<[u8]>, FetchError> {
+        self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout)
+            .await
+    }
+
+    /// A blob of which only the name is known, and that it is at most `size_max` bytes.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_unsized(
+        &self,
+        root: Digest,
+        size_max: u64,
+        hints: &[Hint],
+        timeout: Duration,
+    ) -> Result<Arc<[u8]>, FetchError> {
+        self.fetch_size(root, Size::AtMost(size_max.min(BLOB_BYTES_MAX as u64)), hints, timeout)
+            .await
+    }
+
+    async fn fetch_size(&self, root: Digest, size: Size, hints: &[Hint], timeout: Duration) -> Fetched {
+        let deadline = Instant::now() + timeout;
+        if size.most() > BLOB_BYTES_MAX as u64 {
+            return Err(FetchError::TooLarge {
+                root,
+                size: size.most(),
+                limit: BLOB_BYTES_MAX as u64,
+            });
+        }
+        debug_assert!(blob_answer_bytes(size.most()) <= covey_proto::message::RESPONSE_BYTES_MAX);
+        if let Some(bytes) = self.stored(root).await? {
+            let got = bytes.len() as u64;
+            return if size.admits(got) {
+                Ok(bytes)
+            } else {
+                Err(FetchError::Size {
+                    root,
+                    named: size.most(),
+                    got,
+                })
+            };
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Fetch {
+            root,
+            size,
+            hints: hints.to_vec(),
+            deadline,
+            reply,
+        };
+        self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
+        answer.await.map_err(|_| FetchError::Closed)?
+    }
+
+    async fn stored(&self, root: Digest) -> Result<Option<Arc<[u8]>>, FetchError> {
+        if !self.shared.store.has(&root) {
+            return Ok(None);
+        }
+        let store = self.shared.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.get(&root))
+            .await
+            .map_err(|_| FetchError::Closed)?;
+        read.map(|bytes| bytes.map(Arc::from))
+            .map_err(|error| FetchError::Store(Arc::new(error)))
+    }
+
+    /// Sets the own peer record: shown to every peer, and gossiped. Sign one anew before it expires.
+    pub fn set_record(&self, record: SignedPeerRecord) {
+        self.shared.book().set_own(record);
+        self.shared.changed.notify_one();
+    }
+
+    /// Tells who is a member, from the chain. Bindings that do not hold any more end; waiting ones begin.
+    pub fn set_members(&self, view: Arc<ChainView>) {
+        let changes = self.shared.book().set_view(view);
+        self.shared.changes().extend(changes);
+        self.shared.changed.notify_one();
+    }
+
+    /// The peers that are connected.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let connected = self.shared.connected().clone();
+        let book = self.shared.book();
+        let info = connected.into_iter().map(|(peer, seen)| PeerInfo {
+            peer,
+            uid: book.uid_of(&peer),
+            addresses: seen.addresses,
+            score: seen.score,
+        });
+        info.collect()
+    }
+
+    /// The peer that speaks for a uid, connected or not.
+    pub fn peer_of(&self, uid: Uid) -> Option<PeerKey> {
+        self.shared.book().peer_of(uid)
+    }
+
+    /// The uid that a peer speaks for.
+    pub fn uid_of(&self, peer: &PeerKey) -> Option<Uid> {
+        self.shared.book().uid_of(peer)
+    }
+
+    /// What was sent and received so far.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.traffic.read()
+    }
+
+    /// Judges an announcement that gossip brought.
+    pub fn judge(&self, ticket: Ticket, verdict: Verdict) {
+        ticket.judge(verdict);
+    }
+
+    /// Refuses a peer for a while: for what only the node can see, such as a pulled announcement that is false.
+    pub async fn ban(&self, peer: PeerKey) {
+        // A network that is shut down has no peers to refuse.
+        let _ = self.commands.send(Command::Ban { peer }).await;
+    }
+
+    /// Ends the network; its events end, and everything else of it returns errors. Returns once sockets are closed and
+    /// files written.
+    pub async fn shutdown(self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { reply }).await.is_ok() {
+            // An error means that it has ended otherwise.
+            let _ = done.await;
+        }
+    }
+
+    /// A fault on purpose, for tests and swarms: from now on blobs are served with a bit flipped, or not any more.
+    #[doc(hidden)]
+    pub fn lie(&self, lies: bool) {
+        self.shared.lies.store(lies, Ordering::Relaxed);
+    }
+
+    /// A fault on purpose: the network's task panics.
+    #[doc(hidden)]
+    pub async fn panic_network(&self) {
+        let _ = self.commands.send(Command::Panic).await;
+    }
+}

@@ -1,0 +1,85 @@
+//! What handles and the network both touch. It outlives the network, so that a fault there loses none of it.
+
+use crate::config::Config;
+use crate::exchange::reveals::Reveals;
+use crate::peers::PeerKey;
+use crate::peers::bans::Bans;
+use crate::peers::book::{Book, Change};
+use crate::store::Store;
+use crate::traffic::Counters;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// A connected peer, as the network last saw it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) addresses: Vec<String>,
+    /// Where this node reached it: worth remembering.
+    pub(crate) dialled: Vec<String>,
+    pub(crate) score: f64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) peer: PeerKey,
+    pub(crate) store: Store,
+    pub(crate) traffic: Arc<Counters>,
+    /// Rung when the own record or the chain view has changed.
+    pub(crate) changed: Notify,
+    /// A fault on purpose: blobs are served with a bit flipped.
+    pub(crate) lies: AtomicBool,
+    book: Mutex<Book>,
+    changes: Mutex<Vec<Change>>,
+    bans: Mutex<Bans>,
+    reveals: Mutex<Reveals>,
+    addresses: Mutex<Vec<String>>,
+    connected: Mutex<BTreeMap<PeerKey, Seen>>,
+}
+
+/// A poisoned lock is taken all the same: a fault in the network must not end its handles, and everything here is
+/// either whole or checked again by the rebuilt network.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(peer: PeerKey, config: &Config, store: Store) -> Shared {
+        let limits = &config.limits;
+        Shared {
+            peer,
+            store,
+            traffic: Arc::default(),
+            changed: Notify::new(),
+            lies: AtomicBool::new(false),
+            book: Mutex::new(Book::new(config.genesis, config.netuid)),
+            changes: Mutex::default(),
+            bans: Mutex::default(),
+            reveals: Mutex::new(Reveals::new(limits.rounds_max, limits.announcements_bytes_max)),
+            addresses: Mutex::default(),
+            connected: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+    /// Bindings that a new chain view changed and that were not told yet.
+    pub(crate) fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+        lock(&self.changes)
+    }
+    pub(crate) fn bans(&self) -> MutexGuard<'_, Bans> {
+        lock(&self.bans)
+    }
+    pub(crate) fn reveals(&self) -> MutexGuard<'_, Reveals> {
+        lock(&self.reveals)
+    }
+    /// Where it listens, with `/p2p/ID`.
+    pub(crate) fn addresses(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.addresses)
+    }
+    pub(crate) fn connected(&self) -> MutexGuard<'_, BTreeMap<PeerKey, Seen>> {
+        lock(&self.connected)
+    }
+}

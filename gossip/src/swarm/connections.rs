@@ -1,0 +1,314 @@
+//! Connections as they come and go, and the upkeep of those that are there.
+
+use super::behaviour::{BehaviourEvent, GRAYLIST, UID_SCORE};
+use super::gate::address_of;
+use super::running::{Connection, Running};
+use crate::event::Event;
+use crate::exchange::codec::Ask;
+use crate::exchange::fetch;
+use crate::peers::PeerKey;
+use crate::peers::book::Change;
+use crate::peers::dialer::Dial;
+use covey_proto::message::{PEER_RECORD_BYTES_MAX, Request};
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// Time between two looks at the connections.
+const UPKEEP_EACH: Duration = Duration::from_millis(500);
+/// Time between two savings of peers' addresses.
+pub(super) const REMEMBER_EACH: Duration = Duration::from_secs(60);
+/// Two connections to one peer are let be for so long: each side may have just dialled.
+const SURPLUS_TIME: Duration = Duration::from_secs(5);
+/// Dials under way at a time.
+const DIALS_MAX: usize = 16;
+
+impl Running<'_> {
+    pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr) {
+        if let Some(listen) = self
+            .net
+            .listeners
+            .remove(&listener)
+            .and_then(|index| self.net.listen.get_mut(index))
+        {
+            *listen = with_port_of(listen, &address);
+        }
+        let text = format!("{address}/p2p/{}", self.net.shared.peer);
+        let mut addresses = self.net.shared.addresses();
+        if !addresses.contains(&text) {
+            addresses.push(text);
+        }
+    }
+
+    pub(super) fn on_connection(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                self.on_established(PeerKey::of(peer_id), connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                num_established,
+                ..
+            } => {
+                self.connections.remove(&connection_id);
+                if num_established == 0 {
+                    self.on_disconnected(PeerKey::of(peer_id));
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id, error, ..
+            } => {
+                self.dialling.remove(&connection_id);
+                tracing::debug!(%error, "a dial failed");
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                let text = format!("{address}/p2p/{}", self.net.shared.peer);
+                self.net.shared.addresses().retain(|other| *other != text);
+            }
+            SwarmEvent::ListenerClosed {
+                addresses,
+                reason: Err(error),
+                ..
+            } => {
+                tracing::error!(?addresses, %error, "no longer listening");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_established(&mut self, peer: PeerKey, id: ConnectionId, endpoint: &ConnectedPoint) {
+        self.dialling.remove(&id);
+        let dialled = endpoint.is_dialer();
+        self.connections.insert(
+            id,
+            Connection {
+                peer,
+                dialled,
+                since: Instant::now(),
+            },
+        );
+        let address = super::split(endpoint.get_remote_address()).1;
+        {
+            let mut connected = self.net.shared.connected();
+            let seen = connected.entry(peer).or_default();
+            if dialled {
+                seen.dialled = vec![address.clone()];
+            }
+            seen.addresses.push(address.clone());
+            seen.addresses.truncate(4);
+        }
+        if dialled {
+            self.net.dialer.reached(&address, peer);
+        }
+        if self.connected.insert(peer) {
+            self.net.tell(Event::Connected { peer });
+            let bound = self.net.shared.book().uid_of(&peer).is_some();
+            self.value(peer.id(), bound);
+            self.show_record_to(peer);
+            self.fetch(fetch::Event::Tick);
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: PeerKey) {
+        self.connected.remove(&peer);
+        self.net.shared.connected().remove(&peer);
+        self.net.shared.book().disconnected(&peer);
+        self.net.tell(Event::Disconnected { peer });
+        self.upkeep_at = self.upkeep_at.min(Instant::now() + Duration::from_millis(100));
+    }
+
+    fn value(&mut self, peer: PeerId, bound: bool) {
+        let score = if bound { UID_SCORE } else { 0.0 };
+        self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
+    }
+
+    /// Asks a peer for its record by showing the own one.
+    pub(super) fn show_record_to(&mut self, peer: PeerKey) {
+        let own = self.net.shared.book().own().cloned();
+        if let Some(record) = own {
+            let ask = Ask {
+                request: Request::Record(record),
+                answer_bytes_max: PEER_RECORD_BYTES_MAX + 256,
+            };
+            self.send(peer, ask, super::running::Pending::Record);
+        }
+    }
+
+    /// Carries out what a record or a chain view changed.
+    pub(super) fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Bound(peer, uid) => {
+                    let member = self.net.shared.book().member_of(&peer);
+                    if member.is_some_and(|member| self.net.shared.bans().holds_member(&member, Instant::now())) {
+                        self.ban(peer, "it speaks for a member that is banned");
+                    }
+                    self.value(peer.id(), true);
+                    self.net.tell(Event::Bound { peer, uid });
+                }
+                Change::Unbound(peer, uid) => {
+                    self.value(peer.id(), false);
+                    self.net.tell(Event::Unbound { peer, uid });
+                }
+            }
+        }
+        self.fetch(fetch::Event::Tick);
+    }
+
+    /// Refuses a peer, and the member it speaks for, for a while.
+    pub(super) fn ban(&mut self, peer: PeerKey, why: &str) {
+        tracing::debug!(%peer, why, "banned");
+        let member = self.net.shared.book().member_of(&peer);
+        self.net
+            .shared
+            .bans()
+            .ban(peer, member, Instant::now(), self.net.config.limits.ban);
+        self.net.shared.traffic.bans.add(1);
+        // An error means that it is not connected.
+        let _ = self.swarm.disconnect_peer_id(peer.id());
+    }
+
+    pub(super) fn upkeep(&mut self) {
+        let now = Instant::now();
+        self.upkeep_at = now + UPKEEP_EACH;
+        self.close_surplus(now);
+        self.look_at_scores();
+        self.dial_more(now);
+        self.repeat_record(now);
+        self.introduce_late();
+        if now >= self.remember_at {
+            self.remember_at = now + REMEMBER_EACH;
+            self.net.remember_peers();
+        }
+    }
+
+    /// Of two connections to a peer, both sides close the one that the larger id dialled.
+    fn close_surplus(&mut self, now: Instant) {
+        let mut by_peer: HashMap<PeerKey, Vec<(ConnectionId, bool)>> = HashMap::new();
+        for (id, connection) in &self.connections {
+            if now.saturating_duration_since(connection.since) >= SURPLUS_TIME {
+                by_peer
+                    .entry(connection.peer)
+                    .or_default()
+                    .push((*id, connection.dialled));
+            }
+        }
+        for (peer, mut connections) in by_peer {
+            let smaller = self.net.shared.peer < peer;
+            // First the one that stays.
+            connections.sort_by_key(|(id, dialled)| (*dialled != smaller, *id));
+            for (id, _) in connections.into_iter().skip(1) {
+                self.swarm.close_connection(id);
+            }
+        }
+    }
+
+    fn look_at_scores(&mut self) {
+        let gossip = &self.swarm.behaviour().gossip;
+        let mut bad = Vec::new();
+        for (peer, seen) in self.net.shared.connected().iter_mut() {
+            seen.score = gossip.peer_score(&peer.id()).unwrap_or(0.0);
+            if seen.score < GRAYLIST {
+                bad.push(*peer);
+            }
+        }
+        for peer in bad {
+            self.ban(peer, "its gossip score");
+        }
+    }
+
+    fn dial_more(&mut self, now: Instant) {
+        let mut known: BTreeSet<PeerKey> = self.connected.clone();
+        known.extend(self.dialling.values());
+        let dials = {
+            let (book, bans) = (self.net.shared.book(), self.net.shared.bans());
+            let records = book.addresses().filter(|(peer, _)| !bans.holds(peer, now));
+            self.net.dialer.next(now, &known, records)
+        };
+        for dial in dials {
+            self.dial(dial);
+        }
+    }
+
+    /// Dials a peer where its record says.
+    pub(super) fn dial_peer(&mut self, peer: PeerKey) {
+        let addresses: Vec<String> = {
+            let book = self.net.shared.book();
+            let mut records = book.addresses().filter(|(other, _)| *other == peer);
+            records
+                .next()
+                .map(|(_, addresses)| addresses.to_vec())
+                .unwrap_or_default()
+        };
+        if !self.dialling.values().any(|other| *other == peer) {
+            self.dial(Dial {
+                peer: Some(peer),
+                addresses,
+                trusted: false,
+            });
+        }
+    }
+
+    fn dial(&mut self, dial: Dial) {
+        let local = self.listens_on_loopback();
+        let may = |address: &Multiaddr| local || !address_of(address).is_some_and(|ip| ip.is_loopback());
+        let mut addresses: Vec<Multiaddr> = dial.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        if !dial.trusted {
+            addresses.retain(may);
+        }
+        if addresses.is_empty() || self.dialling.len() >= DIALS_MAX {
+            return;
+        }
+        let options = match dial.peer {
+            Some(peer) => DialOpts::peer_id(peer.id())
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(addresses)
+                .allocate_new_port()
+                .build(),
+            None => DialOpts::unknown_peer_id()
+                .address(addresses.swap_remove(0))
+                .allocate_new_port()
+                .build(),
+        };
+        let id = options.connection_id();
+        if self.swarm.dial(options).is_ok()
+            && let Some(peer) = dial.peer
+        {
+            self.dialling.insert(id, peer);
+        }
+    }
+
+    /// Records of strangers must not make this machine talk to its own ports, unless its swarm lives there.
+    fn listens_on_loopback(&self) -> bool {
+        self.net
+            .listen
+            .iter()
+            .any(|address| address_of(address).is_some_and(|ip| ip.is_loopback()))
+    }
+}
+
+/// `listen` with the port that the system chose, so that a rebuilt network listens where it did.
+fn with_port_of(listen: &Multiaddr, actual: &Multiaddr) -> Multiaddr {
+    let port = actual.iter().find_map(|part| match part {
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
+        _ => None,
+    });
+    let Some(port) = port else { return listen.clone() };
+    let parts = listen.iter().map(|part| match part {
+        Protocol::Tcp(0) => Protocol::Tcp(port),
+        Protocol::Udp(0) => Protocol::Udp(port),
+        part => part,
+    });
+    parts.collect()
+}

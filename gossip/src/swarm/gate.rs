@@ -1,0 +1,120 @@
+//! Asks [`Admission`] and the bans at every connection. Decides nothing itself.
+
+use crate::peers::PeerKey;
+use crate::peers::admission::{Admission, Direction, NotAdmitted, Place};
+use crate::shared::Shared;
+use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure, ListenFailure};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+pub(super) struct Gate {
+    shared: Arc<Shared>,
+    admission: Admission<ConnectionId>,
+}
+
+pub(super) fn address_of(multiaddr: &Multiaddr) -> Option<IpAddr> {
+    multiaddr.iter().find_map(|part| match part {
+        Protocol::Ip4(address) => Some(address.into()),
+        Protocol::Ip6(address) => Some(address.into()),
+        _ => None,
+    })
+}
+
+fn place_of(multiaddr: &Multiaddr) -> Option<Place> {
+    address_of(multiaddr).and_then(Place::of)
+}
+
+impl Gate {
+    pub(super) fn new(shared: Arc<Shared>, admission: Admission<ConnectionId>) -> Gate {
+        Gate { shared, admission }
+    }
+
+    fn ask(&mut self, peer: PeerId, direction: Direction) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        let peer = PeerKey::of(peer);
+        if self.shared.bans().holds(&peer, Instant::now()) {
+            return Err(ConnectionDenied::new(NotAdmitted::Banned));
+        }
+        self.admission
+            .ask_established(peer, direction)
+            .map_err(ConnectionDenied::new)?;
+        Ok(dummy::ConnectionHandler)
+    }
+}
+
+impl NetworkBehaviour for Gate {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.admission
+            .ask_pending(connection, place_of(remote), Instant::now())
+            .map_err(ConnectionDenied::new)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.ask(peer, Direction::In(place_of(remote)))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.ask(peer, Direction::Out)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let direction = match endpoint {
+                    ConnectedPoint::Dialer { .. } => Direction::Out,
+                    ConnectedPoint::Listener { send_back_addr, .. } => Direction::In(place_of(send_back_addr)),
+                };
+                self.admission
+                    .established(connection_id, PeerKey::of(peer_id), direction);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. })
+            | FromSwarm::DialFailure(DialFailure { connection_id, .. })
+            | FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => self.admission.gone(connection_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

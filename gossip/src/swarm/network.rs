@@ -1,0 +1,262 @@
+//! What outlives a fault in the network, and the supervision that rebuilds the rest.
+
+use super::behaviour::{self, Behaviour, Topics};
+use super::running::{End, Running};
+use super::{StartError, transport};
+use crate::config::Config;
+use crate::event::{Event, Judgement};
+use crate::exchange::codec::Answer;
+use crate::exchange::fetch::{Fetched, Fetches, WaiterId};
+use crate::handle::Command;
+use crate::identity;
+use crate::peers::PeerKey;
+use crate::peers::dialer::Dialer;
+use crate::shared::Shared;
+use crate::store::StoreError;
+use covey_proto::Digest;
+use futures::FutureExt;
+use libp2p::core::transport::ListenerId;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::request_response::{InboundRequestId, ResponseChannel};
+use libp2p::{Multiaddr, Swarm};
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// A connection to a peer without anything to say is kept so long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Announcements that may wait for the node's verdict.
+pub(super) const TICKETS_MAX: usize = 4096;
+/// Addresses that are remembered for the next start, and the bytes that they may take.
+const REMEMBERED_MAX: usize = 64;
+const REMEMBERED_BYTES_MAX: u64 = 32 * 1024;
+/// How long the ports of a network that broke may take to come free.
+const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Work of another thread that has ended.
+pub(super) enum Job {
+    Stored {
+        root: Digest,
+        result: Result<Arc<[u8]>, Arc<StoreError>>,
+    },
+    Read {
+        request: InboundRequestId,
+        life: u64,
+        channel: ResponseChannel<Answer>,
+        blob: Option<Arc<[u8]>>,
+    },
+    Done,
+}
+
+pub(super) struct Network {
+    pub(super) config: Config,
+    pub(super) shared: Arc<Shared>,
+    pub(super) topics: Topics,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) verdicts: mpsc::Receiver<Judgement>,
+    pub(super) verdicts_out: mpsc::Sender<Judgement>,
+    pub(super) fetches: Fetches,
+    pub(super) waiters: HashMap<WaiterId, oneshot::Sender<Fetched>>,
+    pub(super) dialer: Dialer,
+    pub(super) jobs: JoinSet<Job>,
+    /// Counts the networks that were built.
+    pub(super) life: u64,
+    /// Counts repetitions of the own record.
+    pub(super) beat: u32,
+    /// Where to listen; ports that the system chose are kept.
+    pub(super) listen: Vec<Multiaddr>,
+    pub(super) listeners: HashMap<ListenerId, usize>,
+    key: Keypair,
+}
+
+impl Network {
+    pub(super) fn new(
+        config: Config,
+        key: Keypair,
+        shared: Arc<Shared>,
+        events: mpsc::Sender<Event>,
+        commands: mpsc::Receiver<Command>,
+        listen: Vec<Multiaddr>,
+        fixed: Vec<(Option<PeerKey>, String)>,
+    ) -> Network {
+        let (verdicts_out, verdicts) = mpsc::channel(TICKETS_MAX);
+        Network {
+            topics: Topics::of(config.run),
+            fetches: Fetches::new(config.limits.fetch.clone()),
+            dialer: Dialer::new(shared.peer, config.limits.peers_target, fixed),
+            // Peers count repetitions only to tell them apart: any start does.
+            beat: std::process::id(),
+            config,
+            shared,
+            events,
+            commands,
+            verdicts,
+            verdicts_out,
+            waiters: HashMap::new(),
+            jobs: JoinSet::new(),
+            life: 0,
+            listen,
+            listeners: HashMap::new(),
+            key,
+        }
+    }
+
+    /// A new swarm that listens.
+    pub(super) fn build_swarm(&mut self) -> Result<Swarm<Behaviour>, StartError> {
+        let settings = |error: &dyn std::fmt::Display| StartError::Settings(error.to_string());
+        let transport = transport::build(&self.key, self.shared.traffic.clone()).map_err(|error| settings(&error))?;
+        let behaviour = behaviour::build(&self.config, &self.key, &self.shared).map_err(|error| settings(&error))?;
+        let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
+        let mut swarm = Swarm::new(transport, behaviour, self.shared.peer.id(), config);
+        self.listeners.clear();
+        self.shared.addresses().clear();
+        for (index, address) in self.listen.iter().enumerate() {
+            let refused = |error: String| StartError::Listen {
+                address: address.to_string(),
+                error,
+            };
+            probe(address).map_err(|error| refused(error.to_string()))?;
+            let id = swarm
+                .listen_on(address.clone())
+                .map_err(|error| refused(error.to_string()))?;
+            self.listeners.insert(id, index);
+        }
+        Ok(swarm)
+    }
+
+    /// Runs the network until it is shut down; rebuilds it after a panic.
+    pub(super) async fn supervise(mut self, swarm: Swarm<Behaviour>, ready: oneshot::Sender<()>) {
+        let mut ready = Some(ready);
+        let mut next = Some(swarm);
+        let mut wait = Duration::from_millis(50);
+        while let Some(swarm) = next.take() {
+            let started = Instant::now();
+            let running = Running::new(&mut self, swarm, ready.take());
+            // Nothing that the panic may have left half done is used again, but for what [`Shared`] explains.
+            let end = AssertUnwindSafe(running.run()).catch_unwind().await;
+            match end {
+                Ok(end) => return self.finish(end).await,
+                Err(panic) => self.after_fault(panic.as_ref()),
+            }
+            wait = if started.elapsed() > Duration::from_secs(60) {
+                Duration::from_millis(50)
+            } else {
+                (wait * 2).min(Duration::from_secs(30))
+            };
+            tokio::time::sleep(wait).await;
+            next = self.rebuild().await;
+        }
+    }
+
+    fn after_fault(&mut self, panic: &(dyn std::any::Any + Send)) {
+        let text = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or(panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(
+            panic = text.unwrap_or("?"),
+            "the network broke and is rebuilt; please report this"
+        );
+        self.life += 1;
+        self.shared.traffic.restarts.add(1);
+        let gone = std::mem::take(&mut *self.shared.connected());
+        for peer in gone.into_keys() {
+            self.tell(Event::Disconnected { peer });
+        }
+        self.tell(Event::NetworkRestarted);
+    }
+
+    /// A new swarm, once the old one's ports are free; without listeners rather than never.
+    async fn rebuild(&mut self) -> Option<Swarm<Behaviour>> {
+        let until = Instant::now() + REBIND_TIMEOUT;
+        loop {
+            match self.build_swarm() {
+                Ok(swarm) => return Some(swarm),
+                Err(error) if Instant::now() > until => {
+                    tracing::error!(%error, "going on without listening");
+                    self.listen.clear();
+                    return self.build_swarm().ok();
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn finish(mut self, end: End) {
+        self.remember_peers();
+        while self.jobs.join_next().await.is_some() {}
+        if let End::Shutdown(reply) = end {
+            // Let go of the store before saying so.
+            drop(self);
+            let _ = reply.send(());
+        }
+    }
+
+    /// Gives an event to the node; one that finds no room is lost and counted.
+    pub(super) fn tell(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.shared.traffic.events_lost.add(1);
+        }
+    }
+
+    /// Writes the addresses of connected peers for the next start.
+    pub(super) fn remember_peers(&mut self) {
+        let mut text = String::new();
+        {
+            let connected = self.shared.connected();
+            for (peer, seen) in connected.iter().take(REMEMBERED_MAX) {
+                for address in &seen.dialled {
+                    text.push_str(&format!("{address}/p2p/{peer}\n"));
+                }
+            }
+        }
+        let directory = self.config.directory.clone();
+        if text.is_empty() {
+            return;
+        }
+        self.jobs.spawn_blocking(move || {
+            let (beside, path) = (directory.join("peers.new"), directory.join("peers"));
+            if let Err(error) = identity::write_beside(&beside, &path, text.as_bytes(), 0o644) {
+                tracing::warn!(%error, path = %path.display(), "the addresses of peers could not be saved");
+            }
+            Job::Done
+        });
+    }
+}
+
+/// The addresses that worked last time. A file that cannot be read has none.
+pub(super) fn remembered(directory: &Path) -> Vec<Multiaddr> {
+    let mut text = String::new();
+    let file = std::fs::File::open(directory.join("peers"));
+    let read = file.and_then(|file| file.take(REMEMBERED_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => text
+            .lines()
+            .take(REMEMBERED_MAX)
+            .filter_map(|line| line.parse().ok())
+            .collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Fails if a TCP port is taken: libp2p shares ports, so that it would listen beside another node of this user.
+fn probe(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+        _ => Ok(()),
+    }
+}

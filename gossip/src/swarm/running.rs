@@ -1,0 +1,253 @@
+//! One life of the network: the loop that carries events from the sockets, the handles and the clock to those who decide.
+
+use super::behaviour::{Behaviour, BehaviourEvent};
+use super::network::{Job, Network};
+use crate::event::{Judgement, Verdict};
+use crate::exchange::codec::Answer;
+use crate::exchange::fetch::{self, AskId, WaiterId};
+use crate::exchange::serve::Counter;
+use crate::handle::Command;
+use crate::peers::PeerKey;
+use crate::peers::bucket::Buckets;
+use covey_proto::{Digest, Uid};
+use libp2p::Swarm;
+use libp2p::futures::StreamExt;
+use libp2p::gossipsub::MessageAcceptance;
+use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Time between looks at the clock while something is awaited, and while nothing is.
+const TICK_BUSY: Duration = Duration::from_millis(20);
+const TICK_IDLE: Duration = Duration::from_millis(500);
+/// Keys of a table of buckets: more than there are connections.
+const BUCKET_KEYS_MAX: usize = 1024;
+
+pub(super) enum End {
+    Shutdown(oneshot::Sender<()>),
+    /// Nobody holds a handle any more.
+    Abandoned,
+}
+
+/// What a request was sent for.
+pub(super) enum Pending {
+    Blob(AskId),
+    Pull(u64),
+    Record,
+}
+
+/// What a request is answered with, once its turn comes.
+pub(super) enum Serve {
+    Blob(Digest, ResponseChannel<Answer>),
+    Announcements(Vec<Arc<[u8]>>, ResponseChannel<Answer>),
+}
+
+pub(super) struct Connection {
+    pub(super) peer: PeerKey,
+    pub(super) dialled: bool,
+    pub(super) since: Instant,
+}
+
+/// A pull of a round's announcements.
+pub(super) struct Pull {
+    pub(super) left: usize,
+    pub(super) seen: HashSet<Digest>,
+    pub(super) found: Vec<(PeerKey, Vec<u8>)>,
+    pub(super) deadline: Instant,
+    pub(super) reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>>,
+}
+
+pub(super) struct Running<'a> {
+    pub(super) net: &'a mut Network,
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) pending: HashMap<OutboundRequestId, Pending>,
+    pub(super) serving: Counter<InboundRequestId, Serve>,
+    pub(super) pulls: HashMap<u64, Pull>,
+    pub(super) pulls_made: u64,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
+    pub(super) connected: BTreeSet<PeerKey>,
+    pub(super) dialling: HashMap<ConnectionId, PeerKey>,
+    pub(super) tickets_out: usize,
+    /// Gossip messages, by the neighbour that brought them.
+    pub(super) gossip_rate: Buckets<PeerKey>,
+    /// Requests without a blob, by peer.
+    pub(super) ask_rate: Buckets<PeerKey>,
+    /// News and repetitions of records that are passed on, by uid.
+    pub(super) news_rate: Buckets<Uid>,
+    pub(super) repeat_rate: Buckets<Uid>,
+    pub(super) record_sent_at: Option<Instant>,
+    pub(super) introduced_at: Option<Instant>,
+    pub(super) introduction_due: bool,
+    pub(super) upkeep_at: Instant,
+    pub(super) remember_at: Instant,
+    ready: Option<oneshot::Sender<()>>,
+    waiters_made: u64,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        net: &'a mut Network,
+        swarm: Swarm<Behaviour>,
+        ready: Option<oneshot::Sender<()>>,
+    ) -> Running<'a> {
+        let limits = net.config.limits.clone();
+        let now = Instant::now();
+        let waiters_made = net.waiters.keys().map(|waiter| waiter.0).max().unwrap_or(0);
+        Running {
+            net,
+            swarm,
+            pending: HashMap::new(),
+            serving: Counter::new(limits.serve),
+            pulls: HashMap::new(),
+            pulls_made: 0,
+            connections: HashMap::new(),
+            connected: BTreeSet::new(),
+            dialling: HashMap::new(),
+            tickets_out: 0,
+            gossip_rate: Buckets::new(limits.gossip_per_peer, BUCKET_KEYS_MAX),
+            ask_rate: Buckets::new(limits.asks_per_peer, BUCKET_KEYS_MAX),
+            news_rate: Buckets::new(super::gossip::NEWS_RATE, BUCKET_KEYS_MAX),
+            repeat_rate: Buckets::new(super::gossip::REPEAT_RATE, BUCKET_KEYS_MAX),
+            record_sent_at: None,
+            introduced_at: None,
+            introduction_due: false,
+            upkeep_at: now,
+            remember_at: now + super::connections::REMEMBER_EACH,
+            ready,
+            waiters_made,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> End {
+        self.fetch(fetch::Event::Lost);
+        self.say_ready();
+        loop {
+            let waiting = !self.net.fetches.is_idle() || !self.pulls.is_empty();
+            let tick = Instant::now() + if waiting { TICK_BUSY } else { TICK_IDLE };
+            let tick = tick.min(self.upkeep_at.max(Instant::now()));
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                command = self.net.commands.recv() => match command {
+                    Some(Command::Shutdown { reply }) => return End::Shutdown(reply),
+                    Some(command) => self.on_command(command),
+                    None => return End::Abandoned,
+                },
+                Some(judgement) = self.net.verdicts.recv() => self.on_verdict(judgement),
+                Some(job) = self.net.jobs.join_next(), if !self.net.jobs.is_empty() => self.on_job(job),
+                () = self.net.shared.changed.notified() => self.on_changed(),
+                () = tokio::time::sleep_until(tick.into()) => self.on_tick(),
+            }
+        }
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_requests(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.on_listening(listener_id, address);
+                self.say_ready();
+            }
+            event => self.on_connection(event),
+        }
+    }
+
+    /// Tells [`super::start`] once every listener has an address.
+    fn say_ready(&mut self) {
+        if self.net.listeners.is_empty()
+            && let Some(ready) = self.ready.take()
+        {
+            // Whoever started it may have given up.
+            let _ = ready.send(());
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { bytes, reply } => {
+                let _ = reply.send(self.publish(bytes));
+            }
+            Command::Fetch {
+                root,
+                size,
+                hints,
+                deadline,
+                reply,
+            } => {
+                self.waiters_made += 1;
+                let waiter = WaiterId(self.waiters_made);
+                self.net.waiters.insert(waiter, reply);
+                self.fetch(fetch::Event::Want {
+                    waiter,
+                    root,
+                    size,
+                    hints,
+                    deadline,
+                });
+            }
+            Command::Pull { round, have, reply } => self.pull(round, have, reply),
+            Command::Ban { peer } => self.ban(peer, "the node said so"),
+            Command::Panic => panic!("on purpose"),
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    fn on_verdict(&mut self, judgement: Judgement) {
+        if judgement.life != self.net.life {
+            return;
+        }
+        self.tickets_out = self.tickets_out.saturating_sub(1);
+        let acceptance = match judgement.verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        gossip.report_message_validation_result(&judgement.message, &judgement.source, acceptance);
+    }
+
+    fn on_job(&mut self, job: Result<Job, tokio::task::JoinError>) {
+        match job {
+            Ok(Job::Stored { root, result }) => self.fetch(fetch::Event::Stored { root, result }),
+            Ok(Job::Read {
+                request,
+                life,
+                channel,
+                blob,
+            }) if life == self.net.life => self.give(request, channel, blob),
+            Ok(Job::Read { .. } | Job::Done) => {}
+            Err(error) => tracing::error!(%error, "a blob's reading or writing broke"),
+        }
+    }
+
+    fn on_changed(&mut self) {
+        let changes = std::mem::take(&mut *self.net.shared.changes());
+        self.apply(changes);
+        self.show_record();
+    }
+
+    fn on_tick(&mut self) {
+        let abandoned: Vec<WaiterId> = self
+            .net
+            .waiters
+            .iter()
+            .filter(|(_, reply)| reply.is_closed())
+            .map(|(waiter, _)| *waiter)
+            .collect();
+        for waiter in abandoned {
+            self.net.waiters.remove(&waiter);
+            self.fetch(fetch::Event::Cancel { waiter });
+        }
+        if !self.net.fetches.is_idle() {
+            self.fetch(fetch::Event::Tick);
+        }
+        self.expire_pulls();
+        if Instant::now() >= self.upkeep_at {
+            self.upkeep();
+        }
+    }
+}
