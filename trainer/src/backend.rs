@@ -40,25 +40,6 @@ impl Batch {
         }
     }
 
-    /// A batch of rows of two-byte tokens, as they lie in token shards.
-    ///
-    /// # Errors
-    /// As [`Batch::new`]; every row must have `model.sequence + 1` tokens.
-    pub fn from_rows<'a>(model: &Model, rows: impl IntoIterator<Item = &'a [u16]>) -> Result<Batch, BatchError> {
-        let row_length = model.sequence as usize + 1;
-        let mut tokens = Vec::new();
-        for row in rows {
-            if row.len() != row_length {
-                return Err(BatchError::Length {
-                    got: row.len(),
-                    row: row_length,
-                });
-            }
-            tokens.extend(row.iter().map(|token| u32::from(*token)));
-        }
-        Batch::new(model, tokens)
-    }
-
     /// All tokens, row after row of `sequence + 1`.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -400,7 +381,6 @@ mod tests {
         };
         let batch = Batch::new(&model, vec![0, 1, 2, 3, 4, 3, 2, 1]).unwrap();
         assert_eq!((batch.sequences(), batch.predictions()), (2, 6));
-        assert_eq!(Batch::from_rows(&model, [&[0, 1, 2, 3][..], &[4, 3, 2, 1]]), Ok(batch));
         assert_eq!(Batch::new(&model, vec![]), Err(BatchError::Length { got: 0, row: 4 }));
         assert_eq!(
             Batch::new(&model, vec![1; 7]),

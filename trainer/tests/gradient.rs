@@ -1,11 +1,12 @@
 //! The CPU backend against an f64 oracle: logits, loss, every element of the gradient by finite differences, AdamW.
 
+mod common;
 mod oracle;
 
+use common::{Draw, lively_state, small_model};
 use covey_proto::layout::Layout;
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::{Backend, Batch, StepHyper, genesis};
-use oracle::{Draw, lively_state, small_model};
 
 fn loaded(model: &covey_proto::run::Model, state: &[f64]) -> CpuBackend {
     let mut backend = CpuBackend::new(model);

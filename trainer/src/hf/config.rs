@@ -1,0 +1,193 @@
+//! config.json to and from a model's numbers. Foreign files are checked here, with the limits of a run's model.
+
+use covey_proto::run::Model;
+use serde_json::{Map, Value, json};
+
+/// Elements of the largest model that is read; a run's limit.
+const ELEMENTS_MAX: u64 = 100_000_000_000;
+
+/// What config.json says of `model`; `end_of_text` is the token that ends a document, if the tokenizer has one.
+pub(super) fn write(model: &Model, end_of_text: Option<u32>) -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": model.vocabulary,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_width(),
+        "intermediate_size": model.feed_forward,
+        "max_position_embeddings": model.sequence,
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tied,
+        // transformers 5 reads the first, 4 the second.
+        "rope_parameters": { "rope_theta": model.rope_theta, "rope_type": "default" },
+        "rope_theta": model.rope_theta,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "mlp_bias": false,
+        "initializer_range": 0.02,
+        "pretraining_tp": 1,
+        "use_cache": true,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+    })
+}
+
+/// The model that config.json speaks of, or what is wrong with it. The seed is not in the file and becomes 0.
+pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("does not parse: {error}"))?;
+    let config = Config(value.as_object().ok_or("is no JSON object")?);
+    config.only("model_type", &["llama"])?;
+    config.only("hidden_act", &["silu"])?;
+    for unsupported in ["attention_bias", "mlp_bias"] {
+        if config.flag(unsupported, false)? {
+            return Err(format!("{unsupported} is true; only models without biases are read"));
+        }
+    }
+    let rope = match config.0.get("rope_parameters").or_else(|| config.0.get("rope_scaling")) {
+        Some(Value::Object(rope)) => Some(Config(rope)),
+        _ => None,
+    };
+    if let Some(rope) = &rope {
+        rope.only("rope_type", &["default"])?;
+    }
+    let theta = match rope.and_then(|rope| rope.0.get("rope_theta").cloned()) {
+        Some(theta) => theta.as_f64().ok_or("rope_parameters.rope_theta is no number")?,
+        None => config.number("rope_theta", Some(10_000.0))?,
+    };
+    let heads = config.count("num_attention_heads", None, 1024)?;
+    let model = Model {
+        vocabulary: config.count("vocab_size", None, 1 << 20)?,
+        width: config.count("hidden_size", None, 1 << 16)?,
+        layers: config.count("num_hidden_layers", None, 1000)?,
+        heads,
+        kv_heads: config.count("num_key_value_heads", Some(heads), 1024)?,
+        feed_forward: config.count("intermediate_size", None, 1 << 18)?,
+        sequence: config.count("max_position_embeddings", None, 1 << 20)?,
+        rope_theta: theta,
+        norm_epsilon: config.number("rms_norm_eps", Some(1e-6))?,
+        tied: config.flag("tie_word_embeddings", false)?,
+        seed: 0,
+    };
+    check(&model)?;
+    match config.count("head_dim", Some(model.head_width()), 1 << 16)? {
+        head if head == model.head_width() => Ok(model),
+        head => Err(format!(
+            "head_dim is {head}; only hidden_size / num_attention_heads is read"
+        )),
+    }
+}
+
+fn check(model: &Model) -> Result<(), String> {
+    let divides = model.width.is_multiple_of(model.heads)
+        && model.heads.is_multiple_of(model.kv_heads)
+        && model.head_width().is_multiple_of(2);
+    if !divides {
+        return Err(
+            "hidden_size must divide by num_attention_heads into an even number, and those by \
+                    num_key_value_heads"
+                .into(),
+        );
+    }
+    if !(model.rope_theta > 0.0 && model.rope_theta < 1e12 && model.norm_epsilon > 0.0 && model.norm_epsilon < 1e12) {
+        return Err("rope_theta and rms_norm_eps must be above 0 and below 1e12".into());
+    }
+    let (width, ff) = (u64::from(model.width), u64::from(model.feed_forward));
+    let elements =
+        u64::from(model.vocabulary) * width * 2 + u64::from(model.layers) * (4 * width * width + 3 * width * ff);
+    if elements > ELEMENTS_MAX {
+        return Err(format!("about {elements} parameters; the limit is {ELEMENTS_MAX}"));
+    }
+    Ok(())
+}
+
+struct Config<'a>(&'a Map<String, Value>);
+
+impl Config<'_> {
+    fn count(&self, name: &str, default: Option<u32>, max: u32) -> Result<u32, String> {
+        let value = match (self.0.get(name), default) {
+            (None | Some(Value::Null), Some(default)) => return Ok(default),
+            (None, None) => return Err(format!("{name} is missing")),
+            (Some(value), _) => value,
+        };
+        let count = value
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| (1..=max).contains(count));
+        count.ok_or_else(|| format!("{name} is {value}; it must be 1 to {max}"))
+    }
+    fn number(&self, name: &str, default: Option<f64>) -> Result<f64, String> {
+        match (self.0.get(name), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(format!("{name} is missing")),
+            (Some(value), _) => value
+                .as_f64()
+                .ok_or_else(|| format!("{name} is {value}; it must be a number")),
+        }
+    }
+    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| format!("{name} is {value}; it must be true or false")),
+        }
+    }
+    fn only(&self, name: &str, allowed: &[&str]) -> Result<(), String> {
+        match self.0.get(name) {
+            None => Ok(()),
+            Some(Value::String(value)) if allowed.contains(&value.as_str()) => Ok(()),
+            Some(value) => Err(format!("{name} is {value}; only {} is read", allowed.join(", "))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::small_model;
+
+    #[test]
+    fn a_config_says_the_model_it_was_written_for() {
+        let model = Model {
+            seed: 0,
+            tied: false,
+            rope_theta: 5e5,
+            ..small_model()
+        };
+        assert_eq!(read(write(&model, Some(0)).to_string().as_bytes()), Ok(model));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_named() {
+        let cases = [
+            ("vocab_size", json!(0), "vocab_size is 0"),
+            ("hidden_size", json!(1_000_000), "hidden_size is 1000000"),
+            ("hidden_size", json!(18), "must divide"),
+            ("num_key_value_heads", json!(3), "must divide"),
+            ("rms_norm_eps", json!("small"), "must be a number"),
+            ("attention_bias", json!(true), "without biases"),
+            ("model_type", json!("gpt2"), "only llama"),
+            ("head_dim", json!(64), "head_dim is 64"),
+            (
+                "rope_parameters",
+                json!({"rope_type": "yarn", "rope_theta": 1e4}),
+                "only default",
+            ),
+            ("num_hidden_layers", json!(-1), "must be 1 to 1000"),
+        ];
+        for (name, value, message) in cases {
+            let mut config = write(&small_model(), None);
+            config[name] = value;
+            let fault = read(config.to_string().as_bytes()).unwrap_err();
+            assert!(fault.contains(message), "{name}: {fault}");
+        }
+        assert!(read(b"{").unwrap_err().contains("does not parse"));
+        assert!(read(b"{}").unwrap_err().contains("is missing"));
+    }
+}

@@ -1,0 +1,74 @@
+//! A folder of Hugging Face's layout as a state. Nothing in it is believed.
+
+use super::{CONFIG, CONFIG_BYTES_MAX, HfError, WEIGHTS, config, read};
+use covey_proto::layout::{Layout, Tensor};
+use covey_proto::run::Model;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use std::path::Path;
+
+/// Bytes that the head of model.safetensors may take, a tensor: its name, shape and place.
+const HEAD_BYTES_MAX: u64 = 4096;
+
+/// Reads `config.json` and `model.safetensors` (f32, or bf16 widened) of the folder `dir`. The model's sequence is
+/// `max_position_embeddings`, its seed 0.
+///
+/// # Errors
+/// A missing file, a model that is not LLaMA or cannot be, a file cut short or too large, a tensor that is missing, of
+/// another shape or not finite.
+pub fn load(dir: &Path) -> Result<(Model, Vec<f32>), HfError> {
+    let path = dir.join(CONFIG);
+    let model = config::read(&read(&path, CONFIG_BYTES_MAX)?).map_err(|fault| HfError::Config { path, fault })?;
+    let layout = Layout::of(&model);
+    let path = dir.join(WEIGHTS);
+    let max = layout.elements() as u64 * 4 + (layout.tensors().len() as u64 + 1) * HEAD_BYTES_MAX;
+    let parameters = parameters(&read(&path, max)?, &layout).map_err(|fault| HfError::Weights { path, fault })?;
+    Ok((model, parameters))
+}
+
+fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("is cut short or no safetensors: {error}"))?;
+    if let Some(name) = file.names().into_iter().find(|name| layout.tensor(name).is_none()) {
+        return Err(format!("tensor {name} belongs to no model of this config.json"));
+    }
+    let mut parameters = Vec::with_capacity(layout.elements());
+    for tensor in layout.tensors() {
+        let view = file
+            .tensor(&tensor.name)
+            .map_err(|_| format!("tensor {} is missing", tensor.name))?;
+        append(&mut parameters, tensor, &view)?;
+    }
+    Ok(parameters)
+}
+
+fn append(parameters: &mut Vec<f32>, tensor: &Tensor, view: &TensorView<'_>) -> Result<(), String> {
+    let name = &tensor.name;
+    if view.shape() != tensor.shape {
+        return Err(format!(
+            "tensor {name} has shape {:?}; config.json asks for {:?}",
+            view.shape(),
+            tensor.shape
+        ));
+    }
+    match view.dtype() {
+        Dtype::F32 => parameters.extend(
+            view.data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|word| f32::from_le_bytes(*word)),
+        ),
+        Dtype::BF16 => {
+            let widen = |half: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
+            parameters.extend(view.data().as_chunks::<2>().0.iter().map(widen));
+        }
+        other => return Err(format!("tensor {name} is {other:?}; only F32 and BF16 are read")),
+    }
+    let values = parameters
+        .get(tensor.range())
+        .ok_or_else(|| format!("tensor {name} is cut short"))?;
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(format!("tensor {name} holds {value}")),
+        None => Ok(()),
+    }
+}

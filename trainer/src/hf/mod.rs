@@ -1,0 +1,130 @@
+//! Hugging Face's layout: a state becomes a folder that `transformers` loads as it is, a folder becomes a state, and a
+//! state continues a prompt.
+//!
+//! Names, shapes and the rotary convention are already Hugging Face's ([`covey_proto::layout`]), so nothing is permuted.
+//! [`export`] writes, [`load`] reads and checks, [`generate`] continues.
+
+mod config;
+mod export;
+mod generate;
+mod load;
+
+pub use export::export;
+pub use generate::{GenerateError, Sampling, generate};
+pub use load::load;
+
+use std::path::{Path, PathBuf};
+
+/// The model's numbers.
+const CONFIG: &str = "config.json";
+/// The parameters.
+const WEIGHTS: &str = "model.safetensors";
+/// The tokenizer.
+const TOKENIZER: &str = "tokenizer.json";
+/// What `transformers` wants to know of the tokenizer besides.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Defaults of `model.generate`.
+const GENERATION: &str = "generation_config.json";
+/// Bytes of the largest tokenizer.json that is read; Gemma's, of 262,145 tokens, has 33 MB.
+const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of the largest config.json that is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a model folder could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum HfError {
+    /// The disk said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// A file that must be there is not.
+    #[error("{} is missing: a model folder has config.json and model.safetensors (one file, not shards)", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file larger than it can be.
+    #[error("{} has {got} bytes; the limit is {max}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        got: u64,
+        /// Bytes that it may have.
+        max: u64,
+    },
+    /// The folder holds files that an export would not overwrite but delete.
+    #[error("{} holds {file}, which no export wrote: name a new folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// The first such file.
+        file: String,
+    },
+    /// A config.json that is no LLaMA model's, or whose numbers cannot be.
+    #[error("{}: {fault}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A tokenizer.json that does not parse or does not fit the model.
+    #[error("{}: {fault}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// Parameters that are cut short, misshapen, misnamed or not finite.
+    #[error("{}: {fault}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A state of another model.
+    #[error("{got} parameters; the model has {expected}")]
+    Elements {
+        /// Parameters that came.
+        got: usize,
+        /// Parameters of the model.
+        expected: usize,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> HfError + '_ {
+    move |source| HfError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Reads a file of at most `max` bytes.
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, HfError> {
+    use std::io::Read;
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(HfError::Missing { path: path.to_owned() });
+        }
+        other => other.map_err(at(path))?,
+    };
+    let got = file.metadata().map_err(at(path))?.len();
+    if got > max {
+        return Err(HfError::TooLarge {
+            path: path.to_owned(),
+            got,
+            max,
+        });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(got).unwrap_or(0));
+    // The file may grow while it is read.
+    file.take(max).read_to_end(&mut bytes).map_err(at(path))?;
+    Ok(bytes)
+}
