@@ -107,3 +107,77 @@ pub fn train_round<E>(
     }
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuBackend;
+    use crate::testing::{small_model, tokens};
+    use covey_proto::schedule::Schedule;
+    use std::convert::Infallible;
+
+    fn run() -> Run {
+        let mut run = crate::testing::run();
+        run.inner.steps = Schedule::points(vec![(0, 4.0), (5, 6.0)]);
+        run.inner.rate = Schedule::points(vec![(0, 0.01), (10, 0.0)]);
+        run.inner.warmup_steps = 8;
+        run
+    }
+
+    fn batch(step: u32) -> Result<Batch, Infallible> {
+        let model = small_model();
+        Ok(Batch::new(&model, tokens(&model, 2, u64::from(step))).unwrap())
+    }
+
+    fn backend() -> CpuBackend {
+        let mut backend = CpuBackend::new(&small_model());
+        backend.load(&crate::genesis::initial_state(&small_model())).unwrap();
+        backend
+    }
+
+    #[test]
+    fn the_rate_follows_the_schedule_within_a_round_and_warms_up_after_a_reset() {
+        let rate = |round, step, since_reset| learning_rate(&run(), Round(round), step, 4, since_reset);
+        assert_eq!(rate(0, 0, 0), 0.01 / 8.0);
+        assert_eq!(rate(2, 2, 1_000), 0.01 * 0.75);
+        assert!((rate(2, 2, 3) - 0.01 * 0.75 * 0.5).abs() < 1e-18);
+        assert_eq!(rate(12, 0, 1_000), 0.0);
+        let mut cold = run();
+        cold.inner.warmup_steps = 0;
+        assert_eq!(learning_rate(&cold, Round(0), 0, 4, 0), 0.01);
+    }
+
+    #[test]
+    fn a_round_makes_its_steps_and_reports_them() {
+        let mut backend = backend();
+        let mut losses = Vec::new();
+        let report = train_round(&mut backend, &run(), Round(7), batch, |_, stats| {
+            losses.push(stats.loss);
+            true
+        })
+        .unwrap();
+        assert_eq!(
+            (report.steps, report.samples, report.tokens, backend.steps()),
+            (6, 12, 6 * 2 * 12, 6)
+        );
+        assert_eq!((report.loss_first, report.loss_last), (losses[0], losses[5]));
+        assert!((report.loss_mean - losses.iter().sum::<f64>() / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_round_ends_early_when_told_or_out_of_data_and_keeps_what_it_learned() {
+        let mut backend = backend();
+        let report = train_round(&mut backend, &run(), Round(0), batch, |step, _| step < 1).unwrap();
+        assert_eq!((report.steps, backend.steps()), (2, 2));
+        let short = |step| {
+            if step == 0 {
+                Ok(batch(step).unwrap())
+            } else {
+                Err("no more data")
+            }
+        };
+        let ended = train_round(&mut backend, &run(), Round(0), short, |_, _| true);
+        assert_eq!(ended.unwrap_err().to_string(), "batch 1: no more data");
+        assert_eq!(backend.steps(), 3);
+    }
+}

@@ -1,7 +1,7 @@
-//! A small model and tokens for unit tests.
+//! A small model, a run that trains it, and tokens, for unit tests.
 
 use covey_proto::derive;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Run};
 
 pub(crate) fn small_model() -> Model {
     Model {
@@ -29,3 +29,84 @@ pub(crate) fn tokens(model: &Model, sequences: usize, seed: u64) -> Vec<u32> {
     };
     (0..sequences * (model.sequence as usize + 1)).map(|_| draw()).collect()
 }
+
+/// A run of [`small_model`].
+pub(crate) fn run() -> Run {
+    let mut run = Run::from_toml(RUN).unwrap();
+    run.model = small_model();
+    run
+}
+
+const RUN: &str = r#"
+[chain]
+genesis = "0101010101010101010101010101010101010101010101010101010101010101"
+netuid = 3
+start = 1000
+genesis_state = "0202020202020202020202020202020202020202020202020202020202020202"
+
+[clock]
+length = 115
+anchor = 5
+commit = 92
+vote = 108
+commit_margin = 4
+announce_margin = 8
+vote_margin = 3
+beacon = "chain"
+
+[electorate]
+window = 8
+contributions_max = 20
+contributions_min = 4
+stake_min = 10
+electorate_min = 100
+checkpoint = 10
+
+[model]
+vocabulary = 256
+width = 8
+layers = 1
+heads = 2
+kv_heads = 1
+feed_forward = 16
+sequence = 16
+rope_theta = 10000.0
+norm_epsilon = 1e-5
+tied = true
+seed = 1
+
+[data]
+digest = "0303030303030303030303030303030303030303030303030303030303030303"
+samples = 100000
+
+[inner]
+steps = 30
+batch = 4
+rate = 1e-3
+warmup_steps = 5
+beta1 = 0.9
+beta2 = 0.95
+epsilon = 1e-8
+weight_decay = 0.1
+clip = 1.0
+steps_min = 5
+
+[outer]
+rate = 0.65
+rho = 1.0
+
+[compress]
+k = 64
+beta = 0.95
+quantiser = "sign"
+shard_chunks = 64
+state_elements = 65536
+inline_max = 16384
+
+[scoring]
+sequences = 8
+rate = 0.2
+average = 0.05
+share = 0.5
+power = 2.0
+"#;
