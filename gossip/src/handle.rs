@@ -225,6 +225,7 @@ impl Handle {
     /// Sets the own peer record: shown to every peer, and gossiped. Sign one anew before it expires.
     pub fn set_record(&self, record: SignedPeerRecord) {
         self.shared.book().set_own(record);
+        self.shared.record_changed.store(true, Ordering::Release);
         self.shared.changed.notify_one();
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 pub(crate) struct Seen {
     pub(crate) addresses: Vec<String>,
     /// Where this node reached it: worth remembering.
-    pub(crate) dialled: Vec<String>,
+    pub(crate) dialled: Option<String>,
     pub(crate) score: f64,
 }
 
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: Arc<Counters>,
     /// Rung when the own record or the chain view has changed.
     pub(crate) changed: Notify,
+    /// Whether it was the own record.
+    pub(crate) record_changed: AtomicBool,
     /// A fault on purpose: blobs are served with a bit flipped.
     pub(crate) lies: AtomicBool,
     book: Mutex<Book>,
@@ -52,6 +54,7 @@ impl Shared {
             store,
             traffic: Arc::default(),
             changed: Notify::new(),
+            record_changed: AtomicBool::new(false),
             lies: AtomicBool::new(false),
             book: Mutex::new(Book::new(config.genesis, config.netuid)),
             changes: Mutex::default(),

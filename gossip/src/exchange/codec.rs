@@ -40,6 +40,8 @@ pub(crate) enum Asked {
     Request(Request),
     /// Received, and nothing that this version knows.
     Unknown,
+    /// Received, and only a peer that breaks the protocol sends it. Not an error: libp2p keeps those to itself.
+    Breach(String),
 }
 
 /// What is sent or received in return.
@@ -155,13 +157,16 @@ impl Codec for Frames {
     type Response = Answer;
 
     async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Asked> {
-        let length = read_length(io, REQUEST_BYTES_MAX).await?;
-        let frame = read_frame(io, length).await?;
-        match Request::from_bytes(&frame) {
-            Ok(request) => Ok(Asked::Request(request)),
-            Err(PeerRecordError::Decode(_)) => Ok(Asked::Unknown),
-            Err(error @ PeerRecordError::Signature(_)) => Err(breach(error.to_string())),
-        }
+        let frame = match read_length(io, REQUEST_BYTES_MAX).await {
+            Ok(length) => read_frame(io, length).await?,
+            Err(error) if is_breach(&error) => return Ok(Asked::Breach(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        Ok(match Request::from_bytes(&frame) {
+            Ok(request) => Asked::Request(request),
+            Err(PeerRecordError::Decode(_)) => Asked::Unknown,
+            Err(error @ PeerRecordError::Signature(_)) => Asked::Breach(error.to_string()),
+        })
     }
 
     async fn read_response<T: AsyncRead + Unpin + Send>(
@@ -187,7 +192,7 @@ impl Codec for Frames {
                 self.answer_bytes_max = ask.answer_bytes_max;
                 write_frame(io, &[&ask.request.to_bytes()]).await
             }
-            Asked::Request(_) | Asked::Unknown => Err(io::Error::other("only an ask is sent")),
+            Asked::Request(_) | Asked::Unknown | Asked::Breach(_) => Err(io::Error::other("only an ask is sent")),
         }
     }
 
@@ -254,14 +259,14 @@ mod tests {
     #[test]
     fn a_frame_above_the_limit_is_refused_by_its_length_alone() {
         let length = (REQUEST_BYTES_MAX as u32 + 1).to_le_bytes();
-        let error = block_on(Frames::default().read_request(&PROTOCOL, &mut Cursor::new(length))).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let asked = block_on(Frames::default().read_request(&PROTOCOL, &mut Cursor::new(length))).unwrap();
+        assert!(matches!(asked, Asked::Breach(_)));
         let error = received(
             (RESPONSE_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(),
             RESPONSE_BYTES_MAX,
         )
         .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(is_breach(&error));
         assert!(matches!(
             received(sent(Answer::Give(vec![0; 900].into())), 500),
             Ok(Answer::TooLarge)

@@ -36,7 +36,7 @@ pub struct FetchLimits {
 impl Default for FetchLimits {
     fn default() -> Self {
         FetchLimits {
-            wants_max: 8192,
+            wants_max: 2048,
             requests_max: 64,
             per_peer_max: 6,
             bytes_max: 128 << 20,
@@ -591,8 +591,9 @@ impl Fetches {
                 break;
             }
             let size = want.waiters.iter().map(|waiter| waiter.size.most()).max().unwrap_or(0);
+            // Smaller ones behind it wait too, or it would wait for ever.
             if *bytes > 0 && *bytes + size > limits.bytes_max {
-                continue;
+                break;
             }
             let waiting = want
                 .asks

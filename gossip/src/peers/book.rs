@@ -62,6 +62,8 @@ pub(crate) struct Book {
     uids: HashMap<PeerKey, Uid>,
     /// Heard by gossip: the highest sequence of each uid.
     heard: BTreeMap<Uid, SignedPeerRecord>,
+    /// Heard before there was a chain view to check them against: the last of each uid.
+    early: BTreeMap<Uid, SignedPeerRecord>,
     /// The highest sequence that twins have voided, by member.
     voided: HashMap<MemberKey, u64>,
 }
@@ -81,6 +83,7 @@ impl Book {
             bound: BTreeMap::new(),
             uids: HashMap::new(),
             heard: BTreeMap::new(),
+            early: BTreeMap::new(),
             voided: HashMap::new(),
         }
     }
@@ -207,6 +210,10 @@ impl Book {
     /// A record came by gossip. True if it is news, false if it repeats what is known.
     pub(crate) fn hear(&mut self, signed: SignedPeerRecord) -> Result<bool, Refusal> {
         let record = signed.record();
+        if self.view.is_none() {
+            self.early.insert(record.uid, signed);
+            return Err(Refusal::NoMember);
+        }
         self.check(record)?;
         let known = self.heard.get(&record.uid).map(SignedPeerRecord::record);
         if let Some(known) = known.filter(|known| member_of(known) == member_of(record)) {
@@ -251,6 +258,10 @@ impl Book {
                 .is_some_and(|m| m.hotkey == *hotkey && m.registered_at == *registered)
         };
         self.voided.retain(|member, _| is_member(member));
+        for (_, record) in std::mem::take(&mut self.early) {
+            // One that does not count is forgotten.
+            let _ = self.hear(record);
+        }
         for (peer, record) in std::mem::take(&mut self.waiting) {
             changes.extend(self.present(peer, record).unwrap_or_default());
         }

@@ -170,3 +170,16 @@ fn gossip_is_news_once_and_leaves_with_its_member() {
     book.set_view(view(11, &[]));
     assert_eq!(book.addresses().count(), 0);
 }
+
+#[test]
+fn what_was_heard_before_the_chain_view_counts_with_it() {
+    let mut book = Book::new(GENESIS, 7);
+    for uid in [1, 2] {
+        assert_eq!(book.hear(signed(uid, uid, 1)), Err(Refusal::NoMember));
+    }
+    book.set_view(view(10, &[1]));
+    assert_eq!(
+        book.addresses().map(|(peer, _)| peer).collect::<Vec<_>>(),
+        [test_peer(1)]
+    );
+}

@@ -15,6 +15,8 @@ const ADDRESSES_MAX: usize = 2048;
 pub(crate) struct Dial {
     pub(crate) peer: Option<PeerKey>,
     pub(crate) addresses: Vec<String>,
+    /// Whether it follows a dial that led nowhere.
+    pub(crate) again: bool,
     /// The operator named the address, or it worked before; not a stranger's word.
     pub(crate) trusted: bool,
 }
@@ -70,12 +72,16 @@ impl Dialer {
         for (peer, address) in self.fixed.clone() {
             let peer = peer.or_else(|| self.found.get(&address).copied());
             let known = peer.is_some_and(|peer| connected.contains(&peer) || chosen.contains(&peer));
-            if wanted > 0 && !known && self.may(&address, now) {
+            if wanted > 0
+                && !known
+                && let Some(again) = self.may(&address, now)
+            {
                 wanted -= 1;
                 chosen.extend(peer);
                 dials.push(Dial {
                     peer,
                     addresses: vec![address],
+                    again,
                     trusted: true,
                 });
             }
@@ -87,12 +93,13 @@ impl Dialer {
             if !connected.contains(&peer)
                 && chosen.insert(peer)
                 && !addresses.is_empty()
-                && self.may(&peer.to_string(), now)
+                && let Some(again) = self.may(&peer.to_string(), now)
             {
                 wanted -= 1;
                 dials.push(Dial {
                     peer: Some(peer),
                     addresses: addresses.to_vec(),
+                    again,
                     trusted: false,
                 });
             }
@@ -100,26 +107,30 @@ impl Dialer {
         dials
     }
 
-    /// Whether this may be dialled now; if so, the next time is later.
-    fn may(&mut self, what: &str, now: Instant) -> bool {
+    /// Whether this may be dialled now; if so, whether a dial before led nowhere. The next one is later.
+    fn may(&mut self, what: &str, now: Instant) -> Option<bool> {
         if self.waits.len() >= ADDRESSES_MAX {
             self.waits.retain(|_, wait| wait.until > now);
         }
-        if self.waits.len() >= ADDRESSES_MAX && !self.waits.contains_key(what) {
-            return false;
-        }
-        let wait = self.waits.entry(what.to_owned()).or_insert(Wait {
-            until: now,
-            next: WAIT_MIN,
-        });
-        if wait.until > now {
-            return false;
-        }
+        let full = self.waits.len() >= ADDRESSES_MAX;
+        let wait = match self.waits.get_mut(what) {
+            Some(wait) if wait.until > now => return None,
+            Some(wait) => wait,
+            None if full => return None,
+            None => {
+                let first = Wait {
+                    until: now + WAIT_MIN,
+                    next: WAIT_MIN * 2,
+                };
+                self.waits.insert(what.to_owned(), first);
+                return Some(false);
+            }
+        };
         *wait = Wait {
             until: now + wait.next,
             next: (wait.next * 2).min(WAIT_MAX),
         };
-        true
+        Some(true)
     }
 }
 

@@ -5,7 +5,7 @@ use covey_proto::Digest;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// Digests of one pin, at most: 32 MiB of names. Guards the reading of a pin file that something else wrote.
@@ -17,6 +17,8 @@ pub(super) struct Folder {
     /// Held for its lock.
     _lock: File,
     beside: AtomicU64,
+    /// Whether `blobs/` has folders that may not have reached the disk.
+    unsynced: AtomicBool,
 }
 
 pub(super) struct Found {
@@ -65,6 +67,8 @@ impl Folder {
             root,
             _lock: file,
             beside: AtomicU64::new(0),
+            // A crash may have come between a folder and its sync.
+            unsynced: AtomicBool::new(true),
         };
         folder.clear_leftovers()?;
         sync_folder(&folder.root).map_err(fault("sync", &folder.root))?;
@@ -196,10 +200,16 @@ impl Folder {
         }
     }
 
-    /// Makes the names in a folder of blobs, and the folder's own, outlive a power cut.
-    pub(super) fn sync_prefix(&self, prefix: u8) -> Result<(), StoreError> {
-        let path = self.prefix(prefix);
-        sync_folder(&path).map_err(|error| self.refused("sync", &path, 0, error))
+    /// Makes the names in folders of blobs, and the folders' own, outlive a power cut.
+    pub(super) fn sync_prefixes(&self, prefixes: impl IntoIterator<Item = u8>) -> Result<(), StoreError> {
+        let sync = |path: PathBuf| sync_folder(&path).map_err(|error| self.refused("sync", &path, 0, error));
+        prefixes.into_iter().try_for_each(|prefix| sync(self.prefix(prefix)))?;
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            let synced = sync(self.root.join("blobs"));
+            self.unsynced.fetch_or(synced.is_err(), Ordering::Release);
+            return synced;
+        }
+        Ok(())
     }
 
     pub(super) fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
@@ -264,8 +274,7 @@ impl Beside<'_> {
                 }
                 _ => {}
             }
-            let blobs = self.folder.root.join("blobs");
-            sync_folder(&blobs).map_err(|error| self.folder.refused("sync", &blobs, 0, error))?;
+            self.folder.unsynced.store(true, Ordering::Release);
         }
         let path = self.folder.blob(root);
         self.rename(&path)

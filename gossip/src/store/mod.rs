@@ -204,8 +204,8 @@ impl Store {
             self.0.folder.sync_blob(root)?;
         }
         let prefixes: BTreeSet<u8> = dirty.iter().chain(&unlisted).map(|root| root.as_bytes()[0]).collect();
-        for prefix in prefixes {
-            self.0.folder.sync_prefix(prefix)?;
+        if !prefixes.is_empty() {
+            self.0.folder.sync_prefixes(prefixes)?;
         }
         self.index().mark_synced(&dirty, &unlisted);
         Ok(())

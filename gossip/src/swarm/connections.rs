@@ -1,7 +1,6 @@
 //! Connections as they come and go, and the upkeep of those that are there.
 
 use super::behaviour::{BehaviourEvent, GRAYLIST, UID_SCORE};
-use super::gate::address_of;
 use super::running::{Connection, Running};
 use crate::event::Event;
 use crate::exchange::codec::Ask;
@@ -103,7 +102,7 @@ impl Running<'_> {
             let mut connected = self.net.shared.connected();
             let seen = connected.entry(peer).or_default();
             if dialled {
-                seen.dialled = vec![address.clone()];
+                seen.dialled = Some(address.clone());
             }
             seen.addresses.push(address.clone());
             seen.addresses.truncate(4);
@@ -170,11 +169,14 @@ impl Running<'_> {
     pub(super) fn ban(&mut self, peer: PeerKey, why: &str) {
         tracing::debug!(%peer, why, "banned");
         let member = self.net.shared.book().member_of(&peer);
+        let now = Instant::now();
+        if !self.net.shared.bans().holds(&peer, now) {
+            self.net.shared.traffic.bans.add(1);
+        }
         self.net
             .shared
             .bans()
-            .ban(peer, member, Instant::now(), self.net.config.limits.ban);
-        self.net.shared.traffic.bans.add(1);
+            .ban(peer, member, now, self.net.config.limits.ban);
         // An error means that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer.id());
     }
@@ -255,17 +257,22 @@ impl Running<'_> {
             self.dial(Dial {
                 peer: Some(peer),
                 addresses,
+                again: true,
                 trusted: false,
             });
         }
     }
 
     fn dial(&mut self, dial: Dial) {
-        let local = self.listens_on_loopback();
-        let may = |address: &Multiaddr| local || !address_of(address).is_some_and(|ip| ip.is_loopback());
+        let may = |address: &Multiaddr| self.net.may_dial(address);
         let mut addresses: Vec<Multiaddr> = dial.addresses.iter().filter_map(|text| text.parse().ok()).collect();
         if !dial.trusted {
             addresses.retain(may);
+        }
+        // QUIC is for where TCP does not get through: bulk over it is slower by far on long lines.
+        let tcp = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        if !dial.again && addresses.iter().any(tcp) {
+            addresses.retain(tcp);
         }
         if addresses.is_empty() || self.dialling.len() >= DIALS_MAX {
             return;
@@ -287,14 +294,6 @@ impl Running<'_> {
         {
             self.dialling.insert(id, peer);
         }
-    }
-
-    /// Records of strangers must not make this machine talk to its own ports, unless its swarm lives there.
-    fn listens_on_loopback(&self) -> bool {
-        self.net
-            .listen
-            .iter()
-            .any(|address| address_of(address).is_some_and(|ip| ip.is_loopback()))
     }
 }
 

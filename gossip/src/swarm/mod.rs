@@ -131,3 +131,11 @@ fn split(address: &Multiaddr) -> (Option<PeerKey>, String) {
     };
     (peer, address.to_string())
 }
+
+/// An address's text without the peer at its end.
+fn without_peer(address: &str) -> String {
+    address
+        .rsplit_once("/p2p/")
+        .map_or(address, |(address, _)| address)
+        .to_owned()
+}

@@ -1,6 +1,7 @@
 //! What outlives a fault in the network, and the supervision that rebuilds the rest.
 
 use super::behaviour::{self, Behaviour, Topics};
+use super::gate::address_of;
 use super::running::{End, Running};
 use super::{StartError, transport};
 use crate::config::Config;
@@ -11,7 +12,7 @@ use crate::handle::Command;
 use crate::identity;
 use crate::peers::PeerKey;
 use crate::peers::dialer::Dialer;
-use crate::shared::Shared;
+use crate::shared::{Seen, Shared};
 use crate::store::StoreError;
 use covey_proto::Digest;
 use futures::FutureExt;
@@ -207,16 +208,37 @@ impl Network {
         }
     }
 
+    /// Records of strangers must not make this machine talk to its own ports, unless its swarm lives there.
+    pub(super) fn may_dial(&self, address: &Multiaddr) -> bool {
+        let loopback = |address: &Multiaddr| address_of(address).is_some_and(|ip| ip.is_loopback());
+        !loopback(address) || self.listen.iter().any(loopback)
+    }
+
+    /// Where each connected peer can be reached: where it was, or else where its record says.
+    fn reachable(&self) -> Vec<(PeerKey, String)> {
+        let connected = self.shared.connected();
+        let dialled = |(peer, seen): (&PeerKey, &Seen)| Some((*peer, seen.dialled.clone()?));
+        let mut found: Vec<_> = connected.iter().filter_map(dialled).collect();
+        for (peer, addresses) in self.shared.book().addresses() {
+            let may = |address: &&String| address.parse().is_ok_and(|address| self.may_dial(&address));
+            if connected.contains_key(&peer) && !found.iter().any(|(other, _)| *other == peer) {
+                found.extend(
+                    addresses
+                        .iter()
+                        .find(may)
+                        .map(|address| (peer, super::without_peer(address))),
+                );
+            }
+        }
+        found.truncate(REMEMBERED_MAX);
+        found
+    }
+
     /// Writes the addresses of connected peers for the next start.
     pub(super) fn remember_peers(&mut self) {
         let mut text = String::new();
-        {
-            let connected = self.shared.connected();
-            for (peer, seen) in connected.iter().take(REMEMBERED_MAX) {
-                for address in &seen.dialled {
-                    text.push_str(&format!("{address}/p2p/{peer}\n"));
-                }
-            }
+        for (peer, address) in self.reachable() {
+            text.push_str(&format!("{address}/p2p/{peer}\n"));
         }
         let directory = self.config.directory.clone();
         if text.is_empty() {

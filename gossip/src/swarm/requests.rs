@@ -12,9 +12,7 @@ use crate::store::Durability;
 use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, Request, SignedPeerRecord};
 use covey_proto::record::UidSet;
 use covey_proto::{Digest, Round};
-use libp2p::request_response::{
-    Event, InboundFailure, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
-};
+use libp2p::request_response::{Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,17 +62,7 @@ impl Running<'_> {
                 let breach = matches!(&error, OutboundFailure::Io(error) if is_breach(error));
                 self.on_no_response(PeerKey::of(peer), request_id, breach);
             }
-            Event::InboundFailure {
-                peer,
-                request_id,
-                error,
-                ..
-            } => {
-                self.done_serving(&request_id);
-                if matches!(&error, InboundFailure::Io(error) if is_breach(error)) {
-                    self.ban(PeerKey::of(peer), "a request that breaks the protocol");
-                }
-            }
+            Event::InboundFailure { request_id, .. } => self.done_serving(&request_id),
             Event::ResponseSent { request_id, .. } => self.done_serving(&request_id),
         }
     }
@@ -83,8 +71,10 @@ impl Running<'_> {
 
     fn on_request(&mut self, peer: PeerKey, id: InboundRequestId, asked: Asked, channel: ResponseChannel<Answer>) {
         self.net.shared.traffic.requests_in.add(1);
-        if let Asked::Request(Request::Blob(root)) = asked {
-            return self.on_blob_asked(peer, id, root, channel);
+        match asked {
+            Asked::Request(Request::Blob(root)) => return self.on_blob_asked(peer, id, root, channel),
+            Asked::Breach(why) => return self.ban(peer, &why),
+            _ => {}
         }
         if !self.ask_rate.take(peer, Instant::now()) {
             // Dropping the channel closes the stream without an answer.

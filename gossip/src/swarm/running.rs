@@ -17,6 +17,7 @@ use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChan
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -227,7 +228,9 @@ impl<'a> Running<'a> {
     fn on_changed(&mut self) {
         let changes = std::mem::take(&mut *self.net.shared.changes());
         self.apply(changes);
-        self.show_record();
+        if self.net.shared.record_changed.swap(false, Ordering::AcqRel) {
+            self.show_record();
+        }
     }
 
     fn on_tick(&mut self) {

@@ -121,7 +121,7 @@ impl Node {
 
     pub async fn until_announcement(&mut self) -> (Vec<u8>, Ticket) {
         self.until("an announcement", |event| match event {
-            Event::Announcement { bytes, ticket, .. } => Some((bytes, ticket)),
+            Event::Announcement { bytes, ticket, .. } if !bytes.starts_with(b"hello") => Some((bytes, ticket)),
             _ => None,
         })
         .await
@@ -144,6 +144,27 @@ impl Node {
             })
             .await;
         }
+    }
+
+    /// Until so many neighbours listen: only those hear what is passed on.
+    pub async fn until_heard_by(&self, count: usize) {
+        let attempts = async {
+            for n in 0u32.. {
+                let hello = [b"hello".as_slice(), &n.to_le_bytes()].concat();
+                if self
+                    .handle
+                    .publish(hello)
+                    .await
+                    .is_ok_and(|published| published.peers >= count)
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, attempts)
+            .await
+            .expect("they listen in the end");
     }
 
     /// Publishes as soon as somebody listens.

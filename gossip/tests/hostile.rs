@@ -1,0 +1,290 @@
+//! A peer that speaks libp2p as it likes, against a real node: what it sends, and what becomes of it.
+
+mod rig;
+
+use covey_gossip::store::Durability;
+use covey_gossip::{Event, Hint, PeerKey};
+use covey_proto::message::{Request, Response};
+use covey_proto::wire;
+use covey_proto::{Digest, RunId, Uid};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::core::transport::Transport;
+use libp2p::core::upgrade;
+use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
+use libp2p::request_response::{self as requests, Codec, ProtocolSupport};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, StreamProtocol, Swarm, noise, tcp, yamux};
+use prost::Message;
+use rig::*;
+use std::io;
+
+/// Sends the bytes it is given, and gives those that come.
+#[derive(Clone, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+    async fn read_request<T: futures::AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        io.read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    }
+    async fn read_response<T: futures::AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        io.read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    }
+    async fn write_request<T: futures::AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&bytes).await
+    }
+    async fn write_response<T: futures::AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&bytes).await
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    requests: requests::Behaviour<Raw>,
+    gossip: gossipsub::Behaviour,
+}
+
+struct Villain {
+    swarm: Swarm<Behaviour>,
+    victim: libp2p::PeerId,
+    key: PeerKey,
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u32).to_le_bytes(), message].concat()
+}
+
+fn topic(kind: &str) -> IdentTopic {
+    IdentTopic::new(format!("/covey/1/{}/{kind}", RunId(Digest::of(b"a run of tests"))))
+}
+
+impl Villain {
+    async fn against(node: &mut Node) -> Villain {
+        let key = libp2p::identity::Keypair::generate_ed25519();
+        let transport = tcp::tokio::Transport::default()
+            .upgrade(upgrade::Version::V1)
+            .authenticate(noise::Config::new(&key).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let config = gossipsub::ConfigBuilder::default()
+            .validation_mode(ValidationMode::None)
+            .message_id_fn(|message| Digest::of(&message.data).as_bytes().to_vec().into())
+            .build()
+            .unwrap();
+        let mut gossip = gossipsub::Behaviour::new(MessageAuthenticity::Anonymous, config).unwrap();
+        gossip.subscribe(&topic("peers")).unwrap();
+        let protocol = StreamProtocol::new("/covey/1/get");
+        let requests = requests::Behaviour::new([(protocol, ProtocolSupport::Full)], requests::Config::default());
+        let own = key.public().to_peer_id();
+        let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+        let mut swarm = Swarm::new(transport, Behaviour { requests, gossip }, own, config);
+        let address: Multiaddr = node.handle.addresses()[0].parse().unwrap();
+        swarm.dial(address).unwrap();
+        let mut villain = Villain {
+            swarm,
+            victim: own,
+            key: PeerKey::from_bytes(&own.to_bytes()).unwrap(),
+        };
+        villain.victim = villain
+            .until(|event| match event {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => Some(peer_id),
+                _ => None,
+            })
+            .await;
+        villain
+    }
+
+    async fn until<T>(&mut self, mut pick: impl FnMut(SwarmEvent<BehaviourEvent>) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                if let Some(found) = pick(self.swarm.select_next_some().await) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, search)
+            .await
+            .expect("what it waits for happens")
+    }
+
+    fn ask(&mut self, bytes: Vec<u8>) {
+        self.swarm.behaviour_mut().requests.send_request(&self.victim, bytes);
+    }
+
+    async fn answer(&mut self) -> Vec<u8> {
+        self.until(|event| match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(requests::Event::Message {
+                message: requests::Message::Response { response, .. },
+                ..
+            })) => Some(response),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn until_thrown_out(&mut self) {
+        self.until(|event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(()))
+            .await;
+    }
+
+    /// Answers every request with these bytes, until it is thrown out.
+    async fn answer_all(mut self, bytes: Vec<u8>) {
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(BehaviourEvent::Requests(requests::Event::Message {
+                    message: requests::Message::Request { channel, .. },
+                    ..
+                })) => drop(
+                    self.swarm
+                        .behaviour_mut()
+                        .requests
+                        .send_response(channel, bytes.clone()),
+                ),
+                SwarmEvent::ConnectionClosed { .. } => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn until_gone(node: &mut Node, villain: PeerKey) {
+    let gone = |event| matches!(event, Event::Disconnected { peer } if peer == villain).then_some(());
+    node.until("the villain's leaving", gone).await;
+    assert_eq!(node.handle.traffic().bans, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_above_the_limit_ends_the_acquaintance_before_its_bytes_come() {
+    let mut node = node(&[TCP], &[]).await;
+    let mut villain = Villain::against(&mut node).await;
+    villain.ask(u32::MAX.to_le_bytes().to_vec());
+    villain.until_thrown_out().await;
+    until_gone(&mut node, villain.key).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_its_hotkey_did_not_sign_ends_it_too() {
+    let mut node = node(&[TCP], &[]).await;
+    node.handle.set_members(members(2));
+    let mut villain = Villain::against(&mut node).await;
+    let mut record = record(1, &node.handle, 1);
+    record.peer = villain.key.to_bytes();
+    let forged = wire::SignedPeerRecord {
+        signature: vec![7; 64],
+        ..record.sign(&hotkey(1)).to_wire()
+    };
+    let ask = wire::request::Ask::Record(forged);
+    villain.ask(frame(&wire::Request { ask: Some(ask) }.encode_to_vec()));
+    villain.until_thrown_out().await;
+    until_gone(&mut node, villain.key).await;
+    assert_eq!(node.handle.peer_of(Uid::from(1)), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_understood_gets_nothing_and_no_punishment() {
+    let mut node = node(&[TCP], &[]).await;
+    let mut villain = Villain::against(&mut node).await;
+    let blob = node.handle.store().put(b"blob", Durability::Buffered).unwrap();
+    for request in [
+        vec![],
+        vec![0x7a, 1, 0],
+        b"GET / HTTP/1.1".to_vec(),
+        Request::Blob(Digest::of(b"?")).to_bytes(),
+    ] {
+        villain.ask(frame(&request));
+        assert_eq!(villain.answer().await, frame(&Response::Nothing.to_bytes()));
+    }
+    villain.ask(frame(&Request::Blob(blob.root).to_bytes()));
+    assert_eq!(
+        villain.answer().await,
+        frame(&Response::Blob(b"blob".to_vec()).to_bytes())
+    );
+    assert_eq!(node.handle.traffic().bans, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_a_peers_pace_stay_unanswered() {
+    let mut node = node_with(&[TCP], &[], |config| config.limits.asks_per_peer.burst = 3).await;
+    let mut villain = Villain::against(&mut node).await;
+    for _ in 0..10 {
+        villain.ask(frame(&[0x7a, 1, 0]));
+    }
+    let (mut answered, mut refused) = (0, 0);
+    while answered + refused < 10 {
+        let empty = villain.answer().await.is_empty();
+        refused += usize::from(empty);
+        answered += usize::from(!empty);
+    }
+    assert_eq!((answered, refused), (3, 7));
+    assert_eq!(node.handle.traffic().requests_refused, 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_break_the_protocol_ban_their_sender_and_another_serves() {
+    let wrong = frame(&Response::Announcements(vec![vec![1]]).to_bytes());
+    let lie = frame(&Response::Blob(b"another blob".to_vec()).to_bytes());
+    for answer in [u32::MAX.to_le_bytes().to_vec(), frame(b"\xff\xff"), wrong, lie] {
+        let mut nodes = swarm(2, &[TCP]).await;
+        let villain = Villain::against(&mut nodes[0]).await;
+        let key = villain.key;
+        let connected = |event| matches!(event, Event::Connected { peer } if peer == key).then_some(());
+        nodes[0].until("its coming", connected).await;
+        let blob = nodes[1]
+            .handle
+            .store()
+            .put(b"the right bytes", Durability::Buffered)
+            .unwrap();
+        let answering = tokio::spawn(villain.answer_all(answer));
+        let got = nodes[0].handle.fetch(blob, &[Hint::Peer(key)], PATIENCE).await.unwrap();
+        assert_eq!(got[..], *b"the right bytes");
+        until_gone(&mut nodes[0], key).await;
+        answering.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn false_records_on_the_peers_topic_end_in_a_ban() {
+    let mut node = node(&[TCP], &[]).await;
+    let mut villain = Villain::against(&mut node).await;
+    let subscribed = |event| match event {
+        SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { topic: heard, .. })) => {
+            (heard == topic("peers").hash()).then_some(())
+        }
+        _ => None,
+    };
+    villain.until(subscribed).await;
+    for n in 0..2u8 {
+        villain
+            .swarm
+            .behaviour_mut()
+            .gossip
+            .publish(topic("peers"), vec![n; 100])
+            .unwrap();
+    }
+    villain.until_thrown_out().await;
+    until_gone(&mut node, villain.key).await;
+}
