@@ -1,7 +1,7 @@
 //! What a node needs to start, and every bound that it keeps.
 
-use crate::exchange::fetch::FetchLimits;
 use crate::exchange::serve::ServeLimits;
+use crate::exchange::wanted::FetchLimits;
 use crate::peers::admission::ConnectionLimits;
 use crate::peers::bucket::Rate;
 use covey_proto::{Digest, RunId};
@@ -88,14 +88,8 @@ impl Default for Limits {
             fetch: FetchLimits::default(),
             serve: ServeLimits::default(),
             events_max: 1024,
-            gossip_per_peer: Rate {
-                burst: 512,
-                refill: Duration::from_millis(50),
-            },
-            asks_per_peer: Rate {
-                burst: 32,
-                refill: Duration::from_secs(1),
-            },
+            gossip_per_peer: Rate { burst: 512, refill: Duration::from_millis(50) },
+            asks_per_peer: Rate { burst: 32, refill: Duration::from_secs(1) },
             rounds_max: 14,
             announcements_bytes_max: 64 << 20,
             pull_peers_max: 4,

@@ -91,16 +91,8 @@ pub struct Ticket {
 
 impl Ticket {
     pub(crate) fn new(message: MessageId, source: PeerId, life: u64, verdicts: mpsc::Sender<Judgement>) -> Ticket {
-        let judgement = Judgement {
-            message,
-            source,
-            life,
-            verdict: Verdict::Ignore,
-        };
-        Ticket {
-            judgement: Some(judgement),
-            verdicts,
-        }
+        let judgement = Judgement { message, source, life, verdict: Verdict::Ignore };
+        Ticket { judgement: Some(judgement), verdicts }
     }
 
     /// Judges.

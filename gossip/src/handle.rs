@@ -2,7 +2,7 @@
 
 use crate::event::{Ticket, Verdict};
 use crate::exchange::codec::blob_answer_bytes;
-use crate::exchange::fetch::{FetchError, Fetched, Hint, Size};
+use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
 use crate::peers::PeerKey;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -65,29 +65,12 @@ pub struct PeerInfo {
 }
 
 pub(crate) enum Command {
-    Publish {
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<Published, PublishError>>,
-    },
-    Fetch {
-        root: Digest,
-        size: Size,
-        hints: Vec<Hint>,
-        deadline: Instant,
-        reply: oneshot::Sender<Fetched>,
-    },
-    Pull {
-        round: Round,
-        have: UidSet,
-        reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>>,
-    },
-    Ban {
-        peer: PeerKey,
-    },
+    Publish { bytes: Vec<u8>, reply: oneshot::Sender<Result<Published, PublishError>> },
+    Fetch { root: Digest, size: Size, hints: Vec<Hint>, deadline: Instant, reply: oneshot::Sender<Fetched> },
+    Pull { round: Round, have: UidSet, reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>> },
+    Ban { peer: PeerKey },
     Panic,
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
+    Shutdown { reply: oneshot::Sender<()> },
 }
 
 /// A running node. Clones share it; it stops when the last one goes, or at [`Handle::shutdown`].
@@ -120,16 +103,10 @@ impl Handle {
     pub async fn publish(&self, announcement: Vec<u8>) -> Result<Published, PublishError> {
         let got = announcement.len();
         if got > ANNOUNCEMENT_BYTES_MAX {
-            return Err(PublishError::TooLarge {
-                got,
-                limit: ANNOUNCEMENT_BYTES_MAX,
-            });
+            return Err(PublishError::TooLarge { got, limit: ANNOUNCEMENT_BYTES_MAX });
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Publish {
-            bytes: announcement,
-            reply,
-        };
+        let command = Command::Publish { bytes: announcement, reply };
         self.commands.send(command).await.map_err(|_| PublishError::Closed)?;
         answer.await.map_err(|_| PublishError::Closed)?
     }
@@ -157,8 +134,7 @@ impl Handle {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, blob: BlobRef, hints: &[Hint], timeout: Duration) -> Result<Arc<[u8]>, FetchError> {
-        self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout)
-            .await
+        self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout).await
     }
 
     /// A blob of which only the name is known, and that it is at most `size_max` bytes.
@@ -172,40 +148,21 @@ impl Handle {
         hints: &[Hint],
         timeout: Duration,
     ) -> Result<Arc<[u8]>, FetchError> {
-        self.fetch_size(root, Size::AtMost(size_max.min(BLOB_BYTES_MAX as u64)), hints, timeout)
-            .await
+        self.fetch_size(root, Size::AtMost(size_max.min(BLOB_BYTES_MAX as u64)), hints, timeout).await
     }
 
     async fn fetch_size(&self, root: Digest, size: Size, hints: &[Hint], timeout: Duration) -> Fetched {
         let deadline = Instant::now() + timeout;
         if size.most() > BLOB_BYTES_MAX as u64 {
-            return Err(FetchError::TooLarge {
-                root,
-                size: size.most(),
-                limit: BLOB_BYTES_MAX as u64,
-            });
+            return Err(FetchError::TooLarge { root, size: size.most(), limit: BLOB_BYTES_MAX as u64 });
         }
         debug_assert!(blob_answer_bytes(size.most()) <= covey_proto::message::RESPONSE_BYTES_MAX);
         if let Some(bytes) = self.stored(root).await? {
             let got = bytes.len() as u64;
-            return if size.admits(got) {
-                Ok(bytes)
-            } else {
-                Err(FetchError::Size {
-                    root,
-                    named: size.most(),
-                    got,
-                })
-            };
+            return if size.admits(got) { Ok(bytes) } else { Err(FetchError::Size { root, named: size.most(), got }) };
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Fetch {
-            root,
-            size,
-            hints: hints.to_vec(),
-            deadline,
-            reply,
-        };
+        let command = Command::Fetch { root, size, hints: hints.to_vec(), deadline, reply };
         self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
         answer.await.map_err(|_| FetchError::Closed)?
     }
@@ -215,11 +172,8 @@ impl Handle {
             return Ok(None);
         }
         let store = self.shared.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.get(&root))
-            .await
-            .map_err(|_| FetchError::Closed)?;
-        read.map(|bytes| bytes.map(Arc::from))
-            .map_err(|error| FetchError::Store(Arc::new(error)))
+        let read = tokio::task::spawn_blocking(move || store.get(&root)).await.map_err(|_| FetchError::Closed)?;
+        read.map(|bytes| bytes.map(Arc::from)).map_err(|error| FetchError::Store(Arc::new(error)))
     }
 
     /// Sets the own peer record: shown to every peer, and gossiped. Sign one anew before it expires.

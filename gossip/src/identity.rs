@@ -33,22 +33,12 @@ pub(crate) fn load(directory: &Path) -> Result<Keypair, IdentityError> {
     match File::open(&path) {
         Ok(file) => read(&path, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(directory, &path),
-        Err(error) => Err(IdentityError::Io {
-            what: "open",
-            path,
-            error,
-        }),
+        Err(error) => Err(IdentityError::Io { what: "open", path, error }),
     }
 }
 
 fn read(path: &Path, file: File) -> Result<Keypair, IdentityError> {
-    let io = |what| {
-        move |error| IdentityError::Io {
-            what,
-            path: path.to_owned(),
-            error,
-        }
-    };
+    let io = |what| move |error| IdentityError::Io { what, path: path.to_owned(), error };
     let mode = file.metadata().map_err(io("look at"))?.permissions().mode();
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others can read this key: chmod 600 it");
@@ -60,9 +50,7 @@ fn read(path: &Path, file: File) -> Result<Keypair, IdentityError> {
 
 fn create(directory: &Path, path: &Path) -> Result<Keypair, IdentityError> {
     let key = Keypair::generate_ed25519();
-    let bytes = key
-        .to_protobuf_encoding()
-        .map_err(|_| IdentityError::NoKey(path.to_owned()))?;
+    let bytes = key.to_protobuf_encoding().map_err(|_| IdentityError::NoKey(path.to_owned()))?;
     let beside = directory.join("identity.key.new");
     write_beside(&beside, path, &bytes, 0o600).map_err(|error| IdentityError::Io {
         what: "write",
@@ -78,11 +66,7 @@ pub(crate) fn write_beside(beside: &Path, path: &Path, bytes: &[u8], mode: u32) 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(beside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(beside, path)?;
@@ -100,10 +84,7 @@ mod tests {
         let first = load(dir.path()).unwrap();
         let again = load(dir.path()).unwrap();
         assert_eq!(first.public(), again.public());
-        let mode = fs::metadata(dir.path().join("identity.key"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(dir.path().join("identity.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -20,10 +20,7 @@ impl TallyCounter {
         self.1.fetch_add(bytes as u64, Ordering::Relaxed);
     }
     fn read(&self) -> Tally {
-        Tally {
-            count: self.0.load(Ordering::Relaxed),
-            bytes: self.1.load(Ordering::Relaxed),
-        }
+        Tally { count: self.0.load(Ordering::Relaxed), bytes: self.1.load(Ordering::Relaxed) }
     }
 }
 

@@ -104,11 +104,7 @@ impl Villain {
         let mut swarm = Swarm::new(transport, Behaviour { requests, gossip }, own, config);
         let address: Multiaddr = node.handle.addresses()[0].parse().unwrap();
         swarm.dial(address).unwrap();
-        let mut villain = Villain {
-            swarm,
-            victim: own,
-            key: PeerKey::from_bytes(&own.to_bytes()).unwrap(),
-        };
+        let mut villain = Villain { swarm, victim: own, key: PeerKey::from_bytes(&own.to_bytes()).unwrap() };
         villain.victim = villain
             .until(|event| match event {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => Some(peer_id),
@@ -126,9 +122,7 @@ impl Villain {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, search)
-            .await
-            .expect("what it waits for happens")
+        tokio::time::timeout(PATIENCE, search).await.expect("what it waits for happens")
     }
 
     fn ask(&mut self, bytes: Vec<u8>) {
@@ -147,8 +141,7 @@ impl Villain {
     }
 
     async fn until_thrown_out(&mut self) {
-        self.until(|event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(()))
-            .await;
+        self.until(|event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(())).await;
     }
 
     /// Answers every request with these bytes, until it is thrown out.
@@ -158,12 +151,7 @@ impl Villain {
                 SwarmEvent::Behaviour(BehaviourEvent::Requests(requests::Event::Message {
                     message: requests::Message::Request { channel, .. },
                     ..
-                })) => drop(
-                    self.swarm
-                        .behaviour_mut()
-                        .requests
-                        .send_response(channel, bytes.clone()),
-                ),
+                })) => drop(self.swarm.behaviour_mut().requests.send_response(channel, bytes.clone())),
                 SwarmEvent::ConnectionClosed { .. } => return,
                 _ => {}
             }
@@ -193,10 +181,7 @@ async fn a_record_that_its_hotkey_did_not_sign_ends_it_too() {
     let mut villain = Villain::against(&mut node).await;
     let mut record = record(1, &node.handle, 1);
     record.peer = villain.key.to_bytes();
-    let forged = wire::SignedPeerRecord {
-        signature: vec![7; 64],
-        ..record.sign(&hotkey(1)).to_wire()
-    };
+    let forged = wire::SignedPeerRecord { signature: vec![7; 64], ..record.sign(&hotkey(1)).to_wire() };
     let ask = wire::request::Ask::Record(forged);
     villain.ask(frame(&wire::Request { ask: Some(ask) }.encode_to_vec()));
     villain.until_thrown_out().await;
@@ -209,20 +194,12 @@ async fn what_is_not_understood_gets_nothing_and_no_punishment() {
     let mut node = node(&[TCP], &[]).await;
     let mut villain = Villain::against(&mut node).await;
     let blob = node.handle.store().put(b"blob", Durability::Buffered).unwrap();
-    for request in [
-        vec![],
-        vec![0x7a, 1, 0],
-        b"GET / HTTP/1.1".to_vec(),
-        Request::Blob(Digest::of(b"?")).to_bytes(),
-    ] {
+    for request in [vec![], vec![0x7a, 1, 0], b"GET / HTTP/1.1".to_vec(), Request::Blob(Digest::of(b"?")).to_bytes()] {
         villain.ask(frame(&request));
         assert_eq!(villain.answer().await, frame(&Response::Nothing.to_bytes()));
     }
     villain.ask(frame(&Request::Blob(blob.root).to_bytes()));
-    assert_eq!(
-        villain.answer().await,
-        frame(&Response::Blob(b"blob".to_vec()).to_bytes())
-    );
+    assert_eq!(villain.answer().await, frame(&Response::Blob(b"blob".to_vec()).to_bytes()));
     assert_eq!(node.handle.traffic().bans, 0);
 }
 
@@ -253,11 +230,7 @@ async fn answers_that_break_the_protocol_ban_their_sender_and_another_serves() {
         let key = villain.key;
         let connected = |event| matches!(event, Event::Connected { peer } if peer == key).then_some(());
         nodes[0].until("its coming", connected).await;
-        let blob = nodes[1]
-            .handle
-            .store()
-            .put(b"the right bytes", Durability::Buffered)
-            .unwrap();
+        let blob = nodes[1].handle.store().put(b"the right bytes", Durability::Buffered).unwrap();
         let answering = tokio::spawn(villain.answer_all(answer));
         let got = nodes[0].handle.fetch(blob, &[Hint::Peer(key)], PATIENCE).await.unwrap();
         assert_eq!(got[..], *b"the right bytes");
@@ -278,12 +251,7 @@ async fn false_records_on_the_peers_topic_end_in_a_ban() {
     };
     villain.until(subscribed).await;
     for n in 0..2u8 {
-        villain
-            .swarm
-            .behaviour_mut()
-            .gossip
-            .publish(topic("peers"), vec![n; 100])
-            .unwrap();
+        villain.swarm.behaviour_mut().gossip.publish(topic("peers"), vec![n; 100]).unwrap();
     }
     villain.until_thrown_out().await;
     until_gone(&mut node, villain.key).await;

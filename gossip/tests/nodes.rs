@@ -41,11 +41,7 @@ async fn what_is_not_accepted_stays_where_it_is() {
     let left = node(&[], &middle.handle.addresses()).await;
     let mut right = node(&[], &middle.handle.addresses()).await;
     middle.until_heard_by(2).await;
-    for (text, verdict) in [
-        ("false", Some(Verdict::Reject)),
-        ("late", Some(Verdict::Ignore)),
-        ("dropped", None),
-    ] {
+    for (text, verdict) in [("false", Some(Verdict::Reject)), ("late", Some(Verdict::Ignore)), ("dropped", None)] {
         left.publish(text.as_bytes()).await;
         let (_, ticket) = middle.until_announcement().await;
         match verdict {
@@ -67,16 +63,9 @@ async fn a_node_that_keeps_sending_false_news_is_banned() {
         let (_, ticket) = judge.until_announcement().await;
         ticket.judge(Verdict::Reject);
     }
-    judge
-        .until("its leaving", |event| {
-            matches!(event, Event::Disconnected { .. }).then_some(())
-        })
-        .await;
+    judge.until("its leaving", |event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
     assert_eq!(judge.handle.traffic().bans, 1);
-    liar.until("its leaving", |event| {
-        matches!(event, Event::Disconnected { .. }).then_some(())
-    })
-    .await;
+    liar.until("its leaving", |event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,32 +73,21 @@ async fn five_nodes_find_one_another_and_a_blob_comes_from_the_one_that_has_it()
     let nodes = swarm(5, &[TCP]).await;
     let blob = bytes(1, 150_000);
     let named = nodes[3].handle.store().put(&blob, Durability::Buffered).unwrap();
-    for (asker, hints) in [
-        (0, vec![]),
-        (1, vec![Hint::Uid(Uid::from(3))]),
-        (2, vec![nodes[4].handle.peer_id().into()]),
-    ] {
+    for (asker, hints) in [(0, vec![]), (1, vec![Hint::Uid(Uid::from(3))]), (2, vec![nodes[4].handle.peer_id().into()])]
+    {
         let got = nodes[asker].handle.fetch(named, &hints, PATIENCE).await.unwrap();
         assert_eq!(got[..], blob[..]);
         assert!(nodes[asker].handle.store().has(&named.root), "it is stored");
     }
-    let unsized_one = nodes[4]
-        .handle
-        .fetch_unsized(named.root, 1 << 20, &[], PATIENCE)
-        .await
-        .unwrap();
+    let unsized_one = nodes[4].handle.fetch_unsized(named.root, 1 << 20, &[], PATIENCE).await.unwrap();
     assert_eq!(unsized_one[..], blob[..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mixed_transports_form_one_swarm() {
     let mut nodes = swarm(2, &[TCP, QUIC]).await;
-    let quic: Vec<String> = nodes[0]
-        .handle
-        .addresses()
-        .into_iter()
-        .filter(|address| address.contains("quic"))
-        .collect();
+    let quic: Vec<String> =
+        nodes[0].handle.addresses().into_iter().filter(|address| address.contains("quic")).collect();
     let mut third = node(&[QUIC], &quic).await;
     third.until_connected().await;
     third.publish(b"over quic").await;
@@ -130,10 +108,7 @@ async fn wrong_bytes_ban_their_sender_and_another_peer_serves() {
     let gone = |event| matches!(event, Event::Disconnected { peer } if peer == liar).then_some(());
     nodes[0].until("the liar's leaving", gone).await;
     let traffic = nodes[0].handle.traffic();
-    assert_eq!(
-        (traffic.bans, traffic.blobs_wrong.count, traffic.blobs_in.count),
-        (1, 1, 1)
-    );
+    assert_eq!((traffic.bans, traffic.blobs_wrong.count, traffic.blobs_in.count), (1, 1, 1));
     assert!(nodes[0].handle.peers().iter().all(|info| info.peer != liar));
 }
 
@@ -152,53 +127,16 @@ async fn a_fetch_waits_for_the_blob_to_appear_and_gives_up_in_time() {
     };
     let (got, ()) = futures::join!(futures::future::join_all(fetches), put);
     assert!(got.iter().all(|got| got.as_ref().unwrap()[..] == blob[..]));
-    assert_eq!(
-        nodes[1].handle.traffic().blobs_out.count,
-        1,
-        "four fetches are one request"
-    );
+    assert_eq!(nodes[1].handle.traffic().blobs_out.count, 1, "four fetches are one request");
 
-    let nowhere = BlobRef {
-        root: Digest::of(b"nowhere"),
-        size: 5,
-    };
-    let error = nodes[0]
-        .handle
-        .fetch(nowhere, &[], Duration::from_millis(100))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            FetchError::Timeout {
-                connected: 1,
-                lacking: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    let wrong_size = BlobRef {
-        root: named.root,
-        size: 999,
-    };
-    nodes[1]
-        .handle
-        .store()
-        .put(&bytes(4, 1000), Durability::Buffered)
-        .unwrap();
-    assert!(matches!(
-        nodes[0].handle.fetch(wrong_size, &[], PATIENCE).await,
-        Err(FetchError::Size { got: 1000, .. })
-    ));
-    let other = BlobRef {
-        root: Digest::of(&bytes(4, 1000)),
-        size: 1001,
-    };
-    assert!(matches!(
-        nodes[0].handle.fetch(other, &[], PATIENCE).await,
-        Err(FetchError::Size { got: 1000, .. })
-    ));
+    let nowhere = BlobRef { root: Digest::of(b"nowhere"), size: 5 };
+    let error = nodes[0].handle.fetch(nowhere, &[], Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(error, FetchError::Timeout { connected: 1, lacking: 1, .. }), "{error}");
+    let wrong_size = BlobRef { root: named.root, size: 999 };
+    nodes[1].handle.store().put(&bytes(4, 1000), Durability::Buffered).unwrap();
+    assert!(matches!(nodes[0].handle.fetch(wrong_size, &[], PATIENCE).await, Err(FetchError::Size { got: 1000, .. })));
+    let other = BlobRef { root: Digest::of(&bytes(4, 1000)), size: 1001 };
+    assert!(matches!(nodes[0].handle.fetch(other, &[], PATIENCE).await, Err(FetchError::Size { got: 1000, .. })));
     assert_eq!(nodes[0].handle.traffic().bans, 0);
 }
 
@@ -210,24 +148,13 @@ async fn who_missed_announcements_pulls_them() {
         nodes[2].handle.remember(Round(7), Uid::from(uid), bytes(uid, 500));
     }
     let have: UidSet = [Uid::from(1)].into_iter().collect();
-    let mut pulled: Vec<Vec<u8>> = nodes[0]
-        .handle
-        .announcements(Round(7), have)
-        .await
-        .into_iter()
-        .map(|(_, bytes)| bytes)
-        .collect();
+    let mut pulled: Vec<Vec<u8>> =
+        nodes[0].handle.announcements(Round(7), have).await.into_iter().map(|(_, bytes)| bytes).collect();
     pulled.sort();
     let mut expected = vec![bytes(0, 500), bytes(2, 500)];
     expected.sort();
     assert_eq!(pulled, expected);
-    assert!(
-        nodes[0]
-            .handle
-            .announcements(Round(8), UidSet::default())
-            .await
-            .is_empty()
-    );
+    assert!(nodes[0].handle.announcements(Round(8), UidSet::default()).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,23 +163,15 @@ async fn a_record_binds_its_own_peer_and_an_impostor_is_banned() {
     assert_eq!(nodes[0].handle.peer_of(Uid::from(1)), Some(nodes[1].handle.peer_id()));
     // Uid 1's record, which names node 1, presented by another.
     let impostor = node(&[], &nodes[0].handle.addresses()).await;
-    impostor
-        .handle
-        .set_record(record(1, &nodes[1].handle, 9).sign(&hotkey(1)));
+    impostor.handle.set_record(record(1, &nodes[1].handle, 9).sign(&hotkey(1)));
     let id = impostor.handle.peer_id();
     nodes[0]
-        .until("the impostor's leaving", |e| {
-            matches!(e, Event::Disconnected { peer } if peer == id).then_some(())
-        })
+        .until("the impostor's leaving", |e| matches!(e, Event::Disconnected { peer } if peer == id).then_some(()))
         .await;
     assert_eq!(nodes[0].handle.peer_of(Uid::from(1)), Some(nodes[1].handle.peer_id()));
     // Membership ends the binding.
     nodes[0].handle.set_members(members(1));
-    nodes[0]
-        .until("the unbinding", |event| {
-            matches!(event, Event::Unbound { .. }).then_some(())
-        })
-        .await;
+    nodes[0].until("the unbinding", |event| matches!(event, Event::Unbound { .. }).then_some(())).await;
     assert_eq!(nodes[0].handle.peer_of(Uid::from(1)), None);
 }
 
@@ -265,10 +184,7 @@ async fn a_restart_keeps_identity_blobs_and_the_way_to_peers() {
     let id = second.handle.peer_id();
     let named = second.handle.store().put(b"kept", Durability::Buffered).unwrap();
     second.handle.clone().shutdown().await;
-    assert!(matches!(
-        second.handle.publish(vec![1]).await,
-        Err(PublishError::Closed)
-    ));
+    assert!(matches!(second.handle.publish(vec![1]).await, Err(PublishError::Closed)));
     while second.events.next().await.is_some() {}
     let rig::Node { handle, events, dir } = second;
     drop((handle, events));
@@ -291,21 +207,12 @@ async fn a_panic_in_the_network_rebuilds_it_and_a_fetch_outlives_it() {
     let named = BlobRef::of(&blob);
     let fetch = tokio::spawn(async move { handle.fetch(named, &[], PATIENCE).await });
     nodes[0].handle.panic_network().await;
-    nodes[0]
-        .until("the restart", |event| {
-            matches!(event, Event::NetworkRestarted).then_some(())
-        })
-        .await;
+    nodes[0].until("the restart", |event| matches!(event, Event::NetworkRestarted).then_some(())).await;
     nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
     assert_eq!(fetch.await.unwrap().unwrap()[..], blob[..]);
     assert_eq!(nodes[0].handle.traffic().restarts, 1);
     assert_eq!(nodes[0].handle.addresses().len(), addresses.len());
-    assert!(
-        addresses
-            .iter()
-            .all(|address| nodes[0].handle.addresses().contains(address)),
-        "the ports are the same"
-    );
+    assert!(addresses.iter().all(|address| nodes[0].handle.addresses().contains(address)), "the ports are the same");
     // Gossip works again too.
     nodes[1].publish(b"again").await;
     assert_eq!(nodes[0].until_announcement().await.0, b"again");
@@ -317,32 +224,40 @@ async fn a_port_in_use_is_an_error_that_names_the_address() {
     for taken in first.handle.addresses() {
         let (address, _) = taken.split_once("/p2p/").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let error = start(config(dir.path(), &[address], &[]), store(dir.path()))
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, StartError::Listen { address: named, .. } if named == address),
-            "{error}"
-        );
+        let error = start(config(dir.path(), &[address], &[]), store(dir.path())).await.unwrap_err();
+        assert!(matches!(&error, StartError::Listen { address: named, .. } if named == address), "{error}");
     }
     let dir = tempfile::tempdir().unwrap();
-    let error = start(config(dir.path(), &["localhost:80"], &[]), store(dir.path()))
-        .await
-        .unwrap_err();
+    let error = start(config(dir.path(), &["localhost:80"], &[]), store(dir.path())).await.unwrap_err();
     assert!(matches!(error, StartError::Address(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_announcement_gets_through() {
+    let mut nodes = swarm(2, &[TCP]).await;
+    let largest = bytes(9, covey_proto::message::ANNOUNCEMENT_BYTES_MAX);
+    nodes[0].publish(&largest).await;
+    assert_eq!(nodes[1].until_announcement().await.0, largest);
+    nodes[0].handle.remember(Round(1), Uid::from(0), largest.clone());
+    let pulled = nodes[1].handle.announcements(Round(1), UidSet::default()).await;
+    assert_eq!(pulled, [(nodes[0].handle.peer_id(), largest)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_blob_gets_through_and_a_larger_one_is_refused() {
+    let nodes = swarm(2, &[TCP, QUIC]).await;
+    let blob = bytes(1, covey_proto::message::BLOB_BYTES_MAX);
+    let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
+    assert!(nodes[0].handle.fetch(named, &[], PATIENCE).await.unwrap()[..] == blob[..]);
+    let larger = BlobRef { root: named.root, size: named.size + 1 };
+    assert!(matches!(nodes[0].handle.fetch(larger, &[], PATIENCE).await, Err(FetchError::TooLarge { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_to_hear_is_an_error() {
     let alone = node(&[TCP], &[]).await;
-    assert_eq!(
-        alone.handle.publish(b"hello?".to_vec()).await,
-        Err(PublishError::NoPeers)
-    );
-    assert!(matches!(
-        alone.handle.publish(vec![0; 600_000]).await,
-        Err(PublishError::TooLarge { .. })
-    ));
+    assert_eq!(alone.handle.publish(b"hello?".to_vec()).await, Err(PublishError::NoPeers));
+    assert!(matches!(alone.handle.publish(vec![0; 600_000]).await, Err(PublishError::TooLarge { .. })));
 }
 
 /// Prints what a swarm of eight in one process costs; run with --nocapture.
@@ -350,23 +265,12 @@ async fn nobody_to_hear_is_an_error() {
 async fn eight_nodes_are_ready_soon() {
     let rss = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap_or("VmRSS: 0 kB")
-            .to_owned();
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .unwrap_or(0)
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("VmRSS: 0 kB").to_owned();
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
     };
     let (start, before) = (Instant::now(), rss());
     let mut nodes = swarm(8, &[TCP]).await;
-    println!(
-        "8 nodes all bound to each other: {:?}, {} KiB a node",
-        start.elapsed(),
-        (rss() - before) / 8
-    );
+    println!("8 nodes all bound to each other: {:?}, {} KiB a node", start.elapsed(), (rss() - before) / 8);
     let start = Instant::now();
     for (n, node) in nodes.iter().enumerate() {
         node.publish(&bytes(n as u8, 3000)).await;
@@ -378,22 +282,11 @@ async fn eight_nodes_are_ready_soon() {
         }
     }
     println!("8 announcements of 3,000 bytes everywhere: {:?}", start.elapsed());
-    let blobs: Vec<BlobRef> = (0..20)
-        .map(|n| {
-            nodes[1]
-                .handle
-                .store()
-                .put(&bytes(n, 150_000), Durability::Buffered)
-                .unwrap()
-        })
-        .collect();
+    let blobs: Vec<BlobRef> =
+        (0..20).map(|n| nodes[1].handle.store().put(&bytes(n, 150_000), Durability::Buffered).unwrap()).collect();
     let start = Instant::now();
     for blob in &blobs {
-        nodes[0]
-            .handle
-            .fetch(*blob, &[Uid::from(1).into()], PATIENCE)
-            .await
-            .unwrap();
+        nodes[0].handle.fetch(*blob, &[Uid::from(1).into()], PATIENCE).await.unwrap();
     }
     println!("20 blobs of 150 kB one after another: {:?} each", start.elapsed() / 20);
     println!("{:?}", nodes[0].handle.traffic());

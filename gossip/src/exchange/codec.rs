@@ -66,9 +66,7 @@ pub(crate) struct Frames {
 
 impl Default for Frames {
     fn default() -> Frames {
-        Frames {
-            answer_bytes_max: RESPONSE_BYTES_MAX,
-        }
+        Frames { answer_bytes_max: RESPONSE_BYTES_MAX }
     }
 }
 
@@ -214,10 +212,7 @@ impl Codec for Frames {
 
 /// Bytes of the response that carries a blob of `size` bytes.
 pub(crate) fn blob_answer_bytes(size: u64) -> usize {
-    usize::try_from(size)
-        .unwrap_or(usize::MAX)
-        .saturating_add(1 + VARINT_BYTES_MAX)
-        .min(RESPONSE_BYTES_MAX)
+    usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1 + VARINT_BYTES_MAX).min(RESPONSE_BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -261,16 +256,9 @@ mod tests {
         let length = (REQUEST_BYTES_MAX as u32 + 1).to_le_bytes();
         let asked = block_on(Frames::default().read_request(&PROTOCOL, &mut Cursor::new(length))).unwrap();
         assert!(matches!(asked, Asked::Breach(_)));
-        let error = received(
-            (RESPONSE_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(),
-            RESPONSE_BYTES_MAX,
-        )
-        .unwrap_err();
+        let error = received((RESPONSE_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(), RESPONSE_BYTES_MAX).unwrap_err();
         assert!(is_breach(&error));
-        assert!(matches!(
-            received(sent(Answer::Give(vec![0; 900].into())), 500),
-            Ok(Answer::TooLarge)
-        ));
+        assert!(matches!(received(sent(Answer::Give(vec![0; 900].into())), 500), Ok(Answer::TooLarge)));
     }
 
     #[test]

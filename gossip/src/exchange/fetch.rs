@@ -4,6 +4,7 @@
 //! beside it. Who has none is asked again later, who sends wrong bytes is punished, who does not answer rests a while.
 //! Fetches of one blob are one; each waiter keeps its own deadline and its own idea of the size.
 
+use super::wanted::{FetchError, FetchLimits, Fetched, Hint, Size};
 use crate::peers::PeerKey;
 use crate::store::StoreError;
 use covey_proto::{Digest, Uid};
@@ -12,136 +13,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bounds on fetching.
-#[derive(Clone, Debug)]
-pub struct FetchLimits {
-    /// Blobs wanted at a time; more are refused with [`FetchError::TooMany`].
-    pub wants_max: usize,
-    /// Requests under way, to all peers.
-    pub requests_max: usize,
-    /// Requests under way to one peer.
-    pub per_peer_max: usize,
-    /// Bytes that requests under way may bring, so that answers fit in memory.
-    pub bytes_max: u64,
-    /// Peers asked for one blob at a time.
-    pub same_blob_max: usize,
-    /// How long a request may take, besides its bytes at `rate_min`.
-    pub request_timeout: Duration,
-    /// After this, and the bytes' time at eight times `rate_min`, another peer is asked beside.
-    pub hedge_after: Duration,
-    /// Bytes a second below which a peer is too slow.
-    pub rate_min: u64,
-}
-
-impl Default for FetchLimits {
-    fn default() -> Self {
-        FetchLimits {
-            wants_max: 2048,
-            requests_max: 64,
-            per_peer_max: 6,
-            bytes_max: 128 << 20,
-            same_blob_max: 3,
-            request_timeout: Duration::from_secs(5),
-            hedge_after: Duration::from_secs(1),
-            rate_min: 256 * 1024,
-        }
-    }
-}
-
-/// Why a blob did not come.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The caller's time is up.
-    #[error("no peer gave blob {root} in time: asked {asked}, {lacking} have none, {connected} are connected")]
-    Timeout {
-        /// The blob.
-        root: Digest,
-        /// Peers that were asked.
-        asked: usize,
-        /// Of them, those that said they have none.
-        lacking: usize,
-        /// Peers connected at the end.
-        connected: usize,
-    },
-    /// The bytes of that name are of another size than the caller was told. Whoever named them is to blame, not a peer.
-    #[error("blob {root} is {got} bytes, not {named}")]
-    Size {
-        /// The blob.
-        root: Digest,
-        /// Bytes it should have, or have at most.
-        named: u64,
-        /// Bytes it has.
-        got: u64,
-    },
-    /// More than a response may carry.
-    #[error("blob {root} of {size} bytes cannot be fetched: the limit is {limit}")]
-    TooLarge {
-        /// The blob.
-        root: Digest,
-        /// Bytes it should have.
-        size: u64,
-        /// The protocol's limit.
-        limit: u64,
-    },
-    /// Too many are wanted already.
-    #[error("{0} blobs are being fetched already; fetch fewer at a time")]
-    TooMany(usize),
-    /// It came and verified, but could not be stored or read.
-    #[error(transparent)]
-    Store(Arc<StoreError>),
-    /// The network was shut down.
-    #[error("the network is shut down")]
-    Closed,
-}
-
-/// A peer that may have the blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// This peer.
-    Peer(PeerKey),
-    /// Whoever speaks for this uid.
-    Uid(Uid),
-}
-
-impl From<PeerKey> for Hint {
-    fn from(peer: PeerKey) -> Hint {
-        Hint::Peer(peer)
-    }
-}
-
-impl From<Uid> for Hint {
-    fn from(uid: Uid) -> Hint {
-        Hint::Uid(uid)
-    }
-}
-
-/// What is known of a blob's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Size {
-    Exactly(u64),
-    AtMost(u64),
-}
-
-impl Size {
-    pub(crate) fn most(self) -> u64 {
-        match self {
-            Size::Exactly(size) | Size::AtMost(size) => size,
-        }
-    }
-    pub(crate) fn admits(self, got: u64) -> bool {
-        match self {
-            Size::Exactly(size) => got == size,
-            Size::AtMost(size) => got <= size,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WaiterId(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AskId(pub(crate) u64);
-
-pub(crate) type Fetched = Result<Arc<[u8]>, FetchError>;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -294,23 +169,8 @@ impl Fetches {
 
     pub(crate) fn handle(&mut self, now: Instant, event: Event, reach: &Reach<'_>, actions: &mut Vec<Action>) {
         match event {
-            Event::Want {
-                waiter,
-                root,
-                size,
-                hints,
-                deadline,
-            } => {
-                self.want(
-                    Waiter {
-                        id: waiter,
-                        size,
-                        deadline,
-                    },
-                    root,
-                    hints,
-                    actions,
-                );
+            Event::Want { waiter, root, size, hints, deadline } => {
+                self.want(Waiter { id: waiter, size, deadline }, root, hints, actions);
             }
             Event::Cancel { waiter } => self.cancel(waiter),
             Event::Blob { ask, bytes, digest } => self.blob(ask, bytes, digest, now, actions),
@@ -329,22 +189,13 @@ impl Fetches {
             Some(number) => *number,
             None if self.wants.len() >= self.limits.wants_max => {
                 let result = Err(FetchError::TooMany(self.wants.len()));
-                return actions.push(Action::Finish {
-                    waiter: waiter.id,
-                    result,
-                });
+                return actions.push(Action::Finish { waiter: waiter.id, result });
             }
             None => {
                 self.next += 1;
                 self.by_root.insert(root, self.next);
-                let want = Want {
-                    root,
-                    waiters: vec![],
-                    hints: vec![],
-                    tried: HashMap::new(),
-                    asks: vec![],
-                    storing: false,
-                };
+                let want =
+                    Want { root, waiters: vec![], hints: vec![], tried: HashMap::new(), asks: vec![], storing: false };
                 self.wants.insert(self.next, want);
                 self.next
             }
@@ -372,11 +223,7 @@ impl Fetches {
 
     /// Forgets a want that nobody waits for. What is being stored stays until it is.
     fn drop_unwanted(&mut self, number: u64) {
-        if self
-            .wants
-            .get(&number)
-            .is_some_and(|want| want.waiters.is_empty() && !want.storing)
-        {
+        if self.wants.get(&number).is_some_and(|want| want.waiters.is_empty() && !want.storing) {
             self.drop_want(number);
         }
     }
@@ -470,15 +317,8 @@ impl Fetches {
         }
         for waiter in wrong {
             self.by_waiter.remove(&waiter.id);
-            let result = Err(FetchError::Size {
-                root,
-                named: waiter.size.most(),
-                got,
-            });
-            actions.push(Action::Finish {
-                waiter: waiter.id,
-                result,
-            });
+            let result = Err(FetchError::Size { root, named: waiter.size.most(), got });
+            actions.push(Action::Finish { waiter: waiter.id, result });
         }
         if let Some(number) = self.by_root.get(&root).copied() {
             self.drop_unwanted(number);
@@ -501,16 +341,9 @@ impl Fetches {
             let result = match &result {
                 Err(error) => Err(FetchError::Store(error.clone())),
                 Ok(bytes) if waiter.size.admits(bytes.len() as u64) => Ok(bytes.clone()),
-                Ok(bytes) => Err(FetchError::Size {
-                    root: *root,
-                    named: waiter.size.most(),
-                    got: bytes.len() as u64,
-                }),
+                Ok(bytes) => Err(FetchError::Size { root: *root, named: waiter.size.most(), got: bytes.len() as u64 }),
             };
-            actions.push(Action::Finish {
-                waiter: waiter.id,
-                result,
-            });
+            actions.push(Action::Finish { waiter: waiter.id, result });
         }
     }
 
@@ -546,19 +379,12 @@ impl Fetches {
         let mut unwanted = Vec::new();
         for (number, want) in self.wants.iter_mut().filter(|(_, want)| !want.storing) {
             let lacking = want.tried.values().filter(|tried| tried.lacks).count();
-            let error = FetchError::Timeout {
-                root: want.root,
-                asked: want.tried.len(),
-                lacking,
-                connected: connected.len(),
-            };
+            let error =
+                FetchError::Timeout { root: want.root, asked: want.tried.len(), lacking, connected: connected.len() };
             let ended = want.waiters.extract_if(.., |waiter| waiter.deadline <= now);
             for waiter in ended {
                 self.by_waiter.remove(&waiter.id);
-                actions.push(Action::Finish {
-                    waiter: waiter.id,
-                    result: Err(error.clone()),
-                });
+                actions.push(Action::Finish { waiter: waiter.id, result: Err(error.clone()) });
             }
             if want.waiters.is_empty() {
                 unwanted.push(*number);
@@ -570,21 +396,12 @@ impl Fetches {
         // A peer without asks that does not rest is as good as a new one.
         let idle =
             |peer: &Peer| peer.asks == 0 && peer.unanswered == 0 && peer.rests_until.is_none_or(|until| until <= now);
-        self.peers
-            .retain(|key, peer| !idle(peer) && (peer.asks > 0 || connected.contains(key)));
+        self.peers.retain(|key, peer| !idle(peer) && (peer.asks > 0 || connected.contains(key)));
     }
 
     /// Asks for what is wanted, oldest wants first, as far as the bounds allow.
     fn pump(&mut self, now: Instant, reach: &Reach<'_>, actions: &mut Vec<Action>) {
-        let Fetches {
-            limits,
-            wants,
-            asks,
-            peers,
-            bytes,
-            next,
-            ..
-        } = self;
+        let Fetches { limits, wants, asks, peers, bytes, next, .. } = self;
         let mut open = asks.values().filter(|asked| !asked.stale).count();
         for want in wants.values_mut().filter(|want| !want.storing) {
             if open >= limits.requests_max || *bytes >= limits.bytes_max {
@@ -595,10 +412,7 @@ impl Fetches {
             if *bytes > 0 && *bytes + size > limits.bytes_max {
                 break;
             }
-            let waiting = want
-                .asks
-                .iter()
-                .any(|ask| asks.get(ask).is_some_and(|asked| asked.hedge_at > now));
+            let waiting = want.asks.iter().any(|ask| asks.get(ask).is_some_and(|asked| asked.hedge_at > now));
             if waiting || want.asks.len() >= limits.same_blob_max {
                 continue;
             }
@@ -627,12 +441,7 @@ impl Fetches {
             peers.entry(peer).or_default().asks += 1;
             *bytes += size;
             open += 1;
-            actions.push(Action::Ask {
-                ask,
-                peer,
-                root: want.root,
-                bytes_max: size,
-            });
+            actions.push(Action::Ask { ask, peer, root: want.root, bytes_max: size });
         }
     }
 }
@@ -647,17 +456,9 @@ impl Want {
         free: impl Fn(&PeerKey) -> bool,
         actions: &mut Vec<Action>,
     ) -> Option<PeerKey> {
-        let asked: Vec<PeerKey> = self
-            .asks
-            .iter()
-            .filter_map(|ask| asks.get(ask))
-            .map(|asked| asked.peer)
-            .collect();
+        let asked: Vec<PeerKey> = self.asks.iter().filter_map(|ask| asks.get(ask)).map(|asked| asked.peer).collect();
         let ready = |tried: &HashMap<PeerKey, Tried>, peer: &PeerKey| {
-            let rests = tried
-                .get(peer)
-                .and_then(|tried| tried.again)
-                .is_some_and(|again| again > now);
+            let rests = tried.get(peer).and_then(|tried| tried.again).is_some_and(|again| again > now);
             !rests && !asked.contains(peer)
         };
         for hint in &self.hints {
@@ -683,10 +484,7 @@ impl Want {
             (self.root, peer).hash(&mut hasher);
             (self.tried.get(peer).map_or(0, |tried| tried.times), hasher.finish())
         };
-        let others = reach
-            .connected
-            .iter()
-            .filter(|peer| ready(&self.tried, peer) && free(peer));
+        let others = reach.connected.iter().filter(|peer| ready(&self.tried, peer) && free(peer));
         others.min_by_key(rank).copied()
     }
 }

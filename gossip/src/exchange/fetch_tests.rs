@@ -25,10 +25,7 @@ impl Rig {
     }
     fn handle(&mut self, event: Event) -> &mut Rig {
         let peer_of = |uid: Uid| Some(test_peer(uid.number() as u8));
-        let reach = Reach {
-            connected: &self.connected,
-            peer_of: &peer_of,
-        };
+        let reach = Reach { connected: &self.connected, peer_of: &peer_of };
         self.fetches.handle(self.now, event, &reach, &mut self.actions);
         self
     }
@@ -40,19 +37,11 @@ impl Rig {
         self.waiters += 1;
         let waiter = WaiterId(self.waiters);
         let deadline = self.now + 60 * SECOND;
-        self.handle(Event::Want {
-            waiter,
-            root: Digest::of(bytes),
-            size,
-            hints: hints.to_vec(),
-            deadline,
-        });
+        self.handle(Event::Want { waiter, root: Digest::of(bytes), size, hints: hints.to_vec(), deadline });
         waiter
     }
     fn asks(&mut self) -> Vec<(AskId, PeerKey)> {
-        let asks = self
-            .actions
-            .extract_if(.., |action| matches!(action, Action::Ask { .. }));
+        let asks = self.actions.extract_if(.., |action| matches!(action, Action::Ask { .. }));
         asks.filter_map(|action| match action {
             Action::Ask { ask, peer, .. } => Some((ask, peer)),
             _ => None,
@@ -65,31 +54,20 @@ impl Rig {
         asks[0]
     }
     fn answer(&mut self, ask: AskId, bytes: &[u8]) -> &mut Rig {
-        self.handle(Event::Blob {
-            ask,
-            bytes: bytes.to_vec(),
-            digest: Digest::of(bytes),
-        })
+        self.handle(Event::Blob { ask, bytes: bytes.to_vec(), digest: Digest::of(bytes) })
     }
     fn store(&mut self) -> &mut Rig {
-        let stores: Vec<Action> = self
-            .actions
-            .extract_if(.., |action| matches!(action, Action::Store { .. }))
-            .collect();
+        let stores: Vec<Action> =
+            self.actions.extract_if(.., |action| matches!(action, Action::Store { .. })).collect();
         for action in stores {
             if let Action::Store { root, bytes } = action {
-                self.handle(Event::Stored {
-                    root,
-                    result: Ok(bytes.into()),
-                });
+                self.handle(Event::Stored { root, result: Ok(bytes.into()) });
             }
         }
         self
     }
     fn finished(&mut self) -> Vec<(WaiterId, Fetched)> {
-        let ends = self
-            .actions
-            .extract_if(.., |action| matches!(action, Action::Finish { .. }));
+        let ends = self.actions.extract_if(.., |action| matches!(action, Action::Finish { .. }));
         ends.filter_map(|action| match action {
             Action::Finish { waiter, result } => Some((waiter, result)),
             _ => None,
@@ -136,11 +114,7 @@ fn wrong_bytes_are_punished_and_another_peer_gives_the_right_ones() {
     rig.want(b"blob", Size::Exactly(4), &[test_peer(1).into()]);
     let (ask, liar) = rig.one_ask();
     rig.answer(ask, b"bleb");
-    assert!(
-        rig.actions
-            .iter()
-            .any(|action| matches!(action, Action::Punish { peer, .. } if *peer == liar))
-    );
+    assert!(rig.actions.iter().any(|action| matches!(action, Action::Punish { peer, .. } if *peer == liar)));
     let (ask, other) = rig.one_ask();
     assert_ne!(other, liar);
     rig.answer(ask, b"blob").store();
@@ -202,18 +176,7 @@ fn a_blob_that_nobody_has_times_out_and_a_new_peer_is_asked_meanwhile() {
     let asks = rig.asks();
     assert!(asks.iter().any(|(_, peer)| *peer == test_peer(9)), "{asks:?}");
     rig.after(60 * SECOND);
-    assert!(matches!(
-        rig.finished()[..],
-        [(
-            _,
-            Err(FetchError::Timeout {
-                asked: 2,
-                lacking: 1,
-                connected: 2,
-                ..
-            })
-        )]
-    ));
+    assert!(matches!(rig.finished()[..], [(_, Err(FetchError::Timeout { asked: 2, lacking: 1, connected: 2, .. }))]));
     rig.idle();
 }
 

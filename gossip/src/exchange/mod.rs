@@ -6,3 +6,4 @@ pub(crate) mod codec;
 pub(crate) mod fetch;
 pub(crate) mod reveals;
 pub(crate) mod serve;
+pub(crate) mod wanted;

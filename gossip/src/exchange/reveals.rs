@@ -19,12 +19,7 @@ pub(crate) struct Reveals {
 
 impl Reveals {
     pub(crate) fn new(rounds_max: usize, bytes_max: usize) -> Reveals {
-        Reveals {
-            rounds: BTreeMap::new(),
-            bytes: 0,
-            rounds_max,
-            bytes_max,
-        }
+        Reveals { rounds: BTreeMap::new(), bytes: 0, rounds_max, bytes_max }
     }
 
     /// Keeps an announcement that was checked. The oldest round goes first when there is no room; an announcement that
@@ -78,10 +73,7 @@ mod tests {
         let got: Vec<u8> = reveals.of(Round(2), &have).iter().map(|bytes| bytes[0]).collect();
         assert_eq!(got, [0, 2]);
         reveals.remember(Round(2), Uid::from(0), vec![9; 600]);
-        assert!(
-            reveals.of(Round(1), &UidSet::default()).is_empty(),
-            "the byte budget took the older round"
-        );
+        assert!(reveals.of(Round(1), &UidSet::default()).is_empty(), "the byte budget took the older round");
         assert_eq!(reveals.bytes, 800);
     }
 }

@@ -16,11 +16,7 @@ pub struct ServeLimits {
 
 impl Default for ServeLimits {
     fn default() -> Self {
-        ServeLimits {
-            per_peer_max: 16,
-            all_max: 256,
-            bytes_max: 64 << 20,
-        }
+        ServeLimits { per_peer_max: 16, all_max: 256, bytes_max: 64 << 20 }
     }
 }
 
@@ -37,13 +33,7 @@ pub(crate) struct Counter<I, T> {
 
 impl<I: std::hash::Hash + Eq + Copy, T> Counter<I, T> {
     pub(crate) fn new(limits: ServeLimits) -> Counter<I, T> {
-        Counter {
-            limits,
-            waiting: VecDeque::new(),
-            open: HashMap::new(),
-            per_peer: HashMap::new(),
-            bytes: 0,
-        }
+        Counter { limits, waiting: VecDeque::new(), open: HashMap::new(), per_peer: HashMap::new(), bytes: 0 }
     }
 
     /// Takes a request for `bytes`. False if its peer, or everybody, has too many open.
@@ -95,11 +85,7 @@ mod tests {
 
     #[test]
     fn one_peer_gets_its_places_and_bytes_wait_their_turn() {
-        let mut counter = Counter::new(ServeLimits {
-            per_peer_max: 2,
-            all_max: 3,
-            bytes_max: 100,
-        });
+        let mut counter = Counter::new(ServeLimits { per_peer_max: 2, all_max: 3, bytes_max: 100 });
         assert!(counter.take(1, test_peer(1), 60, 'a'));
         assert!(counter.take(2, test_peer(1), 60, 'b'));
         assert!(!counter.take(3, test_peer(1), 1, 'c'), "its third");
@@ -110,11 +96,7 @@ mod tests {
         counter.done(&1);
         assert_eq!(counter.next(), Some((2, 'b')));
         counter.done(&2);
-        assert_eq!(
-            counter.next(),
-            Some((4, 'd')),
-            "too large for the budget, alone it goes"
-        );
+        assert_eq!(counter.next(), Some((4, 'd')), "too large for the budget, alone it goes");
         counter.done(&4);
         assert!(counter.take(6, test_peer(1), 1, 'f'));
         counter.done(&6);

@@ -31,10 +31,7 @@ impl Default for ConnectionLimits {
             out_max: 48,
             per_peer_max: 2,
             per_address_max: 8,
-            per_address_new: Rate {
-                burst: 10,
-                refill: std::time::Duration::from_secs(6),
-            },
+            per_address_new: Rate { burst: 10, refill: std::time::Duration::from_secs(6) },
         }
     }
 }
@@ -91,12 +88,7 @@ pub(crate) struct Admission<C> {
 impl<C: std::hash::Hash + Eq + Copy> Admission<C> {
     pub(crate) fn new(limits: ConnectionLimits) -> Admission<C> {
         let fresh = Buckets::new(limits.per_address_new, 4096);
-        Admission {
-            limits,
-            pending: HashMap::new(),
-            established: HashMap::new(),
-            fresh,
-        }
+        Admission { limits, pending: HashMap::new(), established: HashMap::new(), fresh }
     }
 
     pub(crate) fn ask_pending(&mut self, connection: C, place: Option<Place>, now: Instant) -> Result<(), NotAdmitted> {
@@ -104,11 +96,7 @@ impl<C: std::hash::Hash + Eq + Copy> Admission<C> {
             return Err(NotAdmitted::Pending(self.pending.len()));
         }
         if let Some(place) = place {
-            let established = self
-                .established
-                .values()
-                .filter(|(_, way)| *way == Direction::In(Some(place)))
-                .count();
+            let established = self.established.values().filter(|(_, way)| *way == Direction::In(Some(place))).count();
             let here = established + self.pending.values().filter(|other| **other == Some(place)).count();
             if here >= self.limits.per_address_max {
                 return Err(NotAdmitted::Address(here));
@@ -159,19 +147,13 @@ mod tests {
 
     #[test]
     fn one_address_gets_its_share_and_loopback_is_exempt() {
-        let limits = ConnectionLimits {
-            per_address_max: 2,
-            ..Default::default()
-        };
+        let limits = ConnectionLimits { per_address_max: 2, ..Default::default() };
         let mut admission = Admission::new(limits);
         let now = Instant::now();
         assert_eq!(admission.ask_pending(1, place("10.0.0.1"), now), Ok(()));
         admission.established(1, test_peer(1), Direction::In(place("10.0.0.1")));
         assert_eq!(admission.ask_pending(2, place("::ffff:10.0.0.1"), now), Ok(()));
-        assert_eq!(
-            admission.ask_pending(3, place("10.0.0.1"), now),
-            Err(NotAdmitted::Address(2))
-        );
+        assert_eq!(admission.ask_pending(3, place("10.0.0.1"), now), Err(NotAdmitted::Address(2)));
         assert_eq!(admission.ask_pending(4, place("10.0.0.2"), now), Ok(()));
         admission.gone(1);
         assert_eq!(admission.ask_pending(5, place("10.0.0.1"), now), Ok(()));
@@ -183,34 +165,17 @@ mod tests {
 
     #[test]
     fn directions_peers_and_pending_ones_are_bounded() {
-        let limits = ConnectionLimits {
-            in_max: 2,
-            out_max: 1,
-            pending_in_max: 1,
-            ..Default::default()
-        };
+        let limits = ConnectionLimits { in_max: 2, out_max: 1, pending_in_max: 1, ..Default::default() };
         let mut admission = Admission::new(limits);
         assert_eq!(admission.ask_pending(0, None, Instant::now()), Ok(()));
-        assert_eq!(
-            admission.ask_pending(1, None, Instant::now()),
-            Err(NotAdmitted::Pending(1))
-        );
+        assert_eq!(admission.ask_pending(1, None, Instant::now()), Err(NotAdmitted::Pending(1)));
         for connection in [0, 1] {
             assert_eq!(admission.ask_established(test_peer(1), Direction::In(None)), Ok(()));
             admission.established(connection, test_peer(1), Direction::In(None));
         }
-        assert_eq!(
-            admission.ask_established(test_peer(1), Direction::Out),
-            Err(NotAdmitted::Peer(2))
-        );
-        assert_eq!(
-            admission.ask_established(test_peer(2), Direction::In(None)),
-            Err(NotAdmitted::Inbound(2))
-        );
+        assert_eq!(admission.ask_established(test_peer(1), Direction::Out), Err(NotAdmitted::Peer(2)));
+        assert_eq!(admission.ask_established(test_peer(2), Direction::In(None)), Err(NotAdmitted::Inbound(2)));
         admission.established(2, test_peer(2), Direction::Out);
-        assert_eq!(
-            admission.ask_established(test_peer(3), Direction::Out),
-            Err(NotAdmitted::Outbound(1))
-        );
+        assert_eq!(admission.ask_established(test_peer(3), Direction::Out), Err(NotAdmitted::Outbound(1)));
     }
 }

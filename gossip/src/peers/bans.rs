@@ -59,10 +59,7 @@ mod tests {
         bans.ban(test_peer(1), Some(member), now, time);
         assert!(bans.holds(&test_peer(1), now) && bans.holds_member(&member, now));
         assert!(!bans.holds(&test_peer(2), now));
-        assert!(
-            !bans.holds_member(&(member.0, member.1, BlockNumber(6)), now),
-            "a later holder is another member"
-        );
+        assert!(!bans.holds_member(&(member.0, member.1, BlockNumber(6)), now), "a later holder is another member");
         assert!(!bans.holds(&test_peer(1), now + time));
     }
 }

@@ -111,11 +111,7 @@ impl Book {
 
     /// Peers to dial, with their addresses: those that members' records name.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (PeerKey, &[String])> {
-        let records = self
-            .bound
-            .values()
-            .map(|bound| &bound.record)
-            .chain(self.heard.values());
+        let records = self.bound.values().map(|bound| &bound.record).chain(self.heard.values());
         records.filter_map(|signed| {
             let record = signed.record();
             Some((PeerKey::from_bytes(&record.peer).ok()?, record.addresses.as_slice()))
@@ -140,11 +136,7 @@ impl Book {
         if record.expiry < view.block {
             return Err(Refusal::Expired);
         }
-        if self
-            .voided
-            .get(&member_of(record))
-            .is_some_and(|sequence| record.sequence <= *sequence)
-        {
+        if self.voided.get(&member_of(record)).is_some_and(|sequence| record.sequence <= *sequence) {
             return Err(Refusal::Twins);
         }
         Ok(())
@@ -175,11 +167,7 @@ impl Book {
                 self.voided.insert(key, record.sequence);
                 self.unbind(uid, &mut changes);
                 // The change matters more to the caller than the refusal.
-                return if changes.is_empty() {
-                    Err(Refusal::Twins)
-                } else {
-                    Ok(changes)
-                };
+                return if changes.is_empty() { Err(Refusal::Twins) } else { Ok(changes) };
             }
             if same_member && held.sequence > record.sequence {
                 return Err(Refusal::Stale);
@@ -221,11 +209,7 @@ impl Book {
                 return Err(Refusal::Stale);
             }
             if known.sequence == record.sequence {
-                return if known == record {
-                    Ok(false)
-                } else {
-                    Err(Refusal::Twins)
-                };
+                return if known == record { Ok(false) } else { Err(Refusal::Twins) };
             }
         }
         self.heard.insert(record.uid, signed);
@@ -237,19 +221,11 @@ impl Book {
         self.view = Some(view);
         let mut changes = Vec::new();
         let checks = |book: &Book, record: &SignedPeerRecord| book.check(record.record()).is_ok();
-        let ended: Vec<Uid> = self
-            .bound
-            .iter()
-            .filter(|(_, bound)| !checks(self, &bound.record))
-            .map(|(uid, _)| *uid)
-            .collect();
+        let ended: Vec<Uid> =
+            self.bound.iter().filter(|(_, bound)| !checks(self, &bound.record)).map(|(uid, _)| *uid).collect();
         ended.into_iter().for_each(|uid| self.unbind(uid, &mut changes));
-        let old: Vec<Uid> = self
-            .heard
-            .iter()
-            .filter(|(_, record)| !checks(self, record))
-            .map(|(uid, _)| *uid)
-            .collect();
+        let old: Vec<Uid> =
+            self.heard.iter().filter(|(_, record)| !checks(self, record)).map(|(uid, _)| *uid).collect();
         old.iter().for_each(|uid| drop(self.heard.remove(uid)));
         let members = self.view.as_ref().map(|view| &view.members);
         let is_member = |(uid, hotkey, registered): &MemberKey| {

@@ -58,10 +58,7 @@ fn book(uids: &[u8]) -> Book {
 fn a_record_binds_only_the_peer_that_presents_it() {
     let mut book = book(&[1, 2]);
     assert_eq!(book.present(test_peer(2), signed(1, 1, 1)), Err(Refusal::Impostor));
-    assert_eq!(
-        book.present(test_peer(1), signed(1, 1, 1)),
-        Ok(vec![Change::Bound(test_peer(1), Uid::from(1))])
-    );
+    assert_eq!(book.present(test_peer(1), signed(1, 1, 1)), Ok(vec![Change::Bound(test_peer(1), Uid::from(1))]));
     assert_eq!(book.peer_of(Uid::from(1)), Some(test_peer(1)));
     assert_eq!(book.uid_of(&test_peer(1)), Some(Uid::from(1)));
     assert_eq!(book.hear(signed(2, 2, 1)), Ok(true));
@@ -73,22 +70,13 @@ fn records_of_others_networks_strangers_and_the_past_are_refused() {
     let mut book = book(&[1]);
     let mut foreign = record(1, 1, 1);
     foreign.netuid = 8;
-    assert_eq!(
-        book.present(test_peer(1), foreign.sign(&pair(1))),
-        Err(Refusal::OtherNetwork)
-    );
+    assert_eq!(book.present(test_peer(1), foreign.sign(&pair(1))), Err(Refusal::OtherNetwork));
     let mut expired = record(1, 1, 1);
     expired.expiry = BlockNumber(9);
-    assert_eq!(
-        book.present(test_peer(1), expired.sign(&pair(1))),
-        Err(Refusal::Expired)
-    );
+    assert_eq!(book.present(test_peer(1), expired.sign(&pair(1))), Err(Refusal::Expired));
     let mut usurper = record(1, 1, 1);
     usurper.hotkey = pair(5).hotkey();
-    assert_eq!(
-        book.present(test_peer(1), usurper.sign(&pair(5))),
-        Err(Refusal::NoMember)
-    );
+    assert_eq!(book.present(test_peer(1), usurper.sign(&pair(5))), Err(Refusal::NoMember));
     assert_eq!(book.present(test_peer(3), signed(3, 3, 1)), Err(Refusal::NoMember));
 }
 
@@ -98,13 +86,7 @@ fn the_highest_sequence_wins_and_a_uid_has_one_peer() {
     book.present(test_peer(1), signed(1, 1, 5)).unwrap();
     assert_eq!(book.present(test_peer(2), signed(1, 2, 4)), Err(Refusal::Stale));
     let moved = book.present(test_peer(2), signed(1, 2, 6)).unwrap();
-    assert_eq!(
-        moved,
-        [
-            Change::Unbound(test_peer(1), Uid::from(1)),
-            Change::Bound(test_peer(2), Uid::from(1))
-        ]
-    );
+    assert_eq!(moved, [Change::Unbound(test_peer(1), Uid::from(1)), Change::Bound(test_peer(2), Uid::from(1))]);
     assert_eq!(book.uid_of(&test_peer(1)), None);
 }
 
@@ -113,24 +95,14 @@ fn a_peer_has_one_uid() {
     let mut book = book(&[1, 2]);
     book.present(test_peer(1), signed(1, 1, 1)).unwrap();
     let changes = book.present(test_peer(1), signed(2, 1, 1)).unwrap();
-    assert_eq!(
-        changes,
-        [
-            Change::Unbound(test_peer(1), Uid::from(1)),
-            Change::Bound(test_peer(1), Uid::from(2))
-        ]
-    );
+    assert_eq!(changes, [Change::Unbound(test_peer(1), Uid::from(1)), Change::Bound(test_peer(1), Uid::from(2))]);
 }
 
 #[test]
 fn twins_void_each_other_until_a_higher_sequence() {
     let mut book = book(&[1]);
     book.present(test_peer(1), signed(1, 1, 5)).unwrap();
-    assert_eq!(
-        book.present(test_peer(1), signed(1, 1, 5)),
-        Ok(vec![]),
-        "signed anew, it says the same"
-    );
+    assert_eq!(book.present(test_peer(1), signed(1, 1, 5)), Ok(vec![]), "signed anew, it says the same");
     let changes = book.present(test_peer(2), signed(1, 2, 5)).unwrap();
     assert_eq!(changes, [Change::Unbound(test_peer(1), Uid::from(1))]);
     assert_eq!(book.present(test_peer(1), signed(1, 1, 5)), Err(Refusal::Twins));
@@ -141,21 +113,11 @@ fn twins_void_each_other_until_a_higher_sequence() {
 fn who_comes_before_the_chain_view_binds_with_it_and_goes_with_membership() {
     let mut book = Book::new(GENESIS, 7);
     assert_eq!(book.present(test_peer(1), signed(1, 1, 1)), Err(Refusal::NoMember));
-    assert_eq!(
-        book.set_view(view(10, &[1])),
-        [Change::Bound(test_peer(1), Uid::from(1))]
-    );
-    assert_eq!(
-        book.set_view(view(11, &[])),
-        [Change::Unbound(test_peer(1), Uid::from(1))]
-    );
+    assert_eq!(book.set_view(view(10, &[1])), [Change::Bound(test_peer(1), Uid::from(1))]);
+    assert_eq!(book.set_view(view(11, &[])), [Change::Unbound(test_peer(1), Uid::from(1))]);
     book.set_view(view(10, &[1]));
     book.present(test_peer(1), signed(1, 1, 1)).unwrap();
-    assert_eq!(
-        book.set_view(view(101, &[1])),
-        [Change::Unbound(test_peer(1), Uid::from(1))],
-        "expired"
-    );
+    assert_eq!(book.set_view(view(101, &[1])), [Change::Unbound(test_peer(1), Uid::from(1))], "expired");
 }
 
 #[test]
@@ -178,8 +140,5 @@ fn what_was_heard_before_the_chain_view_counts_with_it() {
         assert_eq!(book.hear(signed(uid, uid, 1)), Err(Refusal::NoMember));
     }
     book.set_view(view(10, &[1]));
-    assert_eq!(
-        book.addresses().map(|(peer, _)| peer).collect::<Vec<_>>(),
-        [test_peer(1)]
-    );
+    assert_eq!(book.addresses().map(|(peer, _)| peer).collect::<Vec<_>>(), [test_peer(1)]);
 }

@@ -24,11 +24,7 @@ pub(crate) struct Buckets<K> {
 
 impl<K: Hash + Eq> Buckets<K> {
     pub(crate) fn new(rate: Rate, keys_max: usize) -> Buckets<K> {
-        Buckets {
-            rate,
-            full_at: HashMap::new(),
-            keys_max,
-        }
+        Buckets { rate, full_at: HashMap::new(), keys_max }
     }
 
     /// Takes one token. Refuses if there is none, or if there are too many keys at once.
@@ -55,10 +51,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_each_refill() {
-        let rate = Rate {
-            burst: 3,
-            refill: Duration::from_secs(1),
-        };
+        let rate = Rate { burst: 3, refill: Duration::from_secs(1) };
         let mut buckets = Buckets::new(rate, 2);
         let start = Instant::now();
         let taken = (0..5).filter(|_| buckets.take("a", start)).count();
@@ -67,9 +60,6 @@ mod tests {
         assert!(!buckets.take("a", start + Duration::from_secs(1)));
         assert!(buckets.take("b", start));
         assert!(!buckets.take("c", start), "no room for a third key");
-        assert!(
-            buckets.take("c", start + Duration::from_secs(9)),
-            "full buckets were forgotten"
-        );
+        assert!(buckets.take("c", start + Duration::from_secs(9)), "full buckets were forgotten");
     }
 }

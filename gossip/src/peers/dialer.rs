@@ -40,13 +40,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) fn new(own: PeerKey, peers_target: usize, fixed: Vec<(Option<PeerKey>, String)>) -> Dialer {
-        Dialer {
-            own,
-            peers_target,
-            fixed,
-            waits: HashMap::new(),
-            found: HashMap::new(),
-        }
+        Dialer { own, peers_target, fixed, waits: HashMap::new(), found: HashMap::new() }
     }
 
     /// A dial of this address ended at this peer.
@@ -78,12 +72,7 @@ impl Dialer {
             {
                 wanted -= 1;
                 chosen.extend(peer);
-                dials.push(Dial {
-                    peer,
-                    addresses: vec![address],
-                    again,
-                    trusted: true,
-                });
+                dials.push(Dial { peer, addresses: vec![address], again, trusted: true });
             }
         }
         for (peer, addresses) in records {
@@ -96,12 +85,7 @@ impl Dialer {
                 && let Some(again) = self.may(&peer.to_string(), now)
             {
                 wanted -= 1;
-                dials.push(Dial {
-                    peer: Some(peer),
-                    addresses: addresses.to_vec(),
-                    again,
-                    trusted: false,
-                });
+                dials.push(Dial { peer: Some(peer), addresses: addresses.to_vec(), again, trusted: false });
             }
         }
         dials
@@ -118,18 +102,12 @@ impl Dialer {
             Some(wait) => wait,
             None if full => return None,
             None => {
-                let first = Wait {
-                    until: now + WAIT_MIN,
-                    next: WAIT_MIN * 2,
-                };
+                let first = Wait { until: now + WAIT_MIN, next: WAIT_MIN * 2 };
                 self.waits.insert(what.to_owned(), first);
                 return Some(false);
             }
         };
-        *wait = Wait {
-            until: now + wait.next,
-            next: (wait.next * 2).min(WAIT_MAX),
-        };
+        *wait = Wait { until: now + wait.next, next: (wait.next * 2).min(WAIT_MAX) };
         Some(true)
     }
 }
@@ -151,10 +129,7 @@ mod tests {
         assert_eq!(dials[0].peer, None);
         assert_eq!(dials[1].peer, Some(test_peer(1)), "not itself");
         let again = dialer.next(now, &BTreeSet::new(), records());
-        assert_eq!(
-            again.iter().map(|dial| dial.peer).collect::<Vec<_>>(),
-            [Some(test_peer(2)), Some(test_peer(3))]
-        );
+        assert_eq!(again.iter().map(|dial| dial.peer).collect::<Vec<_>>(), [Some(test_peer(2)), Some(test_peer(3))]);
         assert!(dialer.next(now, &BTreeSet::new(), records()).is_empty());
         assert_eq!(dialer.next(now + WAIT_MIN, &BTreeSet::new(), records()).len(), 2);
         assert!(dialer.next(now + 2 * WAIT_MIN, &BTreeSet::new(), records()).len() == 1 + 1);
@@ -165,14 +140,7 @@ mod tests {
         let fixed = vec![(None, "/ip4/1.2.3.4/tcp/1".to_owned())];
         let mut dialer = Dialer::new(test_peer(0), 5, fixed);
         dialer.reached("/ip4/1.2.3.4/tcp/1", test_peer(1));
-        assert!(
-            dialer
-                .next(Instant::now(), &BTreeSet::from([test_peer(1)]), std::iter::empty())
-                .is_empty()
-        );
-        assert_eq!(
-            dialer.next(Instant::now(), &BTreeSet::new(), std::iter::empty()).len(),
-            1
-        );
+        assert!(dialer.next(Instant::now(), &BTreeSet::from([test_peer(1)]), std::iter::empty()).is_empty());
+        assert_eq!(dialer.next(Instant::now(), &BTreeSet::new(), std::iter::empty()).len(), 1);
     }
 }

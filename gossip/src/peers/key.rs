@@ -53,9 +53,7 @@ impl fmt::Debug for PeerKey {
 impl FromStr for PeerKey {
     type Err = NotAPeer;
     fn from_str(text: &str) -> Result<PeerKey, NotAPeer> {
-        PeerId::from_str(text)
-            .map(PeerKey)
-            .map_err(|_| NotAPeer(text.chars().take(64).collect()))
+        PeerId::from_str(text).map(PeerKey).map_err(|_| NotAPeer(text.chars().take(64).collect()))
     }
 }
 

@@ -27,11 +27,7 @@ pub(super) struct Found {
 }
 
 fn fault<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |error| StoreError::Io {
-        what,
-        path: path.to_owned(),
-        error,
-    }
+    move |error| StoreError::Io { what, path: path.to_owned(), error }
 }
 
 fn create(path: &Path) -> Result<(), StoreError> {
@@ -51,11 +47,7 @@ impl Folder {
         create(&root)?;
         let root = root.canonicalize().map_err(fault("open", &root))?;
         let lock = root.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&lock)
-            .map_err(fault("open", &lock))?;
+        let file = OpenOptions::new().create(true).append(true).open(&lock).map_err(fault("open", &lock))?;
         file.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => StoreError::Locked(root.clone()),
             fs::TryLockError::Error(error) => fault("lock", &lock)(error),
@@ -157,10 +149,9 @@ impl Folder {
     /// What a failed write means.
     fn refused(&self, what: &'static str, path: &Path, bytes: usize, error: io::Error) -> StoreError {
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::DiskFull {
-                path: path.to_owned(),
-                bytes: bytes as u64,
-            },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                StoreError::DiskFull { path: path.to_owned(), bytes: bytes as u64 }
+            }
             ErrorKind::NotFound if !self.root.is_dir() => StoreError::Gone(self.root.clone()),
             _ => fault(what, path)(error),
         }
@@ -168,22 +159,10 @@ impl Folder {
 
     /// Writes a file that is no blob yet. It vanishes if it is not kept.
     pub(super) fn write_beside(&self, bytes: &[u8]) -> Result<Beside<'_>, StoreError> {
-        let path = self
-            .root
-            .join("tmp")
-            .join(self.beside.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self.root.join("tmp").join(self.beside.fetch_add(1, Ordering::Relaxed).to_string());
         let refused = |error| self.refused("write", &path, bytes.len(), error);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(refused)?;
-        let mut beside = Beside {
-            folder: self,
-            path: path.clone(),
-            file,
-            kept: false,
-        };
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(refused)?;
+        let mut beside = Beside { folder: self, path: path.clone(), file, kept: false };
         beside.file.write_all(bytes).map_err(refused)?;
         Ok(beside)
     }
@@ -222,13 +201,8 @@ impl Folder {
             };
             let file = File::open(&path).map_err(fault("open", &path))?;
             let mut bytes = Vec::new();
-            file.take(PIN_DIGESTS_MAX * 32)
-                .read_to_end(&mut bytes)
-                .map_err(fault("read", &path))?;
-            pins.push((
-                tag.to_owned(),
-                bytes.chunks_exact(32).filter_map(Digest::from_slice).collect(),
-            ));
+            file.take(PIN_DIGESTS_MAX * 32).read_to_end(&mut bytes).map_err(fault("read", &path))?;
+            pins.push((tag.to_owned(), bytes.chunks_exact(32).filter_map(Digest::from_slice).collect()));
         }
         Ok(pins)
     }
@@ -259,9 +233,7 @@ pub(super) struct Beside<'a> {
 
 impl Beside<'_> {
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_all()
-            .map_err(|error| self.folder.refused("sync", &self.path, 0, error))
+        self.file.sync_all().map_err(|error| self.folder.refused("sync", &self.path, 0, error))
     }
 
     pub(super) fn keep_as(self, root: &Digest) -> Result<(), StoreError> {

@@ -29,12 +29,7 @@ impl Index {
     pub(super) fn insert(&mut self, root: Digest, size: u64) {
         self.remove(&root);
         self.clock += 1;
-        let entry = Entry {
-            size,
-            used: self.clock,
-            dirty: false,
-            unlisted: false,
-        };
+        let entry = Entry { size, used: self.clock, dirty: false, unlisted: false };
         self.entries.insert(root, entry);
         self.order.insert(self.clock, root);
         self.bytes += size;
@@ -89,15 +84,10 @@ impl Index {
     /// Which of these blobs need an fsync of the file, and which one of the folder only.
     pub(super) fn unsynced(&self, roots: &[Digest]) -> (Vec<Digest>, Vec<Digest>) {
         let distinct: HashSet<&Digest> = roots.iter().collect();
-        let unsure = distinct
-            .into_iter()
-            .filter_map(|root| Some((*root, self.entries.get(root)?)));
+        let unsure = distinct.into_iter().filter_map(|root| Some((*root, self.entries.get(root)?)));
         let (dirty, rest): (Vec<_>, Vec<_>) = unsure.partition(|(_, entry)| entry.dirty);
         let unlisted = rest.into_iter().filter(|(_, entry)| entry.unlisted);
-        (
-            dirty.into_iter().map(|(root, _)| root).collect(),
-            unlisted.map(|(root, _)| root).collect(),
-        )
+        (dirty.into_iter().map(|(root, _)| root).collect(), unlisted.map(|(root, _)| root).collect())
     }
 
     pub(super) fn mark_synced(&mut self, dirty: &[Digest], unlisted: &[Digest]) {

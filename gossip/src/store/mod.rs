@@ -132,10 +132,7 @@ impl Store {
     /// # Errors
     /// As [`Store::put`]; some of them may have been stored.
     pub fn put_batch<B: AsRef<[u8]>>(&self, blobs: &[B], durability: Durability) -> Result<Vec<BlobRef>, StoreError> {
-        let named: Vec<_> = blobs
-            .iter()
-            .map(|bytes| (BlobRef::of(bytes.as_ref()), bytes.as_ref()))
-            .collect();
+        let named: Vec<_> = blobs.iter().map(|bytes| (BlobRef::of(bytes.as_ref()), bytes.as_ref())).collect();
         self.put_named(&named, durability)?;
         Ok(named.into_iter().map(|(blob, _)| blob).collect())
     }
@@ -144,11 +141,7 @@ impl Store {
         let folder = &self.0.folder;
         let present: Vec<Digest> = {
             let mut index = self.index();
-            named
-                .iter()
-                .map(|(blob, _)| blob.root)
-                .filter(|root| index.touch(root).is_some())
-                .collect()
+            named.iter().map(|(blob, _)| blob.root).filter(|root| index.touch(root).is_some()).collect()
         };
         // An entry whose file an outside hand took is no reason to skip the write.
         let present: HashSet<Digest> = present.into_iter().filter(|root| folder.has(root)).collect();
@@ -182,11 +175,7 @@ impl Store {
     fn make_room(&self, index: &mut Index, needed: u64, spare: &[Digest]) -> Result<(), StoreError> {
         while index.bytes().saturating_add(needed) > self.0.quota {
             let Some(victim) = index.oldest_unpinned(spare) else {
-                return Err(StoreError::QuotaFull {
-                    needed,
-                    pinned: index.pinned_bytes(),
-                    quota: self.0.quota,
-                });
+                return Err(StoreError::QuotaFull { needed, pinned: index.pinned_bytes(), quota: self.0.quota });
             };
             self.0.folder.remove(&victim)?;
             index.remove(&victim);

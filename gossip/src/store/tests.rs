@@ -78,17 +78,7 @@ fn the_least_recently_used_blob_makes_room_and_pinned_ones_stay() {
     assert_eq!([a, b, c, d].map(|root| store.has(&root)), [true, true, false, true]);
     store.pin("keep", &[a, b, d]).unwrap();
     let full = store.put(&[5; 100], Durability::Buffered);
-    assert!(
-        matches!(
-            full,
-            Err(StoreError::QuotaFull {
-                needed: 100,
-                pinned: 300,
-                quota: 300
-            })
-        ),
-        "{full:?}"
-    );
+    assert!(matches!(full, Err(StoreError::QuotaFull { needed: 100, pinned: 300, quota: 300 })), "{full:?}");
     store.unpin("keep").unwrap();
     store.put(&[5; 100], Durability::Buffered).unwrap();
 }
@@ -122,10 +112,7 @@ fn a_folder_that_was_moved_away_fails_and_is_not_created_again() {
     let a = store.put(b"a", Durability::Buffered).unwrap().root;
     let root = dir.path().join("store");
     fs::rename(&root, dir.path().join("elsewhere")).unwrap();
-    assert!(matches!(
-        store.put(b"b", Durability::Buffered),
-        Err(StoreError::Gone(_))
-    ));
+    assert!(matches!(store.put(b"b", Durability::Buffered), Err(StoreError::Gone(_))));
     assert!(matches!(store.get(&a), Err(StoreError::Gone(_))));
     assert!(matches!(store.pin("tag", &[a]), Err(StoreError::Gone(_))));
     assert!(!root.exists());
@@ -145,12 +132,31 @@ fn one_folder_has_one_user() {
 /// /dev/full answers every write as a full disk does.
 #[test]
 fn a_full_disk_says_so() {
-    let error = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .and_then(|mut full| {
-            use std::io::Write;
-            full.write_all(b"x")
-        });
+    let error = fs::OpenOptions::new().write(true).open("/dev/full").and_then(|mut full| {
+        use std::io::Write;
+        full.write_all(b"x")
+    });
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
+
+/// Prints what durability costs on this disk; run with --nocapture.
+#[test]
+fn durability_has_a_price() {
+    let (_dir, store) = store(1 << 30);
+    let blobs = |kind: u8| (0..16u8).map(|n| [vec![kind, n], vec![0; 150_000]].concat()).collect::<Vec<_>>();
+    let timed = |what: &str, work: &dyn Fn()| {
+        let start = std::time::Instant::now();
+        work();
+        println!("16 blobs of 150 kB, {what}: {:?} each", start.elapsed() / 16);
+    };
+    let put_each = |kind: u8, durability: Durability| {
+        for blob in blobs(kind) {
+            store.put(&blob, durability).unwrap();
+        }
+    };
+    timed("buffered", &|| put_each(0, Durability::Buffered));
+    timed("synced one by one", &|| put_each(1, Durability::Synced));
+    timed("synced as a batch", &|| assert_eq!(store.put_batch(&blobs(2), Durability::Synced).unwrap().len(), 16));
+    let roots: Vec<Digest> = blobs(0).iter().map(|blob| Digest::of(blob)).collect();
+    timed("pinned after buffering", &|| store.pin("all", &roots).unwrap());
 }

@@ -1,4 +1,4 @@
-//! What a connection speaks: gossip, requests, identify, behind the gate. Every setting of theirs is here.
+//! What a connection speaks: gossip, requests, identify, ping, behind the gate. Every setting of theirs is here.
 
 use super::gate::Gate;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use libp2p::gossipsub::{
 };
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{identify, request_response as requests};
+use libp2p::{identify, ping, request_response as requests};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(super) struct Behaviour {
     pub(super) gossip: Gossip,
     pub(super) requests: requests::Behaviour<Frames>,
     pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
 }
 
 /// The topics of a run.
@@ -66,12 +67,7 @@ pub(super) struct Counting(Arc<Counters>);
 impl DataTransform for Counting {
     fn inbound_transform(&self, raw: RawMessage) -> Result<Message, io::Error> {
         self.0.gossip_in.add(raw.data.len());
-        Ok(Message {
-            source: raw.source,
-            data: raw.data,
-            sequence_number: raw.sequence_number,
-            topic: raw.topic,
-        })
+        Ok(Message { source: raw.source, data: raw.data, sequence_number: raw.sequence_number, topic: raw.topic })
     }
     fn outbound_transform(&self, _: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
         Ok(data)
@@ -82,10 +78,7 @@ impl DataTransform for Counting {
 fn message_id(message: &Message) -> MessageId {
     let topic = message.topic.as_str().as_bytes();
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&(topic.len() as u32).to_le_bytes())
-        .update(topic)
-        .update(&message.data);
+    hasher.update(&(topic.len() as u32).to_le_bytes()).update(topic).update(&message.data);
     MessageId::new(&hasher.finalize().as_bytes()[..20])
 }
 
@@ -100,6 +93,8 @@ pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Res
         gossip: gossip(config, shared.traffic.clone())?,
         requests: requests::Behaviour::new([(PROTOCOL, requests::ProtocolSupport::Full)], requests),
         identify: identify::Behaviour::new(identify),
+        // Every 15 s, 20 s for the answer: a peer whose machine went dark says nothing else.
+        ping: ping::Behaviour::default(),
     })
 }
 
@@ -135,13 +130,9 @@ fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<Gossip, &'static st
         WhitelistSubscriptionFilter(allowed),
         Counting(traffic),
     )?;
-    gossip
-        .with_peer_score(score(&topics), thresholds())
-        .map_err(|_| "gossip scores that contradict each other")?;
+    gossip.with_peer_score(score(&topics), thresholds()).map_err(|_| "gossip scores that contradict each other")?;
     for topic in [&topics.gradients, &topics.peers] {
-        gossip
-            .subscribe(topic)
-            .map_err(|_| "a topic that its own filter refuses")?;
+        gossip.subscribe(topic).map_err(|_| "a topic that its own filter refuses")?;
     }
     Ok(gossip)
 }

@@ -29,12 +29,7 @@ const DIALS_MAX: usize = 16;
 
 impl Running<'_> {
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr) {
-        if let Some(listen) = self
-            .net
-            .listeners
-            .remove(&listener)
-            .and_then(|index| self.net.listen.get_mut(index))
-        {
+        if let Some(listen) = self.net.listeners.remove(&listener).and_then(|index| self.net.listen.get_mut(index)) {
             *listen = with_port_of(listen, &address);
         }
         let text = format!("{address}/p2p/{}", self.net.shared.peer);
@@ -46,28 +41,16 @@ impl Running<'_> {
 
     pub(super) fn on_connection(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_established(PeerKey::of(peer_id), connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                connection_id,
-                num_established,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
                 self.connections.remove(&connection_id);
                 if num_established == 0 {
                     self.on_disconnected(PeerKey::of(peer_id));
                 }
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id, error, ..
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.dialling.remove(&connection_id);
                 tracing::debug!(%error, "a dial failed");
             }
@@ -75,11 +58,7 @@ impl Running<'_> {
                 let text = format!("{address}/p2p/{}", self.net.shared.peer);
                 self.net.shared.addresses().retain(|other| *other != text);
             }
-            SwarmEvent::ListenerClosed {
-                addresses,
-                reason: Err(error),
-                ..
-            } => {
+            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
                 tracing::error!(?addresses, %error, "no longer listening");
             }
             _ => {}
@@ -89,14 +68,7 @@ impl Running<'_> {
     fn on_established(&mut self, peer: PeerKey, id: ConnectionId, endpoint: &ConnectedPoint) {
         self.dialling.remove(&id);
         let dialled = endpoint.is_dialer();
-        self.connections.insert(
-            id,
-            Connection {
-                peer,
-                dialled,
-                since: Instant::now(),
-            },
-        );
+        self.connections.insert(id, Connection { peer, dialled, since: Instant::now() });
         let address = super::split(endpoint.get_remote_address()).1;
         {
             let mut connected = self.net.shared.connected();
@@ -136,10 +108,7 @@ impl Running<'_> {
     pub(super) fn show_record_to(&mut self, peer: PeerKey) {
         let own = self.net.shared.book().own().cloned();
         if let Some(record) = own {
-            let ask = Ask {
-                request: Request::Record(record),
-                answer_bytes_max: PEER_RECORD_BYTES_MAX + 256,
-            };
+            let ask = Ask { request: Request::Record(record), answer_bytes_max: PEER_RECORD_BYTES_MAX + 256 };
             self.send(peer, ask, super::running::Pending::Record);
         }
     }
@@ -173,10 +142,7 @@ impl Running<'_> {
         if !self.net.shared.bans().holds(&peer, now) {
             self.net.shared.traffic.bans.add(1);
         }
-        self.net
-            .shared
-            .bans()
-            .ban(peer, member, now, self.net.config.limits.ban);
+        self.net.shared.bans().ban(peer, member, now, self.net.config.limits.ban);
         // An error means that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer.id());
     }
@@ -200,10 +166,7 @@ impl Running<'_> {
         let mut by_peer: HashMap<PeerKey, Vec<(ConnectionId, bool)>> = HashMap::new();
         for (id, connection) in &self.connections {
             if now.saturating_duration_since(connection.since) >= SURPLUS_TIME {
-                by_peer
-                    .entry(connection.peer)
-                    .or_default()
-                    .push((*id, connection.dialled));
+                by_peer.entry(connection.peer).or_default().push((*id, connection.dialled));
             }
         }
         for (peer, mut connections) in by_peer {
@@ -248,18 +211,10 @@ impl Running<'_> {
         let addresses: Vec<String> = {
             let book = self.net.shared.book();
             let mut records = book.addresses().filter(|(other, _)| *other == peer);
-            records
-                .next()
-                .map(|(_, addresses)| addresses.to_vec())
-                .unwrap_or_default()
+            records.next().map(|(_, addresses)| addresses.to_vec()).unwrap_or_default()
         };
         if !self.dialling.values().any(|other| *other == peer) {
-            self.dial(Dial {
-                peer: Some(peer),
-                addresses,
-                again: true,
-                trusted: false,
-            });
+            self.dial(Dial { peer: Some(peer), addresses, again: true, trusted: false });
         }
     }
 
@@ -283,10 +238,7 @@ impl Running<'_> {
                 .addresses(addresses)
                 .allocate_new_port()
                 .build(),
-            None => DialOpts::unknown_peer_id()
-                .address(addresses.swap_remove(0))
-                .allocate_new_port()
-                .build(),
+            None => DialOpts::unknown_peer_id().address(addresses.swap_remove(0)).allocate_new_port().build(),
         };
         let id = options.connection_id();
         if self.swarm.dial(options).is_ok()

@@ -45,9 +45,7 @@ impl Gate {
         if self.shared.bans().holds(&peer, Instant::now()) {
             return Err(ConnectionDenied::new(NotAdmitted::Banned));
         }
-        self.admission
-            .ask_established(peer, direction)
-            .map_err(ConnectionDenied::new)?;
+        self.admission.ask_established(peer, direction).map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 }
@@ -62,9 +60,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admission
-            .ask_pending(connection, place_of(remote), Instant::now())
-            .map_err(ConnectionDenied::new)
+        self.admission.ask_pending(connection, place_of(remote), Instant::now()).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
@@ -90,18 +86,12 @@ impl NetworkBehaviour for Gate {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            }) => {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 let direction = match endpoint {
                     ConnectedPoint::Dialer { .. } => Direction::Out,
                     ConnectedPoint::Listener { send_back_addr, .. } => Direction::In(place_of(send_back_addr)),
                 };
-                self.admission
-                    .established(connection_id, PeerKey::of(peer_id), direction);
+                self.admission.established(connection_id, PeerKey::of(peer_id), direction);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. })
             | FromSwarm::DialFailure(DialFailure { connection_id, .. })

@@ -17,15 +17,9 @@ use prost::Message as _;
 use std::time::{Duration, Instant};
 
 /// How often a member's new record is passed on.
-pub(super) const NEWS_RATE: Rate = Rate {
-    burst: 4,
-    refill: Duration::from_secs(30),
-};
+pub(super) const NEWS_RATE: Rate = Rate { burst: 4, refill: Duration::from_secs(30) };
 /// How often a known one is. Anyone may repeat a record; that crowds out only other repetitions of it.
-pub(super) const REPEAT_RATE: Rate = Rate {
-    burst: 2,
-    refill: Duration::from_secs(30),
-};
+pub(super) const REPEAT_RATE: Rate = Rate { burst: 2, refill: Duration::from_secs(30) };
 /// Time between two introductions of members to newcomers, and how many are introduced.
 const INTRODUCE_EACH: Duration = Duration::from_secs(5);
 const INTRODUCED_MAX: usize = 16;
@@ -61,10 +55,7 @@ impl Running<'_> {
                 self.net.shared.traffic.announcements_out.add(size);
                 Ok(Published { peers, repeated: false })
             }
-            Err(gossipsub::PublishError::Duplicate) => Ok(Published {
-                peers: 0,
-                repeated: true,
-            }),
+            Err(gossipsub::PublishError::Duplicate) => Ok(Published { peers: 0, repeated: true }),
             Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Err(PublishError::NoPeers),
             Err(gossipsub::PublishError::AllQueuesFull(peers)) => Err(PublishError::Busy(peers)),
             Err(error) => Err(PublishError::Refused(error.to_string())),
@@ -72,21 +63,12 @@ impl Running<'_> {
     }
 
     fn listeners_of(&self, topic: &TopicHash) -> usize {
-        self.swarm
-            .behaviour()
-            .gossip
-            .all_peers()
-            .filter(|(_, topics)| topics.contains(&topic))
-            .count()
+        self.swarm.behaviour().gossip.all_peers().filter(|(_, topics)| topics.contains(&topic)).count()
     }
 
     pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            } => {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let traffic = self.net.shared.traffic.clone();
                 traffic.gossip_first.add(1);
                 if message.topic == self.net.topics.gradients.hash() {
@@ -103,10 +85,7 @@ impl Running<'_> {
     }
 
     fn report(&mut self, message: &MessageId, source: &PeerId, acceptance: MessageAcceptance) {
-        self.swarm
-            .behaviour_mut()
-            .gossip
-            .report_message_validation_result(message, source, acceptance);
+        self.swarm.behaviour_mut().gossip.report_message_validation_result(message, source, acceptance);
     }
 
     fn on_announcement(&mut self, source: PeerId, message: MessageId, bytes: Vec<u8>) {
@@ -144,11 +123,7 @@ impl Running<'_> {
             Ok(false) => self.repeat_rate.take(uid, now),
             Err(_) => false,
         };
-        if pass_on {
-            MessageAcceptance::Accept
-        } else {
-            MessageAcceptance::Ignore
-        }
+        if pass_on { MessageAcceptance::Accept } else { MessageAcceptance::Ignore }
     }
 
     /// Shows the own record to every peer, and gossips it.
@@ -178,10 +153,7 @@ impl Running<'_> {
 
     pub(super) fn repeat_record(&mut self, now: Instant) {
         let each = self.net.config.limits.record_repeat;
-        if self
-            .record_sent_at
-            .is_some_and(|sent| now.saturating_duration_since(sent) >= each)
-        {
+        if self.record_sent_at.is_some_and(|sent| now.saturating_duration_since(sent) >= each) {
             self.gossip_record();
         }
     }
@@ -192,10 +164,7 @@ impl Running<'_> {
         if self.record_sent_at.is_none() {
             self.gossip_record();
         }
-        if self
-            .introduced_at
-            .is_some_and(|at| now.saturating_duration_since(at) < INTRODUCE_EACH)
-        {
+        if self.introduced_at.is_some_and(|at| now.saturating_duration_since(at) < INTRODUCE_EACH) {
             self.introduction_due = true;
             return;
         }
@@ -203,12 +172,7 @@ impl Running<'_> {
         self.introduction_due = false;
         let known: Vec<SignedPeerRecord> = {
             let book = self.net.shared.book();
-            book.own()
-                .into_iter()
-                .chain(book.records())
-                .take(INTRODUCED_MAX)
-                .cloned()
-                .collect()
+            book.own().into_iter().chain(book.records()).take(INTRODUCED_MAX).cloned().collect()
         };
         for record in known {
             self.gossip_one(&record);

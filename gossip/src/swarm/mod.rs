@@ -69,26 +69,12 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`]; nothing runs then.
 pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), StartError> {
-    let listen = config
-        .listen
-        .iter()
-        .map(|text| parse(text))
-        .collect::<Result<Vec<_>, _>>()?;
-    let bootstrap = config
-        .bootstrap
-        .iter()
-        .map(|text| parse(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let listen = config.listen.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let bootstrap = config.bootstrap.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let directory = config.directory.clone();
     let prepare = tokio::task::spawn_blocking(move || prepare(&directory));
-    let (key, remembered) = prepare
-        .await
-        .map_err(|error| StartError::Settings(error.to_string()))??;
-    let fixed = bootstrap
-        .into_iter()
-        .chain(remembered)
-        .map(|address| split(&address))
-        .collect();
+    let (key, remembered) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
+    let fixed = bootstrap.into_iter().chain(remembered).map(|address| split(&address)).collect();
 
     let peer = PeerKey::of(key.public().to_peer_id());
     let shared = Arc::new(Shared::new(peer, &config, store));
@@ -107,15 +93,12 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
 }
 
 fn parse(text: &str) -> Result<Multiaddr, StartError> {
-    text.parse()
-        .map_err(|_| StartError::Address(text.chars().take(200).collect()))
+    text.parse().map_err(|_| StartError::Address(text.chars().take(200).collect()))
 }
 
 fn prepare(directory: &Path) -> Result<(Keypair, Vec<Multiaddr>), StartError> {
-    std::fs::create_dir_all(directory).map_err(|error| StartError::Directory {
-        directory: directory.to_owned(),
-        error,
-    })?;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| StartError::Directory { directory: directory.to_owned(), error })?;
     Ok((identity::load(directory)?, network::remembered(directory)))
 }
 
@@ -134,8 +117,5 @@ fn split(address: &Multiaddr) -> (Option<PeerKey>, String) {
 
 /// An address's text without the peer at its end.
 fn without_peer(address: &str) -> String {
-    address
-        .rsplit_once("/p2p/")
-        .map_or(address, |(address, _)| address)
-        .to_owned()
+    address.rsplit_once("/p2p/").map_or(address, |(address, _)| address).to_owned()
 }

@@ -7,7 +7,8 @@ use super::{StartError, transport};
 use crate::config::Config;
 use crate::event::{Event, Judgement};
 use crate::exchange::codec::Answer;
-use crate::exchange::fetch::{Fetched, Fetches, WaiterId};
+use crate::exchange::fetch::{Fetches, WaiterId};
+use crate::exchange::wanted::Fetched;
 use crate::handle::Command;
 use crate::identity;
 use crate::peers::PeerKey;
@@ -43,16 +44,8 @@ const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Work of another thread that has ended.
 pub(super) enum Job {
-    Stored {
-        root: Digest,
-        result: Result<Arc<[u8]>, Arc<StoreError>>,
-    },
-    Read {
-        request: InboundRequestId,
-        life: u64,
-        channel: ResponseChannel<Answer>,
-        blob: Option<Arc<[u8]>>,
-    },
+    Stored { root: Digest, result: Result<Arc<[u8]>, Arc<StoreError>> },
+    Read { request: InboundRequestId, life: u64, channel: ResponseChannel<Answer>, blob: Option<Arc<[u8]>> },
     Done,
 }
 
@@ -120,14 +113,9 @@ impl Network {
         self.listeners.clear();
         self.shared.addresses().clear();
         for (index, address) in self.listen.iter().enumerate() {
-            let refused = |error: String| StartError::Listen {
-                address: address.to_string(),
-                error,
-            };
+            let refused = |error: String| StartError::Listen { address: address.to_string(), error };
             probe(address).map_err(|error| refused(error.to_string()))?;
-            let id = swarm
-                .listen_on(address.clone())
-                .map_err(|error| refused(error.to_string()))?;
+            let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
             self.listeners.insert(id, index);
         }
         Ok(swarm)
@@ -158,14 +146,8 @@ impl Network {
     }
 
     fn after_fault(&mut self, panic: &(dyn std::any::Any + Send)) {
-        let text = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or(panic.downcast_ref::<String>().map(String::as_str));
-        tracing::error!(
-            panic = text.unwrap_or("?"),
-            "the network broke and is rebuilt; please report this"
-        );
+        let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(panic = text.unwrap_or("?"), "the network broke and is rebuilt; please report this");
         self.life += 1;
         self.shared.traffic.restarts.add(1);
         let gone = std::mem::take(&mut *self.shared.connected());
@@ -222,12 +204,7 @@ impl Network {
         for (peer, addresses) in self.shared.book().addresses() {
             let may = |address: &&String| address.parse().is_ok_and(|address| self.may_dial(&address));
             if connected.contains_key(&peer) && !found.iter().any(|(other, _)| *other == peer) {
-                found.extend(
-                    addresses
-                        .iter()
-                        .find(may)
-                        .map(|address| (peer, super::without_peer(address))),
-                );
+                found.extend(addresses.iter().find(may).map(|address| (peer, super::without_peer(address))));
             }
         }
         found.truncate(REMEMBERED_MAX);
@@ -260,11 +237,7 @@ pub(super) fn remembered(directory: &Path) -> Vec<Multiaddr> {
     let file = std::fs::File::open(directory.join("peers"));
     let read = file.and_then(|file| file.take(REMEMBERED_BYTES_MAX).read_to_string(&mut text));
     match read {
-        Ok(_) => text
-            .lines()
-            .take(REMEMBERED_MAX)
-            .filter_map(|line| line.parse().ok())
-            .collect(),
+        Ok(_) => text.lines().take(REMEMBERED_MAX).filter_map(|line| line.parse().ok()).collect(),
         Err(_) => Vec::new(),
     }
 }

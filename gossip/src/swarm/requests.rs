@@ -34,31 +34,13 @@ impl Running<'_> {
 
     pub(super) fn on_requests(&mut self, event: Event<Asked, Answer>) {
         match event {
-            Event::Message {
-                peer,
-                message:
-                    Message::Request {
-                        request_id,
-                        request,
-                        channel,
-                    },
-                ..
-            } => {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
                 self.on_request(PeerKey::of(peer), request_id, request, channel);
             }
-            Event::Message {
-                peer,
-                message: Message::Response { request_id, response },
-                ..
-            } => {
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.on_response(PeerKey::of(peer), request_id, response);
             }
-            Event::OutboundFailure {
-                peer,
-                request_id,
-                error,
-                ..
-            } => {
+            Event::OutboundFailure { peer, request_id, error, .. } => {
                 let breach = matches!(&error, OutboundFailure::Io(error) if is_breach(error));
                 self.on_no_response(PeerKey::of(peer), request_id, breach);
             }
@@ -114,8 +96,7 @@ impl Running<'_> {
             match what {
                 Serve::Announcements(list, channel) => {
                     let list: Vec<Vec<u8>> = list.iter().map(|announcement| announcement.to_vec()).collect();
-                    list.iter()
-                        .for_each(|one| self.net.shared.traffic.announcements_served.add(one.len()));
+                    list.iter().for_each(|one| self.net.shared.traffic.announcements_served.add(one.len()));
                     self.respond(channel, Answer::Announcements(list));
                 }
                 Serve::Blob(root, channel) => {
@@ -127,12 +108,7 @@ impl Running<'_> {
                             None
                         }
                     };
-                    self.net.jobs.spawn_blocking(move || Job::Read {
-                        request,
-                        life,
-                        channel,
-                        blob: read(),
-                    });
+                    self.net.jobs.spawn_blocking(move || Job::Read { request, life, channel, blob: read() });
                 }
             }
         }
@@ -145,11 +121,7 @@ impl Running<'_> {
             return self.done_serving(&id);
         };
         if self.net.shared.lies.load(Ordering::Relaxed) {
-            blob = blob
-                .iter()
-                .enumerate()
-                .map(|(at, byte)| if at == 0 { byte ^ 1 } else { *byte })
-                .collect();
+            blob = blob.iter().enumerate().map(|(at, byte)| if at == 0 { byte ^ 1 } else { *byte }).collect();
         }
         self.net.shared.traffic.blobs_out.add(blob.len());
         self.respond(channel, Answer::Give(blob));
@@ -238,10 +210,7 @@ impl Running<'_> {
         let mut actions = Vec::new();
         let book = self.net.shared.book();
         let peer_of = |uid| book.peer_of(uid);
-        let reach = Reach {
-            connected: &self.connected,
-            peer_of: &peer_of,
-        };
+        let reach = Reach { connected: &self.connected, peer_of: &peer_of };
         self.net.fetches.handle(Instant::now(), event, &reach, &mut actions);
         actions
     }
@@ -249,16 +218,8 @@ impl Running<'_> {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Ask {
-                    ask,
-                    peer,
-                    root,
-                    bytes_max,
-                } => {
-                    let request = Ask {
-                        request: Request::Blob(root),
-                        answer_bytes_max: blob_answer_bytes(bytes_max),
-                    };
+                Action::Ask { ask, peer, root, bytes_max } => {
+                    let request = Ask { request: Request::Blob(root), answer_bytes_max: blob_answer_bytes(bytes_max) };
                     self.send(peer, request, Pending::Blob(ask));
                 }
                 Action::Dial { peer } => self.dial_peer(peer),
@@ -276,10 +237,7 @@ impl Running<'_> {
                     let store = self.net.shared.store.clone();
                     self.net.jobs.spawn_blocking(move || {
                         let put = store.put(&bytes, Durability::Buffered);
-                        Job::Stored {
-                            root,
-                            result: put.map(|_| bytes.into()).map_err(Arc::new),
-                        }
+                        Job::Stored { root, result: put.map(|_| bytes.into()).map_err(Arc::new) }
                     });
                 }
             }
@@ -295,27 +253,12 @@ impl Running<'_> {
         let all: Vec<PeerKey> = self.connected.iter().copied().collect();
         // Others each time, so that no few peers decide what this one hears of.
         let start = (self.pulls_made as usize).wrapping_mul(most) % all.len().max(1);
-        let asked: Vec<PeerKey> = all
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(most.min(all.len()))
-            .copied()
-            .collect();
-        let pull = Pull {
-            left: asked.len(),
-            seen: HashSet::new(),
-            found: vec![],
-            deadline,
-            reply,
-        };
+        let asked: Vec<PeerKey> = all.iter().cycle().skip(start).take(most.min(all.len())).copied().collect();
+        let pull = Pull { left: asked.len(), seen: HashSet::new(), found: vec![], deadline, reply };
         self.pulls.insert(self.pulls_made, pull);
         for peer in &asked {
             let request = Request::Announcements(round, have);
-            let ask = Ask {
-                request,
-                answer_bytes_max: reveals::ANSWER_BYTES_MAX + 64 * 1024,
-            };
+            let ask = Ask { request, answer_bytes_max: reveals::ANSWER_BYTES_MAX + 64 * 1024 };
             self.send(*peer, ask, Pending::Pull(self.pulls_made));
         }
         if asked.is_empty() {
@@ -324,10 +267,7 @@ impl Running<'_> {
     }
 
     fn on_pulled(&mut self, peer: PeerKey, id: u64, list: Vec<Vec<u8>>) {
-        if list
-            .iter()
-            .any(|announcement| announcement.len() > ANNOUNCEMENT_BYTES_MAX)
-        {
+        if list.iter().any(|announcement| announcement.len() > ANNOUNCEMENT_BYTES_MAX) {
             self.pull_answered(id);
             return self.ban(peer, "an announcement above the limit");
         }
@@ -359,12 +299,7 @@ impl Running<'_> {
 
     pub(super) fn expire_pulls(&mut self) {
         let now = Instant::now();
-        let late: Vec<u64> = self
-            .pulls
-            .iter()
-            .filter(|(_, pull)| pull.deadline <= now)
-            .map(|(id, _)| *id)
-            .collect();
+        let late: Vec<u64> = self.pulls.iter().filter(|(_, pull)| pull.deadline <= now).map(|(id, _)| *id).collect();
         late.into_iter().for_each(|id| self.finish_pull(id));
     }
 }

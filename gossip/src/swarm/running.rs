@@ -10,11 +10,11 @@ use crate::handle::Command;
 use crate::peers::PeerKey;
 use crate::peers::bucket::Buckets;
 use covey_proto::{Digest, Uid};
-use libp2p::Swarm;
 use libp2p::futures::StreamExt;
 use libp2p::gossipsub::MessageAcceptance;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Swarm, ping};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -148,6 +148,12 @@ impl<'a> Running<'a> {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_requests(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result, .. })) => {
+                if matches!(result, Err(ping::Failure::Timeout)) {
+                    self.swarm.close_connection(connection);
+                }
+            }
+            // Identify tells others where this node is; what it hears is nobody's proof.
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.on_listening(listener_id, address);
@@ -172,23 +178,11 @@ impl<'a> Running<'a> {
             Command::Publish { bytes, reply } => {
                 let _ = reply.send(self.publish(bytes));
             }
-            Command::Fetch {
-                root,
-                size,
-                hints,
-                deadline,
-                reply,
-            } => {
+            Command::Fetch { root, size, hints, deadline, reply } => {
                 self.waiters_made += 1;
                 let waiter = WaiterId(self.waiters_made);
                 self.net.waiters.insert(waiter, reply);
-                self.fetch(fetch::Event::Want {
-                    waiter,
-                    root,
-                    size,
-                    hints,
-                    deadline,
-                });
+                self.fetch(fetch::Event::Want { waiter, root, size, hints, deadline });
             }
             Command::Pull { round, have, reply } => self.pull(round, have, reply),
             Command::Ban { peer } => self.ban(peer, "the node said so"),
@@ -214,12 +208,9 @@ impl<'a> Running<'a> {
     fn on_job(&mut self, job: Result<Job, tokio::task::JoinError>) {
         match job {
             Ok(Job::Stored { root, result }) => self.fetch(fetch::Event::Stored { root, result }),
-            Ok(Job::Read {
-                request,
-                life,
-                channel,
-                blob,
-            }) if life == self.net.life => self.give(request, channel, blob),
+            Ok(Job::Read { request, life, channel, blob }) if life == self.net.life => {
+                self.give(request, channel, blob)
+            }
             Ok(Job::Read { .. } | Job::Done) => {}
             Err(error) => tracing::error!(%error, "a blob's reading or writing broke"),
         }
@@ -234,13 +225,8 @@ impl<'a> Running<'a> {
     }
 
     fn on_tick(&mut self) {
-        let abandoned: Vec<WaiterId> = self
-            .net
-            .waiters
-            .iter()
-            .filter(|(_, reply)| reply.is_closed())
-            .map(|(waiter, _)| *waiter)
-            .collect();
+        let abandoned: Vec<WaiterId> =
+            self.net.waiters.iter().filter(|(_, reply)| reply.is_closed()).map(|(waiter, _)| *waiter).collect();
         for waiter in abandoned {
             self.net.waiters.remove(&waiter);
             self.fetch(fetch::Event::Cancel { waiter });

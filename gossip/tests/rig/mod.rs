@@ -1,5 +1,5 @@
 //! Real nodes over loopback, and the waiting that tests of them need: always for an event, never for a time.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use covey_gossip::store::Store;
 use covey_gossip::{Config, Event, Events, Handle, Ticket, start};
@@ -60,8 +60,7 @@ pub async fn swarm(count: u8, listen: &[&str]) -> Vec<Node> {
     }
     for (uid, node) in nodes.iter().enumerate() {
         node.handle.set_members(members(count));
-        node.handle
-            .set_record(record(uid as u8, &node.handle, 1).sign(&hotkey(uid as u8)));
+        node.handle.set_record(record(uid as u8, &node.handle, 1).sign(&hotkey(uid as u8)));
     }
     for node in &mut nodes {
         node.until_bound(usize::from(count) - 1).await;
@@ -114,9 +113,7 @@ impl Node {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, search)
-            .await
-            .unwrap_or_else(|_| panic!("waited in vain: {what}"))
+        tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
     }
 
     pub async fn until_announcement(&mut self) -> (Vec<u8>, Ticket) {
@@ -139,10 +136,7 @@ impl Node {
     pub async fn until_connected(&mut self) {
         let handle = self.handle.clone();
         if handle.peers().is_empty() {
-            self.until("a connection", |event| {
-                matches!(event, Event::Connected { .. }).then_some(())
-            })
-            .await;
+            self.until("a connection", |event| matches!(event, Event::Connected { .. }).then_some(())).await;
         }
     }
 
@@ -151,20 +145,13 @@ impl Node {
         let attempts = async {
             for n in 0u32.. {
                 let hello = [b"hello".as_slice(), &n.to_le_bytes()].concat();
-                if self
-                    .handle
-                    .publish(hello)
-                    .await
-                    .is_ok_and(|published| published.peers >= count)
-                {
+                if self.handle.publish(hello).await.is_ok_and(|published| published.peers >= count) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, attempts)
-            .await
-            .expect("they listen in the end");
+        tokio::time::timeout(PATIENCE, attempts).await.expect("they listen in the end");
     }
 
     /// Publishes as soon as somebody listens.
@@ -176,8 +163,6 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, attempts)
-            .await
-            .expect("somebody listens in the end");
+        tokio::time::timeout(PATIENCE, attempts).await.expect("somebody listens in the end");
     }
 }
