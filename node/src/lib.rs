@@ -1,1 +1,18 @@
-//! The node.
+//! What makes a peer of Covey, and a swarm of them: everything that knows of chain, network and trainer at once.
+//!
+//! Start with [`peer`]: one node, from one config. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
+//! evaluations. [`swarm`] runs many nodes on one machine, [`report`] shows what came of it, [`audit`] computes it again,
+//! [`lab`] compares methods without network or chain.
+//! [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
+
+pub mod audit;
+pub mod chain;
+pub mod cli;
+pub mod corpus;
+pub mod evaluation;
+pub mod lab;
+pub mod peer;
+pub mod preset;
+pub mod report;
+pub mod scoring;
+pub mod swarm;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `covey`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    covey::cli::main()
+}

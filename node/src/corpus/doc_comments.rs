@@ -1,16 +1,12 @@
 //! Finds the doc comments of a Rust source file, line by line and without parsing it.
 //!
-//! Decides what is documentation: `///`, `//!`, `/** */`, `/*! */`, and `doc = "…"` attributes with any kind of string. A
-//! line of code ends a comment. Generated and broken sources are no trouble: whatever does not look like documentation is
-//! passed over.
+//! Decides what is documentation: `///`, `//!`, `/** */`, `/*! */`, and `doc = "…"` attributes with any string.
+//! A line of code ends a comment. Generated and broken sources are no trouble: whatever does not look like
+//! documentation is passed over.
 
 /// The doc comments of `source`, each as Markdown.
 pub fn doc_comments(source: &str) -> Vec<String> {
-    let mut reader = Reader {
-        lines: source.lines(),
-        found: Vec::new(),
-        comment: String::new(),
-    };
+    let mut reader = Reader { lines: source.lines(), found: Vec::new(), comment: String::new() };
     while let Some(line) = reader.lines.next() {
         reader.read(line.trim_start());
     }
@@ -60,11 +56,7 @@ impl Reader<'_> {
             self.push(line);
             let Some(next) = self.lines.next() else { return };
             let next = next.trim_start();
-            line = if next.starts_with("*/") {
-                next
-            } else {
-                next.strip_prefix('*').unwrap_or(next)
-            };
+            line = if next.starts_with("*/") { next } else { next.strip_prefix('*').unwrap_or(next) };
         }
     }
 
@@ -78,11 +70,7 @@ impl Reader<'_> {
         let closing = format!("\"{}", "#".repeat(hashes));
         let mut text = text.to_owned();
         loop {
-            let end = if raw.is_some() {
-                text.find(&closing)
-            } else {
-                unescaped_quote(&text)
-            };
+            let end = if raw.is_some() { text.find(&closing) } else { unescaped_quote(&text) };
             if let Some(end) = end {
                 text.truncate(end);
                 break;
@@ -100,14 +88,12 @@ impl Reader<'_> {
 
 fn line_comment(line: &str) -> Option<&str> {
     let text = line.strip_prefix("//")?;
-    text.strip_prefix('!')
-        .or_else(|| text.strip_prefix('/').filter(|rest| !rest.starts_with('/')))
+    text.strip_prefix('!').or_else(|| text.strip_prefix('/').filter(|rest| !rest.starts_with('/')))
 }
 
 fn block_start(line: &str) -> Option<&str> {
     let text = line.strip_prefix("/*")?;
-    text.strip_prefix('!')
-        .or_else(|| text.strip_prefix('*').filter(|rest| !rest.starts_with(['*', '/'])))
+    text.strip_prefix('!').or_else(|| text.strip_prefix('*').filter(|rest| !rest.starts_with(['*', '/'])))
 }
 
 /// What follows `doc =` in an attribute.
@@ -116,11 +102,7 @@ fn attribute_start(line: &str) -> Option<&str> {
     inner.match_indices("doc").find_map(|(at, name)| {
         let before = inner[..at].trim_end();
         let after = inner[at + name.len()..].trim_start();
-        if before.is_empty() || before.ends_with(',') {
-            after.strip_prefix('=').map(str::trim_start)
-        } else {
-            None
-        }
+        if before.is_empty() || before.ends_with(',') { after.strip_prefix('=').map(str::trim_start) } else { None }
     })
 }
 
@@ -163,12 +145,7 @@ mod tests {
                       /** Block\n * with stars\n */\nfn g() {}\n/*! Inner. */\n/* plain */\n/**/\n/***** banner *****/\n";
         assert_eq!(
             doc_comments(source),
-            [
-                "Crate.\n More.\n",
-                "Item.\n\nSecond paragraph.\n",
-                "Block\nwith stars\n\n",
-                "Inner.\n"
-            ]
+            ["Crate.\n More.\n", "Item.\n\nSecond paragraph.\n", "Block\nwith stars\n\n", "Inner.\n"]
         );
     }
 
@@ -186,10 +163,7 @@ struct S;
 "##;
         assert_eq!(
             doc_comments(source),
-            [
-                "First \"quoted\" line.\nand\na second.\nOnly there.\n",
-                "Raw \"text\"\nover lines.\n"
-            ]
+            ["First \"quoted\" line.\nand\na second.\nOnly there.\n", "Raw \"text\"\nover lines.\n"]
         );
     }
 

@@ -15,16 +15,8 @@ const DEPTH_MAX: usize = 24;
 /// Neighbouring files are joined to documents of about this size: many sources say only two sentences each.
 const DOCUMENT_BYTES: usize = 4 << 10;
 /// Markdown that is a list of changes, names or rights rather than prose.
-const SKIPPED: [&str; 8] = [
-    "changelog",
-    "changes",
-    "release",
-    "history",
-    "license",
-    "copying",
-    "code_of_conduct",
-    "contributors",
-];
+const SKIPPED: [&str; 8] =
+    ["changelog", "changes", "release", "history", "license", "copying", "code_of_conduct", "contributors"];
 
 /// What a package gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,22 +57,13 @@ pub fn extract(name: &str, root: &Path, documents: &mut Vec<Document>) -> Result
         };
         extracted.files += 1;
         extracted.source_bytes += text.len() as u64;
-        let found = if file.ends_with(".rs") {
-            doc_comments::doc_comments(&text)
-        } else {
-            vec![text]
-        };
+        let found = if file.ends_with(".rs") { doc_comments::doc_comments(&text) } else { vec![text] };
         for markdown in found {
             extracted.markdown_bytes += markdown.len() as u64;
-            for paragraph in markdown::paragraphs(&markdown)
-                .into_iter()
-                .filter(|text| prose::is_prose(text))
-            {
+            for paragraph in markdown::paragraphs(&markdown).into_iter().filter(|text| prose::is_prose(text)) {
                 extracted.prose_bytes += paragraph.len() as u64;
-                let document = open.get_or_insert_with(|| Document {
-                    name: format!("{name}/{file}"),
-                    text: String::new(),
-                });
+                let document =
+                    open.get_or_insert_with(|| Document { name: format!("{name}/{file}"), text: String::new() });
                 if !document.text.is_empty() {
                     document.text.push_str("\n\n");
                 }
@@ -129,32 +112,15 @@ mod tests {
     fn a_package_gives_its_prose_in_the_order_of_its_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("src")).unwrap();
-        fs::write(
-            dir.path().join("src/lib.rs"),
-            format!("/// {SENTENCE}\nfn f() {{}} // not this one\n"),
-        )
-        .unwrap();
-        fs::write(
-            dir.path().join("README.md"),
-            format!("# Name\n\nFirst of all: {SENTENCE}\n"),
-        )
-        .unwrap();
+        fs::write(dir.path().join("src/lib.rs"), format!("/// {SENTENCE}\nfn f() {{}} // not this one\n")).unwrap();
+        fs::write(dir.path().join("README.md"), format!("# Name\n\nFirst of all: {SENTENCE}\n")).unwrap();
         fs::write(dir.path().join("CHANGELOG.md"), format!("{SENTENCE} It was changed.\n")).unwrap();
-        fs::write(
-            dir.path().join("src/latin.rs"),
-            b"/// caf\xe9 is not UTF-8 and is not read at all by us.\n",
-        )
-        .unwrap();
+        fs::write(dir.path().join("src/latin.rs"), b"/// caf\xe9 is not UTF-8 and is not read at all by us.\n")
+            .unwrap();
         let mut documents = Vec::new();
         let extracted = extract("name", dir.path(), &mut documents).unwrap();
         let text = format!("First of all: {SENTENCE}\n\n{SENTENCE}");
-        assert_eq!(
-            documents,
-            [Document {
-                name: "name/README.md".into(),
-                text
-            }]
-        );
+        assert_eq!(documents, [Document { name: "name/README.md".into(), text }]);
         assert_eq!(extracted.files, 2);
     }
 

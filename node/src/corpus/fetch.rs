@@ -37,8 +37,8 @@ pub fn packages_locked() -> usize {
     LOCK.matches("[[package]]").count().saturating_sub(1)
 }
 
-/// Fetches all packages of the lock file and says where they are, by name and version. `folder` is where the manifest is
-/// written; the packages go where cargo keeps such things. `downloaded` is told how many were, each time one was.
+/// Fetches all packages of the lock file and says where they are, by name and version. `folder` is where the manifest
+/// is written; the packages go where cargo keeps such things. `downloaded` is told how many were, each time one was.
 ///
 /// # Errors
 /// [`CorpusError::NoCargo`] if there is no cargo, [`CorpusError::Cargo`] with cargo's words if it fails.
@@ -51,26 +51,13 @@ fn fetch_with(cargo: &OsStr, folder: &Path, downloaded: &mut dyn FnMut(usize)) -
     let sources = folder.join("src");
     fs::create_dir_all(&sources).map_err(CorpusError::write(&sources))?;
     let manifest = folder.join("Cargo.toml");
-    for (path, text) in [
-        (&manifest, MANIFEST),
-        (&folder.join("Cargo.lock"), LOCK),
-        (&sources.join("lib.rs"), LIBRARY),
-    ] {
+    for (path, text) in [(&manifest, MANIFEST), (&folder.join("Cargo.lock"), LOCK), (&sources.join("lib.rs"), LIBRARY)]
+    {
         fs::write(path, text).map_err(CorpusError::write(path))?;
     }
-    let failed = |source: io::Error| CorpusError::Cargo {
-        complaint: source.to_string(),
-    };
+    let failed = |source: io::Error| CorpusError::Cargo { complaint: source.to_string() };
     let mut child = Command::new(cargo)
-        .args([
-            "metadata",
-            "--locked",
-            "--format-version",
-            "1",
-            "--filter-platform",
-            PLATFORM,
-            "--manifest-path",
-        ])
+        .args(["metadata", "--locked", "--format-version", "1", "--filter-platform", PLATFORM, "--manifest-path"])
         .arg(&manifest)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -78,9 +65,7 @@ fn fetch_with(cargo: &OsStr, folder: &Path, downloaded: &mut dyn FnMut(usize)) -
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => CorpusError::NoCargo {
-                cargo: cargo.to_string_lossy().into_owned(),
-            },
+            io::ErrorKind::NotFound => CorpusError::NoCargo { cargo: cargo.to_string_lossy().into_owned() },
             _ => failed(source),
         })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -88,12 +73,7 @@ fn fetch_with(cargo: &OsStr, folder: &Path, downloaded: &mut dyn FnMut(usize)) -
     let (answer, complaint) = std::thread::scope(|scope| {
         let answer = scope.spawn(|| read_all(stdout));
         let complaint = read_progress(stderr, downloaded);
-        (
-            answer
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("reading its answer failed"))),
-            complaint,
-        )
+        (answer.join().unwrap_or_else(|_| Err(io::Error::other("reading its answer failed"))), complaint)
     });
     if !child.wait().map_err(failed)?.success() {
         return Err(CorpusError::Cargo { complaint });
@@ -113,10 +93,7 @@ fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
 fn read_progress(pipe: Option<impl Read>, downloaded: &mut dyn FnMut(usize)) -> String {
     let mut complaint = VecDeque::new();
     let mut done = 0;
-    for line in pipe
-        .into_iter()
-        .flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok))
-    {
+    for line in pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok)) {
         if line.trim_start().starts_with("Downloaded ") {
             done += 1;
             downloaded(done);
@@ -144,20 +121,15 @@ struct MetadataPackage {
 }
 
 fn read_metadata(json: &[u8]) -> Result<Vec<Package>, CorpusError> {
-    let metadata: Metadata = serde_json::from_slice(json).map_err(|e| CorpusError::Cargo {
-        complaint: format!("its answer does not parse: {e}"),
-    })?;
+    let metadata: Metadata = serde_json::from_slice(json)
+        .map_err(|e| CorpusError::Cargo { complaint: format!("its answer does not parse: {e}") })?;
     let mut packages: Vec<Package> = metadata
         .packages
         .into_iter()
         .filter(|package| package.source.is_some())
         .filter_map(|package| {
             let root = package.manifest_path.parent()?.to_path_buf();
-            Some(Package {
-                name: package.name,
-                version: package.version,
-                root,
-            })
+            Some(Package { name: package.name, version: package.version, root })
         })
         .collect();
     packages.sort();
@@ -172,10 +144,7 @@ mod tests {
     fn the_manifest_pins_every_version_and_the_lock_every_checksum() {
         let dependencies = MANIFEST.lines().skip_while(|line| *line != "[dependencies]").skip(1);
         for line in dependencies.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            assert!(
-                line.contains("version = \"=") && line.contains("default-features = false"),
-                "{line}"
-            );
+            assert!(line.contains("version = \"=") && line.contains("default-features = false"), "{line}");
         }
         assert_eq!(LOCK.matches("checksum = ").count(), packages_locked());
     }
@@ -183,13 +152,8 @@ mod tests {
     #[test]
     fn without_cargo_the_message_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let error = fetch_with("/nowhere/cargo".as_ref(), dir.path(), &mut |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("/nowhere/cargo") && error.contains("--data PATH"),
-            "{error}"
-        );
+        let error = fetch_with("/nowhere/cargo".as_ref(), dir.path(), &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/cargo") && error.contains("--data PATH"), "{error}");
         assert!(dir.path().join("Cargo.lock").is_file());
     }
 
@@ -210,18 +174,9 @@ mod tests {
             {"name":"b","version":"1.0.0","source":"registry","manifest_path":"/r/b-1.0.0/Cargo.toml"},
             {"name":"covey-corpus","version":"0.0.0","source":null,"manifest_path":"/here/Cargo.toml"},
             {"name":"a","version":"2.0.0","source":"registry","manifest_path":"/r/a-2.0.0/Cargo.toml"}],"version":1}"#;
-        let names: Vec<_> = read_metadata(json)
-            .unwrap()
-            .into_iter()
-            .map(|package| (package.name, package.root))
-            .collect();
-        assert_eq!(
-            names,
-            [
-                ("a".into(), PathBuf::from("/r/a-2.0.0")),
-                ("b".into(), PathBuf::from("/r/b-1.0.0"))
-            ]
-        );
+        let names: Vec<_> =
+            read_metadata(json).unwrap().into_iter().map(|package| (package.name, package.root)).collect();
+        assert_eq!(names, [("a".into(), PathBuf::from("/r/a-2.0.0")), ("b".into(), PathBuf::from("/r/b-1.0.0"))]);
         assert!(matches!(read_metadata(b"oops"), Err(CorpusError::Cargo { .. })));
     }
 }

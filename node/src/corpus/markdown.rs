@@ -1,7 +1,7 @@
 //! Markdown and the HTML inside it to paragraphs of plain text.
 //!
-//! Decides what is left out: code, tables, headings, link targets, images, addresses, tags. Works line by line and never
-//! fails: odd Markdown gives odd paragraphs, which [`super::prose`] judges.
+//! Decides what is left out: code, tables, headings, link targets, images, addresses, tags. Works line by line and
+//! never fails: odd Markdown gives odd paragraphs, which [`super::prose`] judges.
 
 /// The paragraphs of `markdown`, each on one line.
 pub fn paragraphs(markdown: &str) -> Vec<String> {
@@ -113,27 +113,17 @@ impl Blocks {
 fn list_item(text: &str) -> Option<&str> {
     let after = text.strip_prefix(['-', '*', '+']).or_else(|| {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        if (1..=3).contains(&digits) {
-            text[digits..].strip_prefix(['.', ')'])
-        } else {
-            None
-        }
+        if (1..=3).contains(&digits) { text[digits..].strip_prefix(['.', ')']) } else { None }
     })?;
     after.strip_prefix(' ').map(str::trim_start)
 }
 
 fn is_rule(text: &str) -> bool {
-    text.len() >= 3
-        && text
-            .chars()
-            .all(|c| matches!(c, '=' | '-' | '*' | '_' | ' ' | '|' | ':' | '+'))
+    text.len() >= 3 && text.chars().all(|c| matches!(c, '=' | '-' | '*' | '_' | ' ' | '|' | ':' | '+'))
 }
 
 fn is_link_definition(text: &str) -> bool {
-    text.starts_with('[')
-        && text
-            .find("]:")
-            .is_some_and(|at| !text[..at].contains(' ') || text[at..].contains("://"))
+    text.starts_with('[') && text.find("]:").is_some_and(|at| !text[..at].contains(' ') || text[at..].contains("://"))
 }
 
 /// Tags at which a paragraph ends.
@@ -198,11 +188,7 @@ fn push(parts: &mut [String], text: &str) {
 fn tag(text: &str) -> Option<(String, usize)> {
     let end = text.char_indices().take(400).find(|(_, c)| *c == '>')?.0;
     let inner = text.get(1..end)?;
-    let name: String = inner
-        .trim_start_matches('/')
-        .chars()
-        .take_while(char::is_ascii_alphanumeric)
-        .collect();
+    let name: String = inner.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect();
     let after = inner.trim_start_matches('/').get(name.len()..)?;
     let closed = after.is_empty() || after.starts_with([' ', '/', ':', '\n']);
     // `Vec<T>` and `a < b` are no tags: tags are in lower case and known characters follow.
@@ -222,16 +208,9 @@ fn inline(text: &str) -> String {
         if !out.is_empty() {
             out.push(' ');
         }
-        out.extend(
-            word.chars()
-                .filter(|c| !matches!(c, '`' | '*' | '\\') && !c.is_control())
-                .map(plain),
-        );
+        out.extend(word.chars().filter(|c| !matches!(c, '`' | '*' | '\\') && !c.is_control()).map(plain));
     }
-    entities(&out.replace('\u{2026}', "..."))
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    entities(&out.replace('\u{2026}', "...")).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One form for quotes, dashes and spaces.
@@ -266,9 +245,7 @@ fn entities(text: &str) -> String {
         ("&nbsp;", " "),
         ("&amp;", "&"),
     ];
-    pairs
-        .iter()
-        .fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain))
+    pairs.iter().fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain))
 }
 
 /// `[text](target)`, `[text][label]`, `[text]` to text; images and footnote marks to nothing.
@@ -288,9 +265,7 @@ fn links(text: &str) -> String {
             out.push_str(&links(inner));
         }
         rest = &linked[end + 1..];
-        let target = [('(', ')'), ('[', ']')]
-            .iter()
-            .find(|(open, _)| rest.starts_with(*open));
+        let target = [('(', ')'), ('[', ']')].iter().find(|(open, _)| rest.starts_with(*open));
         if let Some(end) = target.and_then(|(open, close)| closing(rest, *open, *close)) {
             rest = &rest[end + 1..];
         }
@@ -328,14 +303,7 @@ mod tests {
                     Old title\n=========\n\n- first item\n  goes on\n- second\n\n    let code = 2;\n\nLast.\n\n    indented code\n\nEnd.\n";
         assert_eq!(
             paragraphs(text),
-            [
-                "One line and another.",
-                "first item goes on",
-                "second",
-                "let code = 2;",
-                "Last.",
-                "End."
-            ]
+            ["One line and another.", "first item goes on", "second", "let code = 2;", "Last.", "End."]
         );
     }
 
@@ -357,16 +325,7 @@ mod tests {
     fn html_is_cut_at_its_paragraphs() {
         let text = "<p>The <code>Name</code> of a bucket.</p> <note> <p>Names are unique&nbsp;&amp; final.</p> </note>\
                     <pre>code here</pre><ul><li>One</li><li>a < b</li></ul><!-- hidden\n\nstill --> end";
-        assert_eq!(
-            paragraphs(text),
-            [
-                "The Name of a bucket.",
-                "Names are unique & final.",
-                "One",
-                "a < b",
-                "end"
-            ]
-        );
+        assert_eq!(paragraphs(text), ["The Name of a bucket.", "Names are unique & final.", "One", "a < b", "end"]);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The default training text: the documentation of well-documented crates, pinned, the same for everyone.
 //!
-//! `node/corpus` is a manifest and a lock file of their own, so that the text does not move when Covey's dependencies do.
-//! [`fetch`] has cargo download those packages; [`extract`] takes the prose out of their Markdown files and doc comments
-//! ([`doc_comments`], [`markdown`], [`prose`]); the trainer's `data::prepare` makes a data set of it, whose digest must be
-//! [`CORPUS_DIGEST`]. None of the text is in this repository or in the binary.
+//! `node/corpus` is a manifest and a lock file of their own, so that the text does not move when Covey's dependencies
+//! do. [`fetch`] has cargo download those packages; [`extract`] takes the prose out of their Markdown files and doc
+//! comments ([`doc_comments`], [`markdown`], [`prose`]); the trainer's `data::prepare` makes a data set of it, whose
+//! digest must be [`CORPUS_DIGEST`]. None of the text is in this repository or in the binary.
 
-mod doc_comments;
-mod extract;
-mod fetch;
-mod markdown;
-mod prose;
+pub mod doc_comments;
+pub mod extract;
+pub mod fetch;
+pub mod markdown;
+pub mod prose;
 
 pub use extract::Extracted;
 
@@ -19,8 +19,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The data set that [`Corpus::fetch_and_prepare`] must give with [`VOCABULARY`] tokens. It changes with the lock file, with
-/// any rule of this module and with the trainer's preparation; [`NAME`] is then counted up with it.
+/// The data set that [`Corpus::fetch_and_prepare`] must give with [`VOCABULARY`] tokens. It changes with the lock file,
+/// with any rule of this module and with the trainer's preparation; [`NAME`] is then counted up with it.
 pub const CORPUS_DIGEST: Digest = Digest::new([
     0x20, 0x98, 0x3c, 0x59, 0xb5, 0x66, 0x08, 0x9a, 0x71, 0xf4, 0x80, 0x92, 0x24, 0x9a, 0xda, 0xee, 0x35, 0xf5, 0x2c,
     0x7b, 0x86, 0xf2, 0xec, 0x0b, 0x2e, 0xe3, 0xee, 0xb1, 0xf3, 0xab, 0xef, 0xed,
@@ -39,7 +39,8 @@ const DOCUMENT_BYTES_MIN: usize = 100;
 pub enum CorpusError {
     /// There is no cargo.
     #[error(
-        "the default corpus is fetched with cargo, but {cargo:?} cannot be started: install Rust, set CARGO, or give your own text with --data PATH"
+        "the default corpus is fetched with cargo, but {cargo:?} cannot be started: install Rust, set CARGO, \
+         or give your own text with --data PATH"
     )]
     NoCargo {
         /// What was tried.
@@ -47,7 +48,8 @@ pub enum CorpusError {
     },
     /// Cargo failed.
     #[error(
-        "cargo could not fetch the default corpus (is the network there?); try again, or give your own text with --data PATH\n{complaint}"
+        "cargo could not fetch the default corpus (is the network there?); try again, or give your own text \
+         with --data PATH\n{complaint}"
     )]
     Cargo {
         /// What it said.
@@ -55,8 +57,9 @@ pub enum CorpusError {
     },
     /// The corpus came out different from everybody else's.
     #[error(
-        "this binary's corpus rules and the pinned digest differ: prepared {got}, pinned {expected}; do not train with others \
-         on it: rebuild covey from a clean checkout, or give the text with --data PATH"
+        "this binary's corpus rules and the pinned digest differ: prepared {got}, pinned {expected}; do not \
+         train with others on it: rebuild covey from a clean checkout, or give the \
+         text with --data PATH"
     )]
     Digest {
         /// As pinned.
@@ -122,10 +125,7 @@ impl fmt::Display for CorpusStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CorpusStage::Fetch { downloaded, packages } => {
-                write!(
-                    f,
-                    "fetching the documentation of {packages} crates with cargo ({downloaded} downloaded)"
-                )
+                write!(f, "fetching the documentation of {packages} crates with cargo ({downloaded} downloaded)")
             }
             CorpusStage::Extract { done, packages } => write!(f, "reading documentation ({done} of {packages} crates)"),
             CorpusStage::Prepare(stage) => stage.fmt(f),
@@ -176,24 +176,12 @@ impl Corpus {
             document_bytes_min: DOCUMENT_BYTES_MIN,
             ..PrepareOptions::default()
         };
-        let summary = prepare(documents, &options, &folder, &mut |stage| {
-            progress(CorpusStage::Prepare(stage))
-        })?;
+        let summary = prepare(documents, &options, &folder, &mut |stage| progress(CorpusStage::Prepare(stage)))?;
         if vocabulary == VOCABULARY && summary.digest != CORPUS_DIGEST {
-            return Err(CorpusError::Digest {
-                expected: CORPUS_DIGEST,
-                got: summary.digest,
-            });
+            return Err(CorpusError::Digest { expected: CORPUS_DIGEST, got: summary.digest });
         }
         let dataset = Dataset::open(&folder, Some(summary.digest))?;
-        Ok(Corpus {
-            dataset,
-            made: Some(Made {
-                packages,
-                extracted,
-                summary,
-            }),
-        })
+        Ok(Corpus { dataset, made: Some(Made { packages, extracted, summary }) })
     }
 }
 
@@ -213,23 +201,14 @@ pub fn documents(
     progress: &mut dyn FnMut(CorpusStage),
 ) -> Result<(Vec<Document>, usize, Extracted), CorpusError> {
     let locked = fetch::packages_locked();
-    progress(CorpusStage::Fetch {
-        downloaded: 0,
-        packages: locked,
-    });
+    progress(CorpusStage::Fetch { downloaded: 0, packages: locked });
     let packages = fetch::fetch(&cache.join("corpus-sources"), &mut |downloaded| {
-        progress(CorpusStage::Fetch {
-            downloaded,
-            packages: locked,
-        });
+        progress(CorpusStage::Fetch { downloaded, packages: locked });
     })?;
     let mut documents = Vec::new();
     let mut extracted = Extracted::default();
     for (done, package) in packages.iter().enumerate() {
-        progress(CorpusStage::Extract {
-            done,
-            packages: packages.len(),
-        });
+        progress(CorpusStage::Extract { done, packages: packages.len() });
         extracted.add(extract::extract(&package.name, &package.root, &mut documents)?);
     }
     Ok((documents, packages.len(), extracted))

@@ -216,12 +216,13 @@ pub fn apply_shard(
 ///
 /// # Errors
 /// As [`apply_shard`]'s; also if a contribution does not cover the whole layout.
-pub fn outer_step(
+pub fn outer_step<C: AsRef<[SparseShard]>>(
     layout: &Layout,
     theta: &mut [f32],
-    contributions: &[Vec<SparseShard>],
+    contributions: &[C],
     step: OuterStep,
 ) -> Result<(), StepError> {
+    let contributions: Vec<&[SparseShard]> = contributions.iter().map(AsRef::as_ref).collect();
     let Some(first) = contributions.first() else {
         return Ok(());
     };
@@ -231,7 +232,7 @@ pub fn outer_step(
     let mut next = 0;
     for (number, shard) in first.iter().enumerate() {
         let chunks = shard.chunks();
-        let same = |other: &Vec<SparseShard>| other.get(number).is_some_and(|other| other.chunks() == chunks);
+        let same = |other: &&[SparseShard]| other.get(number).is_some_and(|other| other.chunks() == chunks);
         if chunks.start != next || !contributions.iter().all(same) {
             return Err(mismatch);
         }

@@ -1,6 +1,9 @@
 //! A state as a folder that `transformers` loads.
 
-use super::{CONFIG, GENERATION, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, WEIGHTS, at, config, read};
+use super::{
+    CONFIG, END_TOKENS, GENERATION, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, WEIGHTS, at, config,
+    read,
+};
 use covey_proto::layout::{Layout, Tensor};
 use covey_proto::run::Model;
 use safetensors::Dtype;
@@ -10,9 +13,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
-
-/// Tokens that end a document, as tokenizers name them; the first that there is counts.
-const ENDS: [&str; 5] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>"];
 
 /// Writes `model.safetensors` (f32), `config.json`, `tokenizer.json` (a copy), `tokenizer_config.json` and
 /// `generation_config.json` into the folder `dir`.
@@ -96,7 +96,7 @@ fn end_of_text(json: &[u8], model: &Model) -> Result<Option<(String, u32)>, Stri
     if tokens > model.vocabulary as usize {
         return Err(format!("has {tokens} tokens; the model has {}", model.vocabulary));
     }
-    Ok(ENDS
+    Ok(END_TOKENS
         .iter()
         .find_map(|token| Some(((*token).to_owned(), tokenizer.token_to_id(token)?))))
 }
@@ -108,7 +108,6 @@ fn tokenizer_config(model: &Model, end: Option<&str>) -> Value {
         "clean_up_tokenization_spaces": false,
     });
     if let Some(end) = end {
-        // The end of one document is where the next begins.
         config["bos_token"] = end.into();
         config["eos_token"] = end.into();
     }

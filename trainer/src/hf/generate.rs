@@ -1,12 +1,10 @@
 //! Continues a prompt, a token at a time.
 
+use super::END_TOKENS;
 use crate::backend::{Backend, BackendError};
 use covey_proto::derive;
 use covey_proto::run::Model;
 use tokenizers::Tokenizer;
-
-/// Tokens that end a document; the first that the tokenizer has ends the text, and begins it where there is no prompt.
-const ENDS: [&str; 3] = ["<|endoftext|>", "<|end_of_text|>", "</s>"];
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,7 +52,7 @@ pub fn generate(
         return Err(GenerateError::Temperature(sampling.temperature));
     }
     let failed = |error: tokenizers::Error| GenerateError::Tokenizer(error.to_string());
-    let end = ENDS.iter().find_map(|token| tokenizer.token_to_id(token));
+    let end = END_TOKENS.iter().find_map(|token| tokenizer.token_to_id(token));
     let mut tokens = tokenizer.encode(prompt, false).map_err(failed)?.get_ids().to_vec();
     if tokens.is_empty() {
         tokens.push(end.ok_or(GenerateError::Empty)?);

@@ -1,11 +1,12 @@
 //! A folder of Hugging Face's layout as a state. Nothing in it is believed.
 
-use super::{CONFIG, CONFIG_BYTES_MAX, HfError, WEIGHTS, config, read};
+use super::{CONFIG, CONFIG_BYTES_MAX, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, WEIGHTS, config, read};
 use covey_proto::layout::{Layout, Tensor};
 use covey_proto::run::Model;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
+use tokenizers::Tokenizer;
 
 /// Bytes that the head of model.safetensors may take, a tensor: its name, shape and place.
 const HEAD_BYTES_MAX: u64 = 4096;
@@ -24,6 +25,16 @@ pub fn load(dir: &Path) -> Result<(Model, Vec<f32>), HfError> {
     let max = layout.elements() as u64 * 4 + (layout.tensors().len() as u64 + 1) * HEAD_BYTES_MAX;
     let parameters = parameters(&read(&path, max)?, &layout).map_err(|fault| HfError::Weights { path, fault })?;
     Ok((model, parameters))
+}
+
+/// Reads `tokenizer.json` of the folder `dir`.
+///
+/// # Errors
+/// A missing file, or one that is too large or no tokenizer.
+pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, HfError> {
+    let path = dir.join(TOKENIZER);
+    Tokenizer::from_bytes(read(&path, TOKENIZER_BYTES_MAX)?)
+        .map_err(|error| HfError::Tokenizer { path, fault: error.to_string() })
 }
 
 fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, String> {

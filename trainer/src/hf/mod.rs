@@ -11,7 +11,7 @@ mod load;
 
 pub use export::export;
 pub use generate::{GenerateError, Sampling, generate};
-pub use load::load;
+pub use load::{load, load_tokenizer};
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,9 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Defaults of `model.generate`.
 const GENERATION: &str = "generation_config.json";
+/// Tokens that end a document, as tokenizers name them; the first that there is counts. The end of one document is where
+/// the next begins, so it begins a text too.
+const END_TOKENS: [&str; 5] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>"];
 /// Bytes of the largest tokenizer.json that is read; Gemma's, of 262,145 tokens, has 33 MB.
 const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of the largest config.json that is read.

@@ -1,0 +1,393 @@
+//! A chain inside the process: blocks when told, finality a fixed number of blocks behind, signatures and nonces checked.
+//!
+//! For simulation: it neither persists nor talks. What it did can be kept with [`super::log`], and done again from there.
+
+use super::{Call, Heads, Ledger, LedgerError, STATE_KEPT, SignedCall, Weights};
+use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView, Member, Slot};
+use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid, verify};
+use prost::Message;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Calls that wait for a block. 256 members of a few calls each.
+const POOL_MAX: usize = 4096;
+
+/// How a chain begins.
+#[derive(Clone, Debug)]
+pub struct Genesis {
+    /// Makes two chains of the same members two chains.
+    pub nonce: u64,
+    /// The subnet.
+    pub netuid: u16,
+    /// Who is registered from the start.
+    pub members: Vec<Member>,
+    /// Blocks that finality is behind.
+    pub finality_lag: u32,
+}
+
+impl Genesis {
+    /// The genesis hash.
+    pub fn hash(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("covey/1/memory-genesis");
+        hasher.update(&self.nonce.to_le_bytes());
+        hasher.update(&self.netuid.to_le_bytes());
+        hasher.update(&self.finality_lag.to_le_bytes());
+        for member in &self.members {
+            hasher.update(&member.uid.number().to_le_bytes());
+            hasher.update(member.hotkey.as_bytes());
+            hasher.update(&member.registered_at.0.to_le_bytes());
+            hasher.update(&[member.permit.into()]);
+            hasher.update(&member.stake.to_le_bytes());
+        }
+        Digest::new(*hasher.finalize().as_bytes())
+    }
+}
+
+/// A block as it was made.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Its number.
+    pub number: BlockNumber,
+    /// Its hash: of its parent's, its number and its calls.
+    pub hash: Digest,
+    /// What it did, in order.
+    pub calls: Vec<SignedCall>,
+}
+
+/// The chain's state after a block.
+#[derive(Clone, Debug, Default)]
+struct State {
+    members: BTreeMap<Uid, Member>,
+    slots: BTreeMap<Hotkey, Slot>,
+    nonces: BTreeMap<Hotkey, u64>,
+    weights: Weights,
+}
+
+struct Chain {
+    /// The last [`STATE_KEPT`] states behind the finalised one, and those after it; the oldest first.
+    states: VecDeque<(BlockNumber, Digest, Arc<State>)>,
+    pool: Vec<(Signed, SignedCall)>,
+}
+
+/// The chain. Cheap to clone.
+#[derive(Clone)]
+pub struct MemoryLedger {
+    genesis: Arc<Genesis>,
+    chain: Arc<Mutex<Chain>>,
+    heads: Arc<watch::Sender<Heads>>,
+}
+
+impl MemoryLedger {
+    /// A chain at block 0.
+    pub fn new(genesis: Genesis) -> MemoryLedger {
+        let members = genesis.members.iter().map(|member| (member.uid, *member)).collect();
+        let state = State { members, ..State::default() };
+        let states = VecDeque::from([(BlockNumber(0), genesis.hash(), Arc::new(state))]);
+        MemoryLedger {
+            genesis: Arc::new(genesis),
+            chain: Arc::new(Mutex::new(Chain { states, pool: Vec::new() })),
+            heads: Arc::new(watch::Sender::new(Heads::default())),
+        }
+    }
+
+    /// Makes a block of all that waits.
+    pub fn produce(&self) -> Block {
+        let mut chain = self.chain();
+        let mut pool = std::mem::take(&mut chain.pool);
+        // The order in which calls came must not matter: tests compare whole chains.
+        pool.sort_by(|(a, _), (b, _)| (a.hotkey, a.nonce).cmp(&(b.hotkey, b.nonce)));
+        let (number, hash, state) = chain.tip();
+        let number = BlockNumber(number.0 + 1);
+        let mut state = State::clone(&state);
+        pool.retain(|(signed, _)| state.execute(number, signed).is_ok());
+        let calls: Vec<SignedCall> = pool.into_iter().map(|(_, call)| call).collect();
+        let block = Block { number, hash: block_hash(hash, number, &calls), calls };
+        chain.push(&block, state, self.genesis.finality_lag);
+        drop(chain);
+        self.announce(number);
+        block
+    }
+
+    /// Does a block again that was made before.
+    ///
+    /// # Errors
+    /// A block that does not follow, or holds a call that fails.
+    pub fn replay(&self, block: &Block) -> Result<(), LedgerError> {
+        let mut chain = self.chain();
+        let (number, hash, state) = chain.tip();
+        let fault = |what: String| LedgerError::Refused(format!("block {}: {what}", block.number));
+        if block.number.0 != number.0 + 1 || block.hash != block_hash(hash, block.number, &block.calls) {
+            return Err(fault(format!("does not follow block {number} ({hash})")));
+        }
+        let mut state = State::clone(&state);
+        for call in &block.calls {
+            let signed = Signed::from_bytes(&call.0, self.genesis.hash()).map_err(|error| fault(error.to_string()))?;
+            state.execute(block.number, &signed).map_err(|error| fault(error.to_string()))?;
+        }
+        chain.push(block, state, self.genesis.finality_lag);
+        drop(chain);
+        self.announce(block.number);
+        Ok(())
+    }
+
+    fn announce(&self, best: BlockNumber) {
+        let finalised = BlockNumber(best.0.saturating_sub(self.genesis.finality_lag));
+        self.heads.send_replace(Heads { best, finalised });
+    }
+
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        // A panic inside the lock leaves a whole state behind: states are replaced, never edited.
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Chain {
+    fn tip(&self) -> (BlockNumber, Digest, Arc<State>) {
+        let (number, hash, state) = self.states.back().expect("a chain has its genesis");
+        (*number, *hash, state.clone())
+    }
+
+    fn push(&mut self, block: &Block, state: State, finality_lag: u32) {
+        self.states.push_back((block.number, block.hash, Arc::new(state)));
+        let kept = (STATE_KEPT + finality_lag) as usize;
+        while self.states.len() > kept {
+            self.states.pop_front();
+        }
+    }
+
+    fn at(&self, block: BlockNumber) -> Option<&(BlockNumber, Digest, Arc<State>)> {
+        let first = self.states.front()?.0;
+        self.states.get(block.0.checked_sub(first.0)? as usize)
+    }
+}
+
+impl State {
+    fn execute(&mut self, block: BlockNumber, signed: &Signed) -> Result<(), LedgerError> {
+        let next = self.nonces.get(&signed.hotkey).copied().unwrap_or(0);
+        if signed.nonce != next {
+            return Err(LedgerError::Refused(format!("nonce {} of {}; the next is {next}", signed.nonce, signed.hotkey)));
+        }
+        self.nonces.insert(signed.hotkey, next + 1);
+        match &signed.call {
+            Call::Register => self.register(block, signed.hotkey),
+            Call::Commit(bytes) => {
+                self.slots.insert(signed.hotkey, Slot { block, bytes: bytes.clone() });
+            }
+            Call::SetWeights(weights) => {
+                self.weights.insert(signed.hotkey, weights.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The lowest free uid; nothing if there is none, or the hotkey has one.
+    fn register(&mut self, block: BlockNumber, hotkey: Hotkey) {
+        if self.members.values().any(|member| member.hotkey == hotkey) {
+            return;
+        }
+        if let Some(uid) = (0..=u8::MAX).map(Uid::from).find(|uid| !self.members.contains_key(uid)) {
+            self.members.insert(uid, Member { uid, hotkey, registered_at: block, permit: false, stake: 0 });
+        }
+    }
+}
+
+fn block_hash(parent: Digest, number: BlockNumber, calls: &[SignedCall]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("covey/1/memory-block");
+    hasher.update(parent.as_bytes());
+    hasher.update(&number.0.to_le_bytes());
+    for call in calls {
+        hasher.update(Digest::of(&call.0).as_bytes());
+    }
+    Digest::new(*hasher.finalize().as_bytes())
+}
+
+impl Ledger for MemoryLedger {
+    fn genesis(&self) -> Digest {
+        self.genesis.hash()
+    }
+
+    fn netuid(&self) -> u16 {
+        self.genesis.netuid
+    }
+
+    fn heads(&self) -> watch::Receiver<Heads> {
+        self.heads.subscribe()
+    }
+
+    async fn view(&self, block: BlockNumber) -> Result<ChainView, LedgerError> {
+        let heads = *self.heads.borrow();
+        let missing = LedgerError::NoState { block, kept: STATE_KEPT, best: heads.best };
+        if block > heads.finalised {
+            return Err(missing);
+        }
+        let chain = self.chain();
+        let (_, hash, state) = chain.at(block).ok_or(missing)?;
+        Ok(ChainView { block, hash: *hash, members: state.members.clone(), slots: state.slots.clone() })
+    }
+
+    async fn weights(&self) -> Result<Weights, LedgerError> {
+        Ok(self.chain().tip().2.weights.clone())
+    }
+
+    async fn sign(&self, pair: &HotkeyPair, call: Call) -> Result<SignedCall, LedgerError> {
+        let nonce = {
+            let chain = self.chain();
+            let (_, _, state) = chain.tip();
+            let waiting = chain.pool.iter().filter(|(signed, _)| signed.hotkey == pair.hotkey()).count() as u64;
+            state.nonces.get(&pair.hotkey()).copied().unwrap_or(0) + waiting
+        };
+        Ok(Signed { hotkey: pair.hotkey(), nonce, call }.to_bytes(pair, self.genesis()))
+    }
+
+    async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
+        let signed = Signed::from_bytes(&call.0, self.genesis())?;
+        let mut chain = self.chain();
+        if chain.pool.iter().any(|(_, waiting)| waiting == call) {
+            return Ok(());
+        }
+        let (_, _, state) = chain.tip();
+        let next = state.nonces.get(&signed.hotkey).copied().unwrap_or(0);
+        if signed.nonce < next {
+            return Err(LedgerError::Refused(format!("nonce {} was used; the next is {next}", signed.nonce)));
+        }
+        if chain.pool.len() >= POOL_MAX {
+            return Err(LedgerError::Unreachable(format!("{POOL_MAX} calls wait already; try again after a block")));
+        }
+        chain.pool.push((signed, call.clone()));
+        Ok(())
+    }
+}
+
+/// A call with its author and nonce.
+#[derive(Clone, Debug)]
+struct Signed {
+    hotkey: Hotkey,
+    nonce: u64,
+    call: Call,
+}
+
+/// The bytes of a signed call.
+#[derive(Clone, PartialEq, Message)]
+struct SignedBytes {
+    #[prost(bytes = "vec", tag = "1")]
+    hotkey: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    nonce: u64,
+    /// 1 register, 2 commit, 3 weights.
+    #[prost(uint32, tag = "3")]
+    kind: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    commitment: Vec<u8>,
+    #[prost(uint32, repeated, tag = "5")]
+    uids: Vec<u32>,
+    #[prost(uint32, repeated, tag = "6")]
+    shares: Vec<u32>,
+    #[prost(bytes = "vec", tag = "7")]
+    signature: Vec<u8>,
+}
+
+impl Signed {
+    fn unsigned(&self) -> SignedBytes {
+        let mut bytes = SignedBytes { hotkey: self.hotkey.as_bytes().to_vec(), nonce: self.nonce, ..SignedBytes::default() };
+        match &self.call {
+            Call::Register => bytes.kind = 1,
+            Call::Commit(commitment) => {
+                bytes.kind = 2;
+                bytes.commitment.clone_from(commitment);
+            }
+            Call::SetWeights(weights) => {
+                bytes.kind = 3;
+                (bytes.uids, bytes.shares) = weights.iter().map(|(uid, share)| (uid.number(), u32::from(*share))).unzip();
+            }
+        }
+        bytes
+    }
+
+    fn signed_text(unsigned: &SignedBytes, genesis: Digest) -> Vec<u8> {
+        [b"covey/1/memory-call".as_slice(), genesis.as_bytes(), &unsigned.encode_to_vec()].concat()
+    }
+
+    fn to_bytes(&self, pair: &HotkeyPair, genesis: Digest) -> SignedCall {
+        let mut bytes = self.unsigned();
+        bytes.signature = pair.sign(&Signed::signed_text(&bytes, genesis)).to_vec();
+        SignedCall(bytes.encode_to_vec())
+    }
+
+    fn from_bytes(bytes: &[u8], genesis: Digest) -> Result<Signed, LedgerError> {
+        let refused = |what: &str| LedgerError::Refused(what.to_owned());
+        let mut wire = SignedBytes::decode(bytes).map_err(|error| refused(&error.to_string()))?;
+        let signature = std::mem::take(&mut wire.signature);
+        let hotkey = Hotkey::from_slice(&wire.hotkey).ok_or_else(|| refused("a hotkey has 32 bytes"))?;
+        if !verify(&hotkey, &Signed::signed_text(&wire, genesis), &signature) {
+            return Err(refused("the signature does not hold for this chain"));
+        }
+        let call = match wire.kind {
+            1 => Call::Register,
+            2 if wire.commitment.len() <= COMMITMENT_BYTES_MAX => Call::Commit(wire.commitment),
+            2 => return Err(refused("a commitment has at most 128 bytes")),
+            3 if wire.uids.len() == wire.shares.len() => {
+                let weight = |(uid, share): (u32, u32)| Some((Uid::new(uid)?, u16::try_from(share).ok()?));
+                let weights = wire.uids.into_iter().zip(wire.shares).map(weight).collect::<Option<Vec<_>>>();
+                Call::SetWeights(weights.ok_or_else(|| refused("a weight is out of range"))?)
+            }
+            _ => return Err(refused("no such call")),
+        };
+        Ok(Signed { hotkey, nonce: wire.nonce, call })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> (MemoryLedger, HotkeyPair) {
+        let pair = HotkeyPair::from_seed([1; 32]);
+        let member =
+            Member { uid: Uid::from(0), hotkey: pair.hotkey(), registered_at: BlockNumber(0), permit: true, stake: 10 };
+        (MemoryLedger::new(Genesis { nonce: 1, netuid: 3, members: vec![member], finality_lag: 2 }), pair)
+    }
+
+    #[tokio::test]
+    async fn a_commitment_counts_when_final_and_overwrites_the_last() {
+        let (ledger, pair) = ledger();
+        for text in ["first", "second"] {
+            let call = ledger.sign(&pair, Call::Commit(text.into())).await.unwrap();
+            ledger.submit(&call).await.unwrap();
+            ledger.submit(&call).await.unwrap();
+            ledger.produce();
+        }
+        assert!(ledger.view(BlockNumber(1)).await.is_err(), "block 1 is not final at 2");
+        ledger.produce();
+        ledger.produce();
+        let first = ledger.view(BlockNumber(1)).await.unwrap();
+        assert_eq!(first.slots[&pair.hotkey()], Slot { block: BlockNumber(1), bytes: b"first".to_vec() });
+        let second = ledger.view(BlockNumber(2)).await.unwrap();
+        assert_eq!(second.slots[&pair.hotkey()].bytes, b"second");
+    }
+
+    #[tokio::test]
+    async fn strangers_cannot_speak_for_a_hotkey_or_too_long() {
+        let (ledger, pair) = ledger();
+        let mut call = ledger.sign(&pair, Call::Commit(b"mine".to_vec())).await.unwrap();
+        let last = call.0.len() - 1;
+        call.0[last] ^= 1;
+        assert!(matches!(ledger.submit(&call).await, Err(LedgerError::Refused(_))));
+        let long = ledger.sign(&pair, Call::Commit(vec![0; 129])).await.unwrap();
+        assert!(matches!(ledger.submit(&long).await, Err(LedgerError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn old_state_is_gone_and_a_newcomer_gets_a_free_uid() {
+        let (ledger, _) = ledger();
+        let newcomer = HotkeyPair::from_seed([2; 32]);
+        ledger.submit(&ledger.sign(&newcomer, Call::Register).await.unwrap()).await.unwrap();
+        for _ in 0..STATE_KEPT + 10 {
+            ledger.produce();
+        }
+        let heads = *ledger.heads().borrow();
+        assert!(ledger.view(BlockNumber(3)).await.is_err());
+        let view = ledger.view(heads.finalised).await.unwrap();
+        assert_eq!(view.member(&newcomer.hotkey()).map(|member| member.uid), Some(Uid::from(1)));
+    }
+}

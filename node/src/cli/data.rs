@@ -1,0 +1,127 @@
+//! `covey data`: from text to token shards.
+
+use super::{Done, Failure, Plain};
+use crate::corpus::{Corpus, VOCABULARY};
+use clap::{Args, Subcommand};
+use covey_proto::Digest;
+use covey_trainer::data::{Dataset, DatasetSummary, PrepareOptions, prepare, read_documents};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DataCommand {
+    /// Make a data set: the default corpus, or your own text.
+    Prepare(PrepareArgs),
+    /// Show what a prepared data set holds.
+    Show {
+        /// Its folder.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrepareArgs {
+    /// Your own text: a .txt, .md or .jsonl file, or a folder of them. Without it, the default corpus is fetched by cargo.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Where the data set goes. Default: a folder of the cache (COVEY_CACHE, or ~/.cache/covey).
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Tokens of the tokenizer that is trained on the text.
+    #[arg(long, default_value_t = VOCABULARY)]
+    vocabulary: u32,
+}
+
+pub(super) fn run(command: DataCommand) -> Result<Done, Failure> {
+    match command {
+        DataCommand::Prepare(args) => {
+            let dataset = match &args.data {
+                Some(path) => own(path, args.vocabulary, args.out.as_deref())?,
+                None => corpus(args.vocabulary, args.out.as_deref())?,
+            };
+            describe(&dataset);
+        }
+        DataCommand::Show { dir } => describe(&Dataset::open(&dir, None)?),
+    }
+    Ok(Done::Well)
+}
+
+/// The data set for a swarm: the user's own text, or the default corpus; prepared now if it is not there.
+pub(super) fn for_swarm(path: Option<&Path>, vocabulary: u32) -> Result<Arc<Dataset>, Failure> {
+    let dataset = match path {
+        Some(folder) if folder.join("dataset.json").is_file() => Dataset::open(folder, None)?,
+        Some(path) => own(path, vocabulary, None)?,
+        None => corpus(vocabulary, None)?,
+    };
+    Ok(Arc::new(dataset))
+}
+
+fn corpus(vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Failure> {
+    let cache = out.map_or_else(cache, |out| Ok(out.to_owned()))?;
+    let mut last = String::new();
+    let corpus = Corpus::fetch_and_prepare(&cache, vocabulary, &mut |stage| say(&mut last, stage.to_string()))?;
+    if let Some(made) = &corpus.made {
+        report(&made.summary);
+    }
+    Ok(corpus.dataset)
+}
+
+fn own(path: &Path, vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Failure> {
+    let documents = read_documents(path)?;
+    let mut hasher = blake3::Hasher::new();
+    for document in &documents {
+        hasher.update(&(document.name.len() as u64).to_le_bytes()).update(document.name.as_bytes());
+        hasher.update(&(document.text.len() as u64).to_le_bytes()).update(document.text.as_bytes());
+    }
+    let content = Digest::new(*hasher.finalize().as_bytes());
+    let folder = match out {
+        Some(out) => out.to_owned(),
+        None => cache()?.join(format!("own-{}-{vocabulary}", content.short())),
+    };
+    if let Ok(dataset) = Dataset::open(&folder, None) {
+        return Ok(dataset);
+    }
+    let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy().into_owned());
+    let mut last = String::new();
+    let options = PrepareOptions { name, vocabulary, ..PrepareOptions::default() };
+    let summary = prepare(documents, &options, &folder, &mut |stage| say(&mut last, stage.to_string()))?;
+    report(&summary);
+    Ok(Dataset::open(&folder, Some(summary.digest))?)
+}
+
+/// Says each stage once, however often its numbers change.
+fn say(last: &mut String, stage: String) {
+    let words: String = stage.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+    if *last != words {
+        eprintln!("data: {stage}");
+        *last = words;
+    }
+}
+
+fn report(summary: &DatasetSummary) {
+    eprintln!(
+        "data: {} training and {} held-out tokens, {:.2} bytes a token",
+        summary.train_tokens,
+        summary.heldout_tokens,
+        summary.bytes_per_token()
+    );
+}
+
+fn describe(dataset: &Dataset) {
+    let manifest = dataset.manifest();
+    println!("data set          {}", dataset.digest());
+    println!("name              {}", manifest.name);
+    println!("vocabulary        {}", dataset.vocabulary());
+    println!("training          {} tokens, {} bytes of text", dataset.train_tokens(), dataset.train_text_bytes());
+    println!("held out          {} tokens, {} bytes of text", dataset.heldout_tokens(), dataset.heldout_bytes());
+    println!("tokenizer         {}", dataset.tokenizer_path().display());
+}
+
+/// Where prepared data is kept: `COVEY_CACHE`, or the user's cache folder.
+fn cache() -> Result<PathBuf, Failure> {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    var("COVEY_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("covey")))
+        .or_else(|| var("HOME").map(|home| home.join(".cache").join("covey")))
+        .ok_or_else(|| Plain("no folder for prepared data: set COVEY_CACHE".into()).into())
+}

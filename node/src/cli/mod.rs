@@ -1,0 +1,82 @@
+//! The command line: what was typed becomes options, errors become a sentence and an exit code.
+//!
+//! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed or an audit found a difference,
+//! 130 interrupted.
+
+mod data;
+mod lab;
+mod logs;
+mod model;
+mod swarm;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Strangers train one large language model together over the internet.
+#[derive(Debug, Parser)]
+#[command(name = "covey", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole swarm on this machine: miners train, validators score, everyone ends with the same bits.
+    Swarm(swarm::SwarmArgs),
+    /// Compute a finished swarm again from what it left, and name the first round that differs.
+    Audit(swarm::AuditArgs),
+    /// Compare methods and settings in one process, without network or chain.
+    Lab(lab::LabArgs),
+    /// Prepare training data.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Write a trained state in Hugging Face's layout.
+    Export(model::ExportArgs),
+    /// Continue a prompt with an exported model.
+    Generate(model::GenerateArgs),
+}
+
+/// What a command that did not fail has to say.
+enum Done {
+    /// All is well.
+    Well,
+    /// It worked, and what it found is not well.
+    Differs,
+    /// A person stopped it.
+    Interrupted,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Swarm(args) => swarm::run(args),
+        Command::Audit(args) => swarm::audit(&args),
+        Command::Lab(args) => lab::run(args),
+        Command::Data(command) => data::run(command),
+        Command::Export(args) => model::export(&args),
+        Command::Generate(args) => model::generate(&args),
+    };
+    match result {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Differs) => ExitCode::from(3),
+        Ok(Done::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            let mut cause = failure.source();
+            while let Some(error) = cause {
+                eprintln!("  cause: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A word of its own for an error that no library has.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Plain(String);

@@ -1,0 +1,84 @@
+//! `covey export` and `covey generate`.
+
+use super::{Done, Failure, Plain};
+use crate::peer::disk::Disk;
+use crate::swarm::Folder;
+use clap::Args;
+use covey_proto::Round;
+use covey_proto::run::Run;
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The --out folder of a swarm.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// Where the model goes: a new folder.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// A folder that `covey export` wrote, or another LLaMA model in Hugging Face's layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The text to continue.
+    prompt: String,
+    /// Tokens to add at most.
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f64,
+    /// Makes the choice at a temperature above 0 repeatable.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+pub(super) fn export(args: &ExportArgs) -> Result<Done, Failure> {
+    let folder = Folder::at(&args.from);
+    let path = folder.run();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Plain(format!("{}: {error}: is this the --out folder of a swarm?", path.display())))?;
+    let run = Run::from_toml(&text)?;
+    let (node, parameters, round) = newest_state(&folder, run.layout().elements())?;
+    covey_trainer::hf::export(&args.to, &run.model, &parameters, &folder.tokenizer())?;
+    println!("{}: {node}'s state after round {round}, {} parameters", args.to.display(), parameters.len());
+    println!("try: covey generate --model {} \"The\"", args.to.display());
+    Ok(Done::Well)
+}
+
+/// The newest state that any node of the swarm has.
+fn newest_state(folder: &Folder, elements: usize) -> Result<(String, Vec<f32>, String), Failure> {
+    let nodes = folder.node("");
+    let entries = std::fs::read_dir(&nodes).map_err(|error| Plain(format!("{}: {error}", nodes.display())))?;
+    let mut best: Option<(Option<Round>, PathBuf, Vec<f32>)> = None;
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        if let Some(state) = Disk::open(&path)?.newest_state(elements)?
+            && best.as_ref().is_none_or(|(round, ..)| state.tip.round > *round)
+        {
+            best = Some((state.tip.round, path, state.parameters));
+        }
+    }
+    let (round, path, parameters) = best.ok_or_else(|| Plain(format!("no node in {} has a state", nodes.display())))?;
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Ok((name, parameters, round.map_or_else(|| "none".to_owned(), |round| round.to_string())))
+}
+
+pub(super) fn generate(args: &GenerateArgs) -> Result<Done, Failure> {
+    use covey_trainer::hf;
+    let (model, parameters) = hf::load(&args.model)?;
+    let tokenizer = hf::load_tokenizer(&args.model)?;
+    let mut backend = covey_trainer::cpu::CpuBackend::new(&model);
+    covey_trainer::Backend::load(&mut backend, &parameters)?;
+    let sampling = hf::Sampling { tokens_max: args.tokens, temperature: args.temperature, seed: args.seed };
+    let mut out = std::io::stdout().lock();
+    // A closed pipe is no error: whoever read has enough.
+    let mut say = |text: &str| drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    say(&args.prompt);
+    hf::generate(&mut backend, &model, &tokenizer, &args.prompt, &sampling, &mut say)?;
+    println!();
+    Ok(Done::Well)
+}

@@ -1,0 +1,196 @@
+//! `covey swarm` and `covey audit`.
+
+use super::{Done, Failure, Plain, data, logs};
+use crate::audit;
+use crate::peer::misbehave::Misbehaviour;
+use crate::preset::Template;
+use crate::report::{Summary, html};
+use crate::swarm::display::Display;
+use crate::swarm::{Folder, Kill, Options, Script, Swarm};
+use clap::Args;
+use covey_proto::Round;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Held-out sequences behind each round's loss: 8,192 tokens at the demo's length, a tenth of a second.
+const HELDOUT_SEQUENCES: u64 = 64;
+/// How long what others have is waited for. Only silence costs it; loopback answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(super) struct SwarmArgs {
+    /// Rounds to run. Default: as many as the preset's learning-rate schedule has.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Miners.
+    #[arg(long, default_value_t = 4)]
+    miners: usize,
+    /// Validators. Of two equal ones, either stops a round.
+    #[arg(long, default_value_t = 3)]
+    validators: usize,
+    /// Makes keys, chain and data order: two swarms with one seed in which nobody was late end with the same root.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Your own text (.txt, .md, .jsonl, a folder of them) or a prepared data set. Default: the documentation of some
+    /// well-documented crates, fetched by cargo.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// demo, covenant, tiny, or a run file that ends in .toml.
+    #[arg(long, default_value = "demo")]
+    preset: String,
+    /// Where everything goes: report.html, summary.json, logs, the nodes' folders. Default: covey-swarm, or
+    /// covey-swarm-2 and so on if that is taken.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// So many miners misbehave: noise=1, flip=1, corrupt=1, withhold=1.
+    #[arg(long, value_name = "KIND=N", value_parser = misbehaving)]
+    misbehave: Vec<(Misbehaviour, usize)>,
+    /// Kill a node in a round, and start it again two rounds later: miner-1@3. With a phase (train, exchange, apply):
+    /// miner-1@3:train.
+    #[arg(long, value_name = "NODE@ROUND")]
+    kill: Vec<Kill>,
+    /// One more miner comes in this round.
+    #[arg(long, value_name = "ROUND")]
+    join: Vec<u32>,
+    /// Cores for training and scoring. Default: all.
+    #[arg(long)]
+    cores: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    /// The --out folder of a finished swarm.
+    dir: PathBuf,
+}
+
+fn misbehaving(text: &str) -> Result<(Misbehaviour, usize), String> {
+    let (kind, count) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KIND=N, like noise=1"))?;
+    let count = count.parse().map_err(|_| format!("{count:?} is no number of miners"))?;
+    Ok((kind.parse()?, count))
+}
+
+pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
+    let template = Template::load(&args.preset)?;
+    let out = out_folder(args.out.as_deref())?;
+    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
+    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    let rounds = args.rounds.unwrap_or_else(|| template.rounds());
+    if rounds == 0 {
+        return Err(Plain("--rounds must be at least 1".into()).into());
+    }
+    logs::start(&out.path().join("logs"))?;
+    let options = Options {
+        template,
+        data,
+        rounds,
+        miners: args.miners,
+        validators: args.validators,
+        seed: match args.seed {
+            Some(seed) => seed,
+            None => random_seed()?,
+        },
+        repeatable: args.seed.is_some(),
+        script: Script { misbehave: args.misbehave, kills: args.kill, joins: args.join.into_iter().map(Round).collect() },
+        cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        patience: PATIENCE,
+        heldout_sequences: HELDOUT_SEQUENCES,
+    };
+    let seed = options.seed;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
+        swarm.run_to_end(async { drop(tokio::signal::ctrl_c().await) }).await
+    })?;
+    write_report(&outcome.folder, &outcome.summary)?;
+    print_summary(&outcome.summary, &outcome.folder, seed);
+    Ok(match &outcome.summary {
+        summary if !summary.roots_agree => Done::Differs,
+        summary if summary.interrupted => Done::Interrupted,
+        _ => Done::Well,
+    })
+}
+
+fn random_seed() -> Result<u64, Failure> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|error| Plain(format!("the system gives no random seed ({error}); give --seed")))?;
+    // Short enough to type again.
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+/// The swarm's folder: the one asked for, which must be new or empty, or the next one of the default's name.
+fn out_folder(asked: Option<&Path>) -> Result<Folder, Failure> {
+    let is_free = |path: &Path| std::fs::read_dir(path).map_or(!path.exists(), |mut entries| entries.next().is_none());
+    let path = match asked {
+        Some(path) if is_free(path) => path.to_owned(),
+        Some(path) => {
+            return Err(Plain(format!("{} is there already and not empty; give another --out", path.display())).into());
+        }
+        None => {
+            let mut names = std::iter::once("covey-swarm".to_owned()).chain((2..).map(|n| format!("covey-swarm-{n}")));
+            names.find(|name| is_free(Path::new(name))).map(PathBuf::from).unwrap_or_default()
+        }
+    };
+    std::fs::create_dir_all(&path).map_err(|error| Plain(format!("{}: {error}", path.display())))?;
+    Ok(Folder::at(path))
+}
+
+fn write_report(folder: &Folder, summary: &Summary) -> Result<(), Failure> {
+    for (name, text) in [("summary.json", summary.to_json()), ("report.html", html(summary))] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).map_err(|error| Plain(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn print_summary(summary: &Summary, folder: &Folder, seed: u64) {
+    let loss = |index: Option<&f64>| index.map_or("?".into(), |loss| format!("{loss:.3}"));
+    println!();
+    if summary.interrupted {
+        println!("Stopped after {} rounds.", summary.rounds);
+    }
+    println!(
+        "{} rounds, {} tokens, {:.0} s; seed {seed}, run {}",
+        summary.rounds,
+        summary.tokens,
+        summary.wall_seconds,
+        summary.run_id.0.short()
+    );
+    println!(
+        "held-out loss {} -> {}; {:.3} bits a byte (token unigram {:.3}, bigram {:.3})",
+        loss(summary.heldout_loss.first()),
+        loss(summary.heldout_loss.last()),
+        summary.bits_per_byte,
+        summary.baselines.unigram,
+        summary.baselines.bigram
+    );
+    match summary.disagreements.first() {
+        None => println!("all nodes had the same state root in every round"),
+        Some(first) => println!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
+    }
+    for (uid, share) in &summary.weights {
+        let kind = summary.misbehaving.get(uid).map(|kind| format!("  ({kind})")).unwrap_or_default();
+        println!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0);
+    }
+    println!("report: {}", folder.path().join("report.html").display());
+}
+
+pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
+    match audit::audit(&Folder::at(&args.dir)) {
+        Ok(report) => {
+            println!(
+                "{} rounds computed again from {} contributions: every selection, aggregate and root is right",
+                report.rounds, report.contributions
+            );
+            println!("{} of the heads were agreed on by validators", report.vouched);
+            if let Some(root) = report.state_roots.last() {
+                println!("last state root {root}");
+            }
+            Ok(Done::Well)
+        }
+        Err(audit::AuditError::Differs(difference)) => {
+            println!("{difference}");
+            Ok(Done::Differs)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

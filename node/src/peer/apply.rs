@@ -1,0 +1,185 @@
+//! The end of a round: aggregate what was selected, take the outer step, write the header; the same bits for everyone.
+
+use super::context::Context;
+use super::contribution::Contribution;
+use super::disk::DiskError;
+use covey_gossip::store::{Durability, StoreError};
+use covey_proto::blob::Header;
+use covey_proto::run::Run;
+use covey_proto::{Digest, Round};
+use covey_round::engine::Tip;
+use covey_sparseloco::{OuterStep, SparseShard, StepError, outer_step, state_manifest, state_root, state_shards};
+use std::sync::Arc;
+
+/// A state and where it stands.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// After which round, with which head.
+    pub tip: Tip,
+    /// The state root.
+    pub root: Digest,
+    /// The parameters, `[elements]`.
+    pub parameters: Arc<Vec<f32>>,
+}
+
+/// Why a round could not be applied: a fault of this machine, never of a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The aggregate is not finite.
+    #[error(transparent)]
+    Aggregate(#[from] StepError),
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The blob store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Replaying a header gave another state.
+    #[error("round {round}: applying what was selected gives state {mine}; the header says {agreed}. This machine computes wrong, or its disk is damaged: test its memory")]
+    OtherRoot {
+        /// The round.
+        round: Round,
+        /// What came out.
+        mine: Digest,
+        /// What the electorate has.
+        agreed: Digest,
+    },
+}
+
+/// The parameters after `round`: the outer step over the selected, by uid rising.
+///
+/// # Errors
+/// A result that is not finite.
+pub fn next_parameters(
+    run: &Run,
+    layout: &covey_proto::layout::Layout,
+    round: Round,
+    before: &[f32],
+    selected: &[Arc<Contribution>],
+) -> Result<Vec<f32>, StepError> {
+    let mut parameters = before.to_vec();
+    let step = OuterStep { alpha: run.outer.rate.linear(f64::from(round.0)), rho: run.outer.rho };
+    let shards: Vec<&[SparseShard]> = selected.iter().map(|contribution| contribution.shards.as_slice()).collect();
+    outer_step(layout, &mut parameters, &shards, step)?;
+    Ok(parameters)
+}
+
+/// What a round is settled with.
+pub struct Decision {
+    /// The round.
+    pub round: Round,
+    /// head(round − 1).
+    pub parent: Digest,
+    /// Hashes of the anchor, commit and vote blocks.
+    pub hashes: [Digest; 3],
+}
+
+/// Applies a round: parameters, root, header; on disk before it returns.
+///
+/// # Errors
+/// The aggregate is not finite, or the disk refuses.
+pub fn settle<L>(
+    context: &Context<L>,
+    before: &State,
+    decision: &Decision,
+    selected: &[Arc<Contribution>],
+) -> Result<State, ApplyError> {
+    let Decision { round, parent, hashes: [hash_a, hash_c, hash_v] } = *decision;
+    let parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
+    let root = state_root(&parameters, context.run.compress.state_elements as usize);
+    let named = |contribution: &Arc<Contribution>| (contribution.manifest.uid, contribution.digest);
+    let header = Header {
+        run: context.run_id,
+        round,
+        parent,
+        hash_a,
+        hash_c,
+        hash_v,
+        selected: selected.iter().map(named).collect(),
+        state: root,
+    };
+    let tip = Tip { round: Some(round), head: header.digest() };
+    let state = State { tip, root, parameters: Arc::new(parameters) };
+    keep(context, &header, &state, selected)?;
+    Ok(state)
+}
+
+/// Applies a header that the electorate has agreed on.
+///
+/// # Errors
+/// As [`settle`], or another root than the header's.
+pub fn replay<L>(
+    context: &Context<L>,
+    before: &State,
+    header: &Header,
+    selected: &[Arc<Contribution>],
+) -> Result<State, ApplyError> {
+    let round = header.round;
+    let parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
+    let root = state_root(&parameters, context.run.compress.state_elements as usize);
+    if root != header.state {
+        return Err(ApplyError::OtherRoot { round, mine: root, agreed: header.state });
+    }
+    let tip = Tip { round: Some(round), head: header.digest() };
+    let state = State { tip, root, parameters: Arc::new(parameters) };
+    keep(context, header, &state, selected)?;
+    Ok(state)
+}
+
+/// Stores what others may ask for, then the state; forgets rounds that nobody needs any more.
+fn keep<L>(
+    context: &Context<L>,
+    header: &Header,
+    state: &State,
+    selected: &[Arc<Contribution>],
+) -> Result<(), ApplyError> {
+    let store = context.network.store();
+    let elements = context.run.compress.state_elements as usize;
+    let manifest = state_manifest(&state.parameters, elements);
+    let small = [header.to_bytes(), manifest.to_bytes()];
+    let mut names: Vec<Digest> =
+        store.put_batch(&small, Durability::Buffered)?.into_iter().map(|blob| blob.root).collect();
+    for contribution in selected {
+        names.push(contribution.digest);
+        names.extend(contribution.manifest.shards.iter().map(|shard| shard.root));
+    }
+    if is_checkpoint(&context.run, header.round) {
+        let shards: Vec<Vec<u8>> = state_shards(&state.parameters, elements).collect();
+        names.extend(store.put_batch(&shards, Durability::Buffered)?.into_iter().map(|blob| blob.root));
+    }
+    store.pin(&round_tag(header.round), &names)?;
+    context.disk.write_state(&state.tip, state.root, &state.parameters)?;
+    forget(context, header.round)
+}
+
+/// Whether the state after a round is kept whole for those who join.
+pub fn is_checkpoint(run: &Run, round: Round) -> bool {
+    round.0.is_multiple_of(run.electorate.checkpoint)
+}
+
+fn round_tag(round: Round) -> String {
+    format!("round-{round}")
+}
+
+/// Lets go of what is older than P + 4 rounds, and of checkpoints older than the last two.
+fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
+    let store = context.network.store();
+    let checkpoint = context.run.electorate.checkpoint;
+    if let Some(old) = round.0.checked_sub(2) {
+        store.unpin(&format!("mine-{old}"))?;
+    }
+    if context.archive {
+        return Ok(());
+    }
+    // A checkpoint's pin goes when two newer ones stand.
+    let kept = checkpoint + 4;
+    for (age, whole) in [(kept, false), (2 * checkpoint, true)] {
+        if let Some(old) = round.0.checked_sub(age).map(Round)
+            && is_checkpoint(&context.run, old) == whole
+        {
+            store.unpin(&round_tag(old))?;
+        }
+    }
+    store.gc()?;
+    Ok(())
+}

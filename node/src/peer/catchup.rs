@@ -1,0 +1,149 @@
+//! How a node that is behind, new, or contradicted comes to stand where the electorate does.
+//!
+//! The agreed head is all that is trusted: headers are walked back from it, by hash, to a state that this node has, to a
+//! checkpoint that peers have, or to the run's beginning; then every header's selection is applied again and its root
+//! compared. No peer is believed for any of it.
+
+use super::apply::{ApplyError, State, is_checkpoint, replay};
+use super::context::Context;
+use super::contribution::{Contribution, ObtainError, obtain};
+use crate::chain::Ledger;
+use covey_gossip::FetchError;
+use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, StateManifest};
+use covey_proto::{Digest, Round};
+use covey_round::engine::Tip;
+use covey_sparseloco::{StateError, state_from_shards, state_root};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one blob is looked for before the whole attempt starts again.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why catching up failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Nobody gave a blob.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A contribution is not to be had.
+    #[error(transparent)]
+    Obtain(#[from] ObtainError),
+    /// A blob of the right name that is not what it must be: the electorate agreed on nonsense.
+    #[error("the agreed {what} is malformed: {error}")]
+    Malformed {
+        /// Header or state manifest.
+        what: &'static str,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// A header of another run or round than its child says.
+    #[error("the header {0} is not the parent that its child needs")]
+    Parent(Digest),
+    /// The state's shards are no state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Replaying failed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// Where catching up has led.
+pub struct Caught {
+    /// The state.
+    pub state: State,
+    /// Whether it came from peers: then the optimizer and the error feedback start from zero.
+    pub by_state: bool,
+}
+
+/// Brings a node that has the states `mine` (oldest first) to the head of `round`.
+///
+/// # Errors
+/// A blob that nobody gives now, or something that a person must look at.
+///
+/// # Cancel safety
+/// What has been fetched and applied stays.
+pub async fn catch_up<L: Ledger>(
+    context: &Arc<Context<L>>,
+    mine: &[State],
+    round: Option<Round>,
+    head: Digest,
+) -> Result<Caught, JoinError> {
+    let (mut state, headers, by_state) = find_start(context, mine, round, head).await?;
+    for header in headers.into_iter().rev() {
+        state = apply_one(context, state, header).await?;
+    }
+    Ok(Caught { state, by_state })
+}
+
+/// A state to start from, and the headers since, newest first.
+async fn find_start<L: Ledger>(
+    context: &Arc<Context<L>>,
+    mine: &[State],
+    round: Option<Round>,
+    head: Digest,
+) -> Result<(State, Vec<Header>, bool), JoinError> {
+    let mut headers: Vec<Header> = Vec::new();
+    let mut at = Tip { round, head };
+    loop {
+        if let Some(state) = mine.iter().find(|state| state.tip == at) {
+            return Ok((state.clone(), headers, false));
+        }
+        let Some(round) = at.round else {
+            return if at == Tip::genesis(context.run_id) {
+                Ok((genesis(context), headers, true))
+            } else {
+                Err(JoinError::Parent(at.head))
+            };
+        };
+        let header = header(context, round, at.head).await?;
+        let far = headers.len() as u32 >= context.run.electorate.checkpoint || mine.iter().all(|m| m.tip.round.is_none());
+        if far && is_checkpoint(&context.run, round) {
+            return Ok((checkpoint(context, &header).await?, headers, true));
+        }
+        at = Tip { round: round.previous(), head: header.parent };
+        headers.push(header);
+    }
+}
+
+/// The state before round 0, which everyone computes.
+pub fn genesis<L>(context: &Context<L>) -> State {
+    let parameters = covey_trainer::genesis::initial_state(&context.run.model);
+    let root = state_root(&parameters, context.run.compress.state_elements as usize);
+    State { tip: Tip::genesis(context.run_id), root, parameters: Arc::new(parameters) }
+}
+
+async fn header<L: Ledger>(context: &Arc<Context<L>>, round: Round, head: Digest) -> Result<Header, JoinError> {
+    let bytes = context.network.fetch_unsized(head, HEADER_BYTES_MAX as u64, &[], FETCH_TIMEOUT).await?;
+    let header = Header::from_bytes(&bytes).map_err(|error| JoinError::Malformed { what: "header", error })?;
+    if header.run != context.run_id || header.round != round {
+        return Err(JoinError::Parent(head));
+    }
+    Ok(header)
+}
+
+async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Result<State, JoinError> {
+    let (network, run) = (&context.network, &context.run);
+    let bytes = network.fetch_unsized(header.state, LIST_BYTES_MAX as u64, &[], FETCH_TIMEOUT).await?;
+    let (elements, cut) = (context.layout.elements(), run.compress.state_elements as usize);
+    let manifest = StateManifest::from_bytes(&bytes, elements, cut)
+        .map_err(|error| JoinError::Malformed { what: "state manifest", error })?;
+    let mut shards = Vec::with_capacity(manifest.shards.len());
+    for shard in &manifest.shards {
+        shards.push(network.fetch(*shard, &[], FETCH_TIMEOUT).await?);
+    }
+    let parameters = Arc::new(state_from_shards(&shards, elements)?);
+    let tip = Tip { round: Some(header.round), head: header.digest() };
+    let state = State { tip, root: header.state, parameters };
+    context.disk.write_state(&state.tip, state.root, &state.parameters).map_err(ApplyError::from)?;
+    Ok(state)
+}
+
+async fn apply_one<L: Ledger>(context: &Arc<Context<L>>, before: State, header: Header) -> Result<State, JoinError> {
+    let mut selected: Vec<Arc<Contribution>> = Vec::with_capacity(header.selected.len());
+    for (_, digest) in &header.selected {
+        selected.push(Arc::new(obtain(context, *digest, None, &[], FETCH_TIMEOUT).await?));
+    }
+    let owned = context.clone();
+    let (state, _) = context.compute.run(move || replay(&owned, &before, &header, &selected)).await;
+    Ok(state?)
+}

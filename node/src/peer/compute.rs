@@ -1,0 +1,62 @@
+//! Work that keeps a core busy, off the network's threads and never more of it than there are cores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// A place in the queue for a core. Nodes of one process share one.
+#[derive(Clone, Debug)]
+pub struct Compute(Arc<Semaphore>);
+
+/// Says that nobody waits for the result any more.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Nobody waits any more.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Whether somebody still waits.
+    pub fn is_wanted(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Cancels when dropped: work of a node that is gone stops at its next look.
+#[derive(Debug, Default)]
+pub struct CancelOnDrop(pub Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Compute {
+    /// Room for `cores` pieces of work at once.
+    pub fn new(cores: usize) -> Compute {
+        Compute(Arc::new(Semaphore::new(cores.max(1))))
+    }
+
+    /// Runs `work` when a core is free; gives its result and the time it took.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> (T, Duration) {
+        let permit = self.0.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let timed = move || {
+            let start = Instant::now();
+            let result = work();
+            drop(permit);
+            (result, start.elapsed())
+        };
+        match tokio::task::spawn_blocking(timed).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is going away, and with it whoever waits here.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

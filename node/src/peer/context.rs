@@ -1,0 +1,69 @@
+//! What all parts of one node share, and never change.
+
+use super::compute::Compute;
+use super::disk::{Disk, JournalFile};
+use covey_gossip::Handle;
+use covey_proto::chain::Member;
+use covey_proto::layout::Layout;
+use covey_proto::message::{PEER_ADDRESSES_MAX, PeerRecord};
+use covey_proto::run::Run;
+use covey_proto::{BlockNumber, Hotkey, HotkeyPair, RunId};
+use covey_round::engine::Roles;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Blocks for which a peer record counts: the most that the protocol allows, a day of 12 s blocks.
+const RECORD_BLOCKS: u32 = 7200;
+
+/// What all parts of one node share, and never change.
+pub struct Context<L> {
+    /// The node's name, for people.
+    pub name: Arc<str>,
+    /// The run.
+    pub run: Arc<Run>,
+    /// Its name.
+    pub run_id: RunId,
+    /// How its parameters lie.
+    pub layout: Arc<Layout>,
+    /// The chain.
+    pub ledger: L,
+    /// The network.
+    pub network: Handle,
+    /// The folder.
+    pub disk: Disk,
+    /// What was committed last.
+    pub journal: JournalFile,
+    /// The hotkey.
+    pub pair: HotkeyPair,
+    /// What the node does besides following.
+    pub roles: Roles,
+    /// Where heavy work goes.
+    pub compute: Compute,
+    /// How long what others have is waited for before the node calls itself idle.
+    pub patience: Duration,
+    /// Whether every round is kept for ever, or as many as the protocol asks.
+    pub archive: bool,
+}
+
+impl<L> Context<L> {
+    /// Tells the network who this node is: its peer id speaks for the member's hotkey.
+    pub fn introduce(&self, member: &Member, now: BlockNumber) {
+        let record = PeerRecord {
+            genesis: self.run.chain.genesis,
+            netuid: self.run.chain.netuid,
+            uid: member.uid,
+            hotkey: member.hotkey,
+            registered_at: member.registered_at,
+            peer: self.network.peer_id().to_bytes(),
+            addresses: self.network.addresses().into_iter().take(PEER_ADDRESSES_MAX).collect(),
+            sequence: u64::from(now.0),
+            expiry: BlockNumber(now.0.saturating_add(RECORD_BLOCKS)),
+        };
+        self.network.set_record(record.sign(&self.pair));
+    }
+
+    /// The public half of the hotkey; none of a node that only follows.
+    pub fn hotkey(&self) -> Option<Hotkey> {
+        (self.roles != Roles::default()).then(|| self.pair.hotkey())
+    }
+}

@@ -1,0 +1,392 @@
+//! A node's folder: what survives a crash at any instant.
+//!
+//! Every file is written beside, synced and renamed; nothing is edited in place. Paths are resolved at every operation
+//! and the folder is never created again after [`Disk::open`]: if it is taken away, writes fail instead of landing
+//! elsewhere.
+//!
+//! ```text
+//! hotkey.seed          32 bytes, hexadecimal, mode 0600
+//! identity.key blobs/  covey-gossip's
+//! state-R.bin          the state after round R ("genesis" before round 0): the newest two
+//! feedback-R.bin       error feedback after the contribution of round R
+//! moments.bin          the inner optimizer's
+//! journal.json         what was committed last
+//! ratings.bin          a validator's
+//! ```
+
+use covey_proto::layout::Layout;
+use covey_proto::{Digest, HotkeyPair, Round};
+use covey_round::engine::Tip;
+use covey_sparseloco::ErrorFeedback;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const JOURNAL: &str = "journal.json";
+const STATE_MAGIC: &[u8; 8] = b"CVYFST01";
+const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
+/// "Before round 0", where a file has room for a round.
+const NO_ROUND: u32 = u32::MAX;
+/// States kept: the newest, and the one before it to recompute from when a majority disagrees.
+const STATES_KEPT: usize = 2;
+
+/// The file system's refusal, with the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct DiskError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+/// A node's folder.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    root: PathBuf,
+}
+
+/// A state as the folder holds it.
+pub struct SavedState {
+    /// After which round, with which head.
+    pub tip: Tip,
+    /// The state root it had.
+    pub root: Digest,
+    /// The parameters, `[elements]`.
+    pub parameters: Vec<f32>,
+}
+
+/// What was committed last: written before it is submitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// As a miner.
+    pub contribution: Option<JournalContribution>,
+    /// The last record, hexadecimal: with both roles, a commit repeats the last vote.
+    pub record: Option<String>,
+}
+
+/// A contribution that is on its way to the chain, or there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalContribution {
+    /// The round.
+    pub round: Round,
+    /// head(round − 1).
+    pub base: Digest,
+    /// The manifest's digest.
+    pub manifest: Digest,
+    /// The signed call, hexadecimal: the same bytes are sent again after a crash.
+    pub call: String,
+}
+
+/// The journal and its file, which never disagree.
+#[derive(Debug)]
+pub struct JournalFile {
+    disk: Disk,
+    journal: Mutex<Journal>,
+}
+
+impl JournalFile {
+    /// What it says.
+    pub fn read(&self) -> Journal {
+        self.lock().clone()
+    }
+
+    /// Changes it: on the disk when this returns.
+    ///
+    /// # Errors
+    /// The file system refuses; nothing has changed then.
+    pub fn change(&self, change: impl FnOnce(&mut Journal)) -> Result<(), DiskError> {
+        let mut journal = self.lock();
+        let mut changed = journal.clone();
+        change(&mut changed);
+        let bytes = serde_json::to_vec(&changed).expect("numbers and texts have a JSON form");
+        self.disk.write(JOURNAL, &[&bytes])?;
+        *journal = changed;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Journal> {
+        // The value is replaced whole: a panic inside the lock leaves the old one.
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    /// The folder at `root`, made if it is not there. Leftovers of a crash are removed.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open(root: &Path) -> Result<Disk, DiskError> {
+        let fault = |error| DiskError { path: root.to_owned(), error };
+        fs::create_dir_all(root).map_err(fault)?;
+        for entry in fs::read_dir(root).map_err(fault)?.flatten() {
+            if entry.file_name().to_string_lossy().ends_with(".part") {
+                fs::remove_file(entry.path()).map_err(fault)?;
+            }
+        }
+        Ok(Disk { root: root.to_owned() })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Replaces a file whole: beside, synced, renamed.
+    ///
+    /// # Errors
+    /// The file system refuses; the file is as it was.
+    pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), DiskError> {
+        self.write_mode(name, parts, 0o644)
+    }
+
+    fn write_mode(&self, name: &str, parts: &[&[u8]], mode: u32) -> Result<(), DiskError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let beside = self.path(&format!("{name}.part"));
+        let write = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            file.sync_data()?;
+            fs::rename(&beside, self.path(name))?;
+            fs::File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|error| DiskError { path: self.path(name), error })
+    }
+
+    /// A file's bytes; none if it is not there.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        match fs::read(self.path(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DiskError { path: self.path(name), error }),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError { path: self.path(name), error }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The node's hotkey: made from `seed` on the first start, read afterwards.
+    ///
+    /// # Errors
+    /// The file system refuses, or the file holds no seed.
+    pub fn hotkey(&self, seed: impl FnOnce() -> [u8; 32]) -> Result<HotkeyPair, DiskError> {
+        const NAME: &str = "hotkey.seed";
+        if let Some(bytes) = self.read(NAME)? {
+            let mut seed = [0; 32];
+            let text = bytes.trim_ascii();
+            return match hex::decode_to_slice(text, &mut seed) {
+                Ok(()) => Ok(HotkeyPair::from_seed(seed)),
+                Err(_) => Err(self.damaged(NAME, "not 64 hexadecimal digits; move it away to get a new hotkey")),
+            };
+        }
+        let seed = seed();
+        self.write_mode(NAME, &[hex::encode(seed).as_bytes(), b"\n"], 0o600)?;
+        Ok(HotkeyPair::from_seed(seed))
+    }
+
+    fn damaged(&self, name: &str, what: &str) -> DiskError {
+        DiskError { path: self.path(name), error: io::Error::new(io::ErrorKind::InvalidData, what) }
+    }
+
+    /// The journal; empty on the first start.
+    ///
+    /// # Errors
+    /// The file system refuses, or the file is no journal.
+    pub fn journal(&self) -> Result<JournalFile, DiskError> {
+        let journal = match self.read(JOURNAL)? {
+            None => Journal::default(),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| self.damaged(JOURNAL, &error.to_string()))?,
+        };
+        Ok(JournalFile { disk: self.clone(), journal: Mutex::new(journal) })
+    }
+
+    /// Keeps a state, and forgets all but the newest two.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write_state(&self, tip: &Tip, root: Digest, parameters: &[f32]) -> Result<(), DiskError> {
+        let round = tip.round.map_or(NO_ROUND, |round| round.0);
+        let head = [STATE_MAGIC.as_slice(), &round.to_le_bytes(), tip.head.as_bytes(), root.as_bytes()].concat();
+        self.write(&state_name(tip.round), &[&head, &bytes_of(parameters)])?;
+        let mut kept = self.saved_rounds()?;
+        // A resynchronised node may go back: the state just written stays, whatever its round.
+        kept.retain(|round| *round != tip.round);
+        while kept.len() >= STATES_KEPT {
+            self.remove(&state_name(kept.remove(0)))?;
+        }
+        Ok(())
+    }
+
+    /// The newest state whose file is whole and whose parameters number `elements`.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn newest_state(&self, elements: usize) -> Result<Option<SavedState>, DiskError> {
+        for round in self.saved_rounds()?.into_iter().rev() {
+            let name = state_name(round);
+            match self.read(&name)?.as_deref().and_then(|bytes| parse_state(bytes, elements)) {
+                Some(state) => return Ok(Some(state)),
+                None => tracing::warn!(file = %self.path(&name).display(), "not a state of this run: left alone"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets every state of a round after `tip`'s.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_states_after(&self, tip: &Tip) -> Result<(), DiskError> {
+        for round in self.saved_rounds()? {
+            if round > tip.round {
+                self.remove(&state_name(round))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn saved_rounds(&self) -> Result<Vec<Option<Round>>, DiskError> {
+        let fault = |error| DiskError { path: self.root.clone(), error };
+        let mut rounds = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
+            let name = entry.file_name();
+            let middle = name.to_str().and_then(|name| name.strip_prefix("state-")?.strip_suffix(".bin"));
+            match middle {
+                Some("genesis") => rounds.push(None),
+                Some(number) => rounds.extend(number.parse().ok().map(|number| Some(Round(number)))),
+                None => {}
+            }
+        }
+        rounds.sort();
+        Ok(rounds)
+    }
+
+    /// Keeps the error feedback that follows the contribution of `round`; it counts once the journal names it.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write_feedback(&self, round: Round, base: Digest, feedback: &ErrorFeedback) -> Result<(), DiskError> {
+        let head = [FEEDBACK_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat();
+        self.write(&feedback_name(round), &[&head, &feedback.to_bytes()])
+    }
+
+    /// The error feedback of the contribution that the journal names; none if it is not whole.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn feedback(&self, of: &JournalContribution, layout: &Layout) -> Result<Option<ErrorFeedback>, DiskError> {
+        let Some(bytes) = self.read(&feedback_name(of.round))? else { return Ok(None) };
+        let head = [FEEDBACK_MAGIC.as_slice(), &of.round.0.to_le_bytes(), of.base.as_bytes()].concat();
+        Ok(bytes.strip_prefix(head.as_slice()).and_then(|bytes| ErrorFeedback::from_bytes(layout, bytes).ok()))
+    }
+
+    /// Forgets the error feedback of all rounds but `round`.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn keep_only_feedback(&self, round: Option<Round>) -> Result<(), DiskError> {
+        let fault = |error| DiskError { path: self.root.clone(), error };
+        let kept = round.map(feedback_name);
+        for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("feedback-") && Some(&name) != kept.as_ref() {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state_name(round: Option<Round>) -> String {
+    round.map_or_else(|| "state-genesis.bin".to_owned(), |round| format!("state-{round}.bin"))
+}
+
+fn feedback_name(round: Round) -> String {
+    format!("feedback-{round}.bin")
+}
+
+fn parse_state(bytes: &[u8], elements: usize) -> Option<SavedState> {
+    let mut rest = bytes.strip_prefix(STATE_MAGIC.as_slice())?;
+    let mut field = [0; 68];
+    rest.read_exact(&mut field).ok()?;
+    let round = u32::from_le_bytes(field[..4].try_into().ok()?);
+    let round = (round != NO_ROUND).then_some(Round(round));
+    let head = Digest::from_slice(&field[4..36])?;
+    let root = Digest::from_slice(&field[36..])?;
+    Some(SavedState { tip: Tip { round, head }, root, parameters: floats(rest, elements)? })
+}
+
+/// f32 as little-endian bytes.
+pub fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8], elements: usize) -> Option<Vec<f32>> {
+    let (whole, rest) = bytes.as_chunks::<4>();
+    (rest.is_empty() && whole.len() == elements).then(|| whole.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tip(round: Option<u32>) -> Tip {
+        Tip { round: round.map(Round), head: Digest::of(b"head") }
+    }
+
+    #[test]
+    fn the_newest_whole_state_is_found_and_two_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        for round in [None, Some(8), Some(9), Some(10)] {
+            disk.write_state(&tip(round), Digest::of(b"root"), &[1.5, -2.0]).unwrap();
+        }
+        assert_eq!(disk.saved_rounds().unwrap(), [Some(Round(9)), Some(Round(10))]);
+        fs::write(folder.path().join("state-10.bin"), b"CVYFST01 torn").unwrap();
+        let state = disk.newest_state(2).unwrap().unwrap();
+        assert_eq!((state.tip, state.parameters), (tip(Some(9)), vec![1.5, -2.0]));
+    }
+
+    #[test]
+    fn feedback_counts_only_for_the_contribution_it_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let base = Digest::of(b"base");
+        let layout = Layout::new(vec![("a".into(), vec![4])]);
+        let feedback = ErrorFeedback::from_bytes(&layout, &bytes_of(&[0.25; 4])).unwrap();
+        disk.write_feedback(Round(3), base, &feedback).unwrap();
+        let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: String::new() };
+        assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), Some(feedback));
+        assert_eq!(disk.feedback(&contribution(Digest::ZERO), &layout).unwrap(), None);
+        disk.keep_only_feedback(None).unwrap();
+        assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), None);
+    }
+
+    #[test]
+    fn a_hotkey_is_made_once_and_kept_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let first = disk.hotkey(|| [4; 32]).unwrap().hotkey();
+        assert_eq!(disk.hotkey(|| [5; 32]).unwrap().hotkey(), first);
+        let mode = fs::metadata(folder.path().join("hotkey.seed")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,314 @@
+//! A node: one type, built from one [`Config`]. A swarm is many of them; alone, one is a process on a real chain.
+//!
+//! [`Peer::start`] opens the folder, joins the network and restores what a crash left; [`Peer::run`] feeds the round's
+//! state machine ([`covey_round::engine`]) with what happens and does what it says. `tasks` holds what takes time;
+//! [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
+
+pub mod apply;
+pub mod catchup;
+pub mod collect;
+pub mod compute;
+mod context;
+pub mod contribution;
+pub mod disk;
+pub mod miner;
+pub mod misbehave;
+mod run;
+mod status;
+mod tasks;
+pub mod validator;
+
+pub use context::Context;
+pub use status::{Applied, Status, Timings};
+
+use crate::chain::{Call, Ledger, LedgerError};
+use apply::State;
+use collect::{Collector, Inbox};
+use compute::{Cancel, CancelOnDrop, Compute};
+use covey_gossip::store::{Store, StoreError};
+use covey_gossip::{Events, Limits};
+use covey_proto::run::{Run, RunError};
+use covey_proto::{Digest, Uid};
+use covey_round::engine::{Engine, Roles, Tip};
+use covey_sparseloco::state_root;
+use covey_trainer::cpu::CpuBackend;
+use covey_trainer::data::Dataset;
+use disk::{Disk, DiskError, Journal};
+use miner::{Miner, MinerError};
+use misbehave::Misbehaviour;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tasks::Done;
+use tokio::sync::{mpsc, watch};
+use validator::Validator;
+
+/// Results that wait for the node's loop. Each task in flight sends one; a round has some 256 of them.
+const DONE_MAX: usize = 1024;
+
+/// All that makes a node.
+pub struct Config<L> {
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// Its folder.
+    pub directory: PathBuf,
+    /// What it does besides following.
+    pub roles: Roles,
+    /// The run.
+    pub run: Arc<Run>,
+    /// The chain.
+    pub ledger: L,
+    /// The training data; a node that only follows needs none.
+    pub data: Option<Arc<Dataset>>,
+    /// Where it listens, as multiaddrs.
+    pub listen: Vec<String>,
+    /// Whom it dials first, as multiaddrs.
+    pub bootstrap: Vec<String>,
+    /// Time between gossip heartbeats.
+    pub heartbeat: Duration,
+    /// Bounds of its network half.
+    pub limits: Limits,
+    /// Bytes that its blob store may hold.
+    pub store_bytes_max: u64,
+    /// Where heavy work goes.
+    pub compute: Compute,
+    /// The hotkey's seed on the first start.
+    pub hotkey_seed: [u8; 32],
+    /// What it does wrong, if anything.
+    pub misbehaviour: Option<Misbehaviour>,
+    /// Whether it keeps every round for ever.
+    pub archive: bool,
+    /// How long what others have is waited for before the node calls itself idle.
+    pub patience: Duration,
+    /// Told of every round that is applied.
+    pub observer: Option<mpsc::Sender<Applied>>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run's numbers cannot be.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The blob store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network half does not start.
+    #[error(transparent)]
+    Network(#[from] covey_gossip::StartError),
+    /// The miner's state cannot be restored.
+    #[error(transparent)]
+    Miner(#[from] MinerError),
+    /// The chain does not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The run is on another chain.
+    #[error("the run is on chain {run}, subnet {run_netuid}; this node is connected to {chain}, subnet {netuid}")]
+    OtherChain {
+        /// The run's genesis hash.
+        run: Digest,
+        /// The run's subnet.
+        run_netuid: u16,
+        /// The chain's genesis hash.
+        chain: Digest,
+        /// The subnet connected to.
+        netuid: u16,
+    },
+    /// The data set is not the run's.
+    #[error("the training data is {got}; the run trains on {needed}: prepare the same text with the same vocabulary")]
+    OtherData {
+        /// The data set's digest.
+        got: Digest,
+        /// The run's.
+        needed: Digest,
+    },
+    /// A role without what it needs.
+    #[error("a miner or validator needs the training data")]
+    NoData,
+    /// The beginning is not the run's.
+    #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
+    OtherGenesis {
+        /// What this binary computes.
+        got: Digest,
+        /// What the run says.
+        needed: Digest,
+    },
+}
+
+/// A node that has started.
+pub struct Peer<L: Ledger> {
+    context: Arc<Context<L>>,
+    engine: Engine,
+    /// The newest states, the newest last.
+    states: Vec<State>,
+    miner: Option<Arc<Mutex<Miner>>>,
+    validator: Option<Arc<Mutex<Validator>>>,
+    inbox: Inbox,
+    collector: Option<Collector>,
+    /// Stops the training that is under way.
+    training: Cancel,
+    network_events: Events,
+    done: mpsc::Receiver<Done>,
+    tasks: mpsc::Sender<Done>,
+    status: watch::Sender<Status>,
+    observer: Option<mpsc::Sender<Applied>>,
+    uid: Option<Uid>,
+    /// Ends with the node: work that nobody waits for any more stops.
+    life: CancelOnDrop,
+}
+
+impl<L: Ledger> Peer<L> {
+    /// Opens the folder, joins the network, restores what the last life left.
+    ///
+    /// # Errors
+    /// The folder, the network, the chain or the data are not what the run needs.
+    pub async fn start(config: Config<L>) -> Result<Peer<L>, StartError> {
+        check(&config)?;
+        let disk = Disk::open(&config.directory)?;
+        let pair = disk.hotkey(|| config.hotkey_seed)?;
+        let run_id = config.run.id();
+        let store = Store::open(&config.directory, config.store_bytes_max)?;
+        let config_of_network = covey_gossip::Config {
+            directory: config.directory.clone(),
+            listen: config.listen,
+            bootstrap: config.bootstrap,
+            genesis: config.run.chain.genesis,
+            netuid: config.run.chain.netuid,
+            run: run_id,
+            heartbeat: config.heartbeat,
+            limits: config.limits,
+        };
+        let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
+        let journal = disk.journal()?;
+        let context = Arc::new(Context {
+            journal,
+            name: config.name,
+            layout: Arc::new(config.run.layout()),
+            run: config.run,
+            run_id,
+            ledger: config.ledger,
+            network,
+            disk,
+            pair,
+            roles: config.roles,
+            compute: config.compute,
+            patience: config.patience,
+            archive: config.archive,
+        });
+        let state = restore_state(&context)?;
+        let journal = context.journal.read();
+        let (miner, validator) = restore_roles(&context, config.data, &journal, config.misbehaviour)?;
+        let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
+        let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
+        register(&context).await?;
+        let (tasks, done) = mpsc::channel(DONE_MAX);
+        Ok(Peer {
+            context,
+            engine,
+            states: vec![state],
+            miner,
+            validator,
+            inbox: Inbox::default(),
+            collector: None,
+            training: Cancel::default(),
+            network_events,
+            done,
+            tasks,
+            status: watch::Sender::new(Status::default()),
+            observer: config.observer,
+            uid: None,
+            life: CancelOnDrop::default(),
+        })
+    }
+
+    /// What the node tells of itself, now and from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// What its parts share, for whoever must know when the last of them is gone.
+    pub fn context(&self) -> Weak<Context<L>> {
+        Arc::downgrade(&self.context)
+    }
+
+    /// Where it can be dialled, as multiaddrs.
+    pub fn addresses(&self) -> Vec<String> {
+        self.context.network.addresses()
+    }
+}
+
+fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
+    let run = &config.run;
+    let (chain, netuid) = (config.ledger.genesis(), config.ledger.netuid());
+    if (run.chain.genesis, run.chain.netuid) != (chain, netuid) {
+        let (run, run_netuid) = (run.chain.genesis, run.chain.netuid);
+        return Err(StartError::OtherChain { run, run_netuid, chain, netuid });
+    }
+    match &config.data {
+        None if config.roles != Roles::default() => Err(StartError::NoData),
+        Some(data) if data.digest() != run.data.digest => {
+            Err(StartError::OtherData { got: data.digest(), needed: run.data.digest })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The newest state of the folder, or the run's beginning.
+fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
+    if let Some(saved) = context.disk.newest_state(context.layout.elements())? {
+        let root = state_root(&saved.parameters, context.run.compress.state_elements as usize);
+        if root == saved.root {
+            return Ok(State { tip: saved.tip, root, parameters: Arc::new(saved.parameters) });
+        }
+        tracing::warn!("the saved state does not have its root: it is fetched again");
+    }
+    let state = catchup::genesis(context);
+    let needed = context.run.chain.genesis_state;
+    if state.root != needed {
+        return Err(StartError::OtherGenesis { got: state.root, needed });
+    }
+    context.disk.write_state(&Tip::genesis(context.run_id), state.root, &state.parameters)?;
+    Ok(state)
+}
+
+type RoleState = (Option<Arc<Mutex<Miner>>>, Option<Arc<Mutex<Validator>>>);
+
+fn restore_roles<L: Ledger>(
+    context: &Context<L>,
+    data: Option<Arc<Dataset>>,
+    journal: &Journal,
+    misbehaviour: Option<Misbehaviour>,
+) -> Result<RoleState, StartError> {
+    let backend = || Box::new(CpuBackend::new(&context.run.model));
+    let Some(data) = data else { return Ok((None, None)) };
+    let miner = match context.roles.miner {
+        true => {
+            let journalled = journal.contribution.as_ref();
+            let miner = Miner::restore(context, backend(), data.clone(), journalled, misbehaviour)?;
+            Some(Arc::new(Mutex::new(miner)))
+        }
+        false => None,
+    };
+    let validator = match context.roles.validator {
+        true => Some(Arc::new(Mutex::new(Validator::restore(context, backend(), data)?))),
+        false => None,
+    };
+    Ok((miner, validator))
+}
+
+/// Asks for a uid, if the hotkey has none.
+async fn register<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError> {
+    if context.roles == Roles::default() {
+        return Ok(());
+    }
+    let finalised = context.ledger.heads().borrow().finalised;
+    let view = context.ledger.view(finalised).await?;
+    if view.member(&context.pair.hotkey()).is_none() {
+        let call = context.ledger.sign(&context.pair, Call::Register).await?;
+        context.ledger.submit(&call).await?;
+    }
+    Ok(())
+}

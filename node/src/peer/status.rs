@@ -1,0 +1,72 @@
+//! What a node tells of itself: to the display, to whoever makes blocks, to the report.
+
+use covey_gossip::Traffic;
+use covey_proto::{BlockNumber, Digest, Round, Uid};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A node, now.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The newest block it has dealt with.
+    pub seen: BlockNumber,
+    /// Whether it waits for nothing but blocks.
+    pub idle: bool,
+    /// Whether it takes part: neither starting, nor catching up, nor halted.
+    pub live: bool,
+    /// Why it stopped, if it did.
+    pub halted: Option<String>,
+    /// The round it is in.
+    pub round: Round,
+    /// A word for what it does.
+    pub phase: &'static str,
+    /// The last training loss, nats a token.
+    pub loss: Option<f64>,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Tokens a second in the last round's training.
+    pub tokens_per_second: f64,
+    /// Connected peers.
+    pub peers: usize,
+    /// Bytes moved.
+    pub traffic: Traffic,
+    /// Rounds in which a contribution of this node was committed.
+    pub contributed: u32,
+    /// Time spent, by phase.
+    pub seconds: Timings,
+    /// The node's uid, once registered.
+    pub uid: Option<Uid>,
+}
+
+/// Time spent by phase. Work (train, compress, check, apply, score) is summed over threads; waiting is not counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Timings(pub BTreeMap<&'static str, f64>);
+
+impl Timings {
+    /// Adds time to a phase.
+    pub fn add(&mut self, phase: &'static str, time: Duration) {
+        *self.0.entry(phase).or_default() += time.as_secs_f64();
+    }
+}
+
+/// A round that a node has applied: for whoever watches.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// The round.
+    pub round: Round,
+    /// The header's digest.
+    pub head: Digest,
+    /// The state root.
+    pub root: Digest,
+    /// What was applied.
+    pub chosen: Vec<(Uid, Digest)>,
+    /// What had been committed in time.
+    pub offered: Vec<Uid>,
+    /// Why the round was void, if it was.
+    pub void: Option<String>,
+    /// The state.
+    pub parameters: Arc<Vec<f32>>,
+}

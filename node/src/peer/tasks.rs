@@ -1,0 +1,404 @@
+//! What takes time: each task does one thing that the state machine asked for, and says what came of it.
+
+use super::apply::{self, Decision, State};
+use super::catchup::{Caught, catch_up};
+use super::collect::Incoming;
+use super::compute::Cancel;
+use super::context::Context;
+use super::contribution::{Contribution, Expected, ObtainError, obtain};
+use super::disk::{Journal, JournalContribution};
+use super::miner::{Made, Miner, MinerError};
+use super::validator::Validator;
+use crate::chain::{Call, Ledger, LedgerError, SignedCall};
+use covey_gossip::store::Durability;
+use covey_gossip::{Hint, PeerKey};
+use covey_proto::blob::Manifest;
+use covey_proto::chain::ChainView;
+use covey_proto::message::Announcement;
+use covey_proto::record::{self, Record, UidSet};
+use covey_proto::{BlockNumber, Digest, Round, Uid};
+use covey_round::engine::{Collection, Settlement, Task, Tip};
+use covey_trainer::inner::RoundReport;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Between two tries of something that failed for now.
+const RETRY: Duration = Duration::from_millis(500);
+/// Tries of a reveal without anybody to hear it; whoever misses it asks for it.
+const ANNOUNCE_TRIES: u32 = 10;
+
+/// What came of a task.
+pub enum Done {
+    /// A state of the chain, or the block of which none is to be had.
+    View(Result<ChainView, BlockNumber>),
+    /// A round's training: a contribution in the journal, or none.
+    Trained { round: Round, made: Option<Box<Journalled>> },
+    /// A call or a reveal is through, or failed for good.
+    Sent(Round),
+    /// A contribution is held, not valid, or not to be had.
+    Collected { round: Round, uid: Uid, found: Result<Arc<Contribution>, ObtainError>, took: Duration },
+    /// What peers have of a round's announcements.
+    Pulled { round: Round, announcements: Vec<Incoming> },
+    /// What has not come by now will hardly come in time.
+    Patience(Round),
+    /// A round is applied.
+    Applied(Box<Settled>),
+    /// The node has caught up.
+    Joined(Box<Caught>),
+    /// A round is scored.
+    Scored { round: Round, took: Duration },
+    /// A person must look at it.
+    Fatal(String),
+}
+
+/// A contribution that the journal names.
+pub struct Journalled {
+    /// The manifest's digest.
+    pub manifest: Digest,
+    /// What the training amounted to.
+    pub report: RoundReport,
+    /// Time of training and of compression.
+    pub times: [Duration; 2],
+}
+
+/// A round that is applied.
+pub struct Settled {
+    /// The state after it.
+    pub state: State,
+    /// What was applied.
+    pub settlement: Settlement,
+    /// What had been committed.
+    pub offered: Vec<Uid>,
+    /// Time of aggregation, outer step, hashing and writing.
+    pub took: Duration,
+}
+
+/// Reads the chain at a final block.
+pub async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
+    loop {
+        match context.ledger.view(block).await {
+            Ok(view) => return Done::View(Ok(view)),
+            Err(LedgerError::NoState { .. } | LedgerError::Refused(_)) => return Done::View(Err(block)),
+            Err(error @ LedgerError::Unreachable(_)) => {
+                tracing::warn!(node = %context.name, %error, "reading block {block} again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// What a miner needs for a round.
+pub struct TrainJob {
+    /// What to train on.
+    pub task: Task,
+    /// The state to start from.
+    pub theta: Arc<Vec<f32>>,
+    /// Cancelled with the node.
+    pub life: Cancel,
+}
+
+/// Trains, compresses, stores, journals.
+pub async fn train<L: Ledger>(
+    context: Arc<Context<L>>,
+    miner: Arc<Mutex<Miner>>,
+    job: TrainJob,
+    cancel: Cancel,
+) -> Done {
+    let round = job.task.round;
+    match train_and_journal(&context, &miner, job, cancel).await {
+        Ok(journalled) => Done::Trained { round, made: Some(Box::new(journalled)) },
+        Err(error) => {
+            tracing::warn!(node = %context.name, %round, %error, "no contribution this round");
+            Done::Trained { round, made: None }
+        }
+    }
+}
+
+/// Why a round's training is not in the journal.
+#[derive(Debug, thiserror::Error)]
+enum TrainFault {
+    #[error(transparent)]
+    Miner(#[from] MinerError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Disk(#[from] super::disk::DiskError),
+}
+
+async fn train_and_journal<L: Ledger>(
+    context: &Arc<Context<L>>,
+    miner: &Arc<Mutex<Miner>>,
+    job: TrainJob,
+    cancel: Cancel,
+) -> Result<Journalled, TrainFault> {
+    let (owned, miner_of) = (context.clone(), miner.clone());
+    let work = move || {
+        let mut miner = miner_of.lock().unwrap_or_else(PoisonError::into_inner);
+        miner.contribute(&owned, &job.task, &job.theta, &|| cancel.is_wanted() && job.life.is_wanted())
+    };
+    let made: Made = context.compute.run(work).await.0?;
+    let mut record = Record::of(context.run_id);
+    record.contribution = Some(record::Contribution { round: made.round, manifest: made.manifest });
+    record.vote = last_vote(&context.journal.read());
+    let call = context.ledger.sign(&context.pair, Call::Commit(record.to_bytes())).await?;
+    let entry =
+        JournalContribution { round: made.round, base: made.base, manifest: made.manifest, call: hex::encode(&call.0) };
+    let journalled = Journalled { manifest: made.manifest, report: made.report, times: made.times };
+    let (owned, miner_of) = (context.clone(), miner.clone());
+    let write = move || {
+        owned.journal.change(|journal| journal.contribution = Some(entry))?;
+        miner_of.lock().unwrap_or_else(PoisonError::into_inner).journalled(&owned, made)
+    };
+    context.compute.run(write).await.0?;
+    Ok(journalled)
+}
+
+/// With both roles, a commit repeats the last vote: the slot is one.
+fn last_vote(journal: &Journal) -> Option<record::Vote> {
+    let bytes = hex::decode(journal.record.as_ref()?).ok()?;
+    Record::from_bytes(&bytes).ok()?.vote
+}
+
+/// Submits the journalled call: the same bytes, however often.
+pub async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
+    match hex::decode(&journalled.call) {
+        Ok(bytes) => submit(&context, SignedCall(bytes)).await,
+        Err(error) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
+    }
+    Done::Sent(round)
+}
+
+async fn submit<L: Ledger>(context: &Context<L>, call: SignedCall) {
+    loop {
+        match context.ledger.submit(&call).await {
+            Ok(()) => return,
+            Err(error @ LedgerError::Unreachable(_)) => {
+                tracing::warn!(node = %context.name, %error, "submitting again");
+                tokio::time::sleep(RETRY).await;
+            }
+            // Sent before a crash and included since, most often.
+            Err(error) => return tracing::info!(node = %context.name, %error, "not submitted"),
+        }
+    }
+}
+
+/// Journals a ballot, then submits it.
+pub async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Record) -> Done {
+    let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
+    let write = move || owned.journal.change(|journal| journal.record = Some(text));
+    let written = context.compute.run(write).await.0;
+    if let Err(error) = written {
+        return Done::Fatal(format!("no vote in round {round}: {error}"));
+    }
+    match context.ledger.sign(&context.pair, Call::Commit(record.to_bytes())).await {
+        Ok(call) => submit(&context, call).await,
+        Err(error) => tracing::warn!(node = %context.name, %round, %error, "no vote"),
+    }
+    Done::Sent(round)
+}
+
+/// Reveals the journalled contribution.
+pub async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) -> Done {
+    let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else { return Done::Sent(round) };
+    let owned = context.clone();
+    let announcement = tokio::task::spawn_blocking(move || own_announcement(&owned, made.manifest)).await;
+    let Ok(Some((uid, bytes))) = announcement else {
+        tracing::error!(node = %context.name, %round, "my contribution is not in my store: nothing is revealed");
+        return Done::Sent(round);
+    };
+    context.network.remember(round, uid, bytes.clone());
+    for _ in 0..ANNOUNCE_TRIES {
+        match context.network.publish(bytes.clone()).await {
+            Ok(_) => return Done::Sent(round),
+            Err(error) => {
+                tracing::warn!(node = %context.name, %round, %error, "revealing again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    Done::Sent(round)
+}
+
+fn own_announcement<L>(context: &Context<L>, digest: Digest) -> Option<(Uid, Vec<u8>)> {
+    let store = context.network.store();
+    let get = |name| store.get(&name).ok().flatten();
+    let manifest = Manifest::from_bytes(&get(digest)?).ok()?;
+    let limit = u64::from(context.run.compress.inline_max);
+    let small = manifest.shards.iter().filter(|shard| shard.size <= limit);
+    let inline = small.map(|shard| get(shard.root)).collect::<Option<Vec<_>>>()?;
+    Some((manifest.uid, Announcement { manifest, inline }.to_bytes()))
+}
+
+/// A contribution to fetch.
+pub struct Fetch {
+    /// The round.
+    pub collection: Collection,
+    /// Its author.
+    pub uid: Uid,
+    /// Its name.
+    pub digest: Digest,
+    /// Who announced it, and what came along; none if it is this node's own.
+    pub from: Option<(PeerKey, Announcement)>,
+}
+
+/// Has a contribution's bytes, checks and decodes them; a validator makes sure that they stay.
+pub async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> Done {
+    let start = Instant::now();
+    let (round, uid) = (job.collection.round, job.uid);
+    let found = fetch_one(&context, job).await.map(Arc::new);
+    Done::Collected { round, uid, found, took: start.elapsed() }
+}
+
+async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<Contribution, ObtainError> {
+    let Fetch { collection, uid, digest, from } = job;
+    let mut hints = vec![Hint::Uid(uid)];
+    if let Some((peer, announcement)) = from {
+        hints.push(peer.into());
+        let store = context.network.store().clone();
+        let put = move || {
+            let blobs: Vec<Vec<u8>> = announcement.inline.into_iter().chain([announcement.manifest.to_bytes()]).collect();
+            store.put_batch(&blobs, Durability::Buffered).map(drop)
+        };
+        tokio::task::spawn_blocking(put).await.expect("putting blobs does not panic")?;
+    }
+    let author = collection.members.get(&uid).copied();
+    let expected = author.map(|author| Expected { round: collection.round, base: collection.base, author });
+    // A slow link may take the whole round; who votes has looked at what is held by then.
+    let contribution = obtain(context, digest, expected, &hints, 10 * context.patience).await?;
+    let names: Vec<Digest> =
+        contribution.manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect();
+    let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % 4));
+    // Pinning brings the bytes to the disk: a vote vouches for them.
+    tokio::task::spawn_blocking(move || store.pin(&tag, &names)).await.expect("pinning does not panic")?;
+    Ok(contribution)
+}
+
+/// Asks peers for a round's announcements, after a while.
+pub async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet, after: Duration) -> Done {
+    tokio::time::sleep(after).await;
+    let found = context.network.announcements(round, have).await;
+    let announcements =
+        found.into_iter().map(|(from, bytes)| Incoming { bytes, from, ticket: None }).collect();
+    Done::Pulled { round, announcements }
+}
+
+/// Waits.
+pub async fn patience(patience: Duration, round: Round) -> Done {
+    tokio::time::sleep(patience).await;
+    Done::Patience(round)
+}
+
+/// A round to apply.
+pub struct ApplyJob {
+    /// The state before.
+    pub before: State,
+    /// What was decided.
+    pub settlement: Settlement,
+    /// What is decoded already.
+    pub held: BTreeMap<Uid, Arc<Contribution>>,
+    /// What had been committed.
+    pub offered: Vec<Uid>,
+    /// Where to say that it waits for others.
+    pub tasks: mpsc::Sender<Done>,
+}
+
+/// Has whatever was selected, however long it takes, and applies it.
+pub async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) -> Done {
+    let ApplyJob { before, settlement, held, offered, tasks } = job;
+    let round = settlement.round;
+    let waiting = tokio::spawn({
+        let patience = context.patience;
+        async move {
+            tokio::time::sleep(patience).await;
+            let _ = tasks.send(Done::Patience(round)).await;
+        }
+    });
+    let hints: Vec<Hint> = settlement.holders.iter().map(Hint::Uid).collect();
+    let mut selected = Vec::with_capacity(settlement.chosen.len());
+    for (uid, digest) in &settlement.chosen {
+        selected.push(match held.get(uid).filter(|held| held.digest == *digest) {
+            Some(contribution) => contribution.clone(),
+            None => match obtain_selected(&context, *digest, &hints).await {
+                Ok(contribution) => Arc::new(contribution),
+                Err(why) => return Done::Fatal(format!("round {round}: uid {uid} was selected, but {why}")),
+            },
+        });
+    }
+    waiting.abort();
+    let decision = Decision { round, parent: settlement.parent, hashes: settlement.hashes };
+    let owned = context.clone();
+    let (state, took) =
+        context.compute.run(move || apply::settle(&owned, &before, &decision, &selected)).await;
+    match state {
+        Ok(state) => Done::Applied(Box::new(Settled { state, settlement, offered, took })),
+        Err(error) => Done::Fatal(format!("round {round} cannot be applied: {error}")),
+    }
+}
+
+async fn obtain_selected<L: Ledger>(
+    context: &Arc<Context<L>>,
+    digest: Digest,
+    hints: &[Hint],
+) -> Result<Contribution, ObtainError> {
+    loop {
+        match obtain(context, digest, None, hints, context.patience).await {
+            Err(ObtainError::Fetch(why)) => {
+                tracing::warn!(node = %context.name, %why, "a selected contribution is still missing");
+                tokio::time::sleep(RETRY).await;
+            }
+            had => return had,
+        }
+    }
+}
+
+/// Catches up, however often it takes.
+pub async fn join<L: Ledger>(context: Arc<Context<L>>, mine: Vec<State>, target: Tip) -> Done {
+    loop {
+        match catch_up(&context, &mine, target.round, target.head).await {
+            Ok(caught) => return Done::Joined(Box::new(caught)),
+            Err(error) => {
+                tracing::warn!(node = %context.name, %error, "catching up again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// A round to score.
+pub struct ScoreJob {
+    /// What it offered.
+    pub collection: Collection,
+    /// The state before it.
+    pub before: State,
+    /// What is decoded.
+    pub held: BTreeMap<Uid, Arc<Contribution>>,
+}
+
+/// Scores a round's contributions, then puts the weights on chain.
+pub async fn score<L: Ledger>(
+    context: Arc<Context<L>>,
+    validator: Arc<Mutex<Validator>>,
+    job: ScoreJob,
+    life: Cancel,
+) -> Done {
+    let round = job.collection.round;
+    let owned = context.clone();
+    let work = move || {
+        let mut validator = validator.lock().unwrap_or_else(PoisonError::into_inner);
+        validator.score(&owned, &job.collection, &job.before, &job.held, &life)
+    };
+    let (weights, took) = context.compute.run(work).await;
+    match weights {
+        Ok(weights) if !weights.is_empty() => {
+            match context.ledger.sign(&context.pair, Call::SetWeights(weights)).await {
+                Ok(call) => submit(&context, call).await,
+                Err(error) => tracing::warn!(node = %context.name, %round, %error, "no weights set"),
+            }
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(node = %context.name, %round, %error, "not scored"),
+    }
+    Done::Scored { round, took }
+}

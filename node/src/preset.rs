@@ -1,0 +1,162 @@
+//! Presets: run files without a chain and data, which a swarm or an operator fills in.
+
+use covey_proto::run::{Chain, Data, Run, RunError};
+use serde::Serialize;
+
+/// The presets in this binary: name, run file, what it is for.
+pub const PRESETS: [(&str, &str, &str); 3] = [
+    ("demo", include_str!("../presets/demo.toml"), "a small model that learns in minutes on two cores"),
+    ("covenant", include_str!("../presets/covenant.toml"), "the demo's model under Covenant-72B's own settings"),
+    ("tiny", include_str!("../presets/tiny.toml"), "a toy for tests: seconds"),
+];
+
+/// Why there is no such run.
+#[derive(Debug, thiserror::Error)]
+pub enum PresetError {
+    /// Neither a preset nor a file.
+    #[error("no preset {name:?}; there are {}, and files that end in .toml", known())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// A run file that cannot be read.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// Not a run file.
+    #[error("{name} does not parse: {error}")]
+    Toml {
+        /// The preset or file.
+        name: String,
+        /// What is wrong.
+        error: toml::de::Error,
+    },
+    /// Not a change to a number that is there.
+    #[error("{change:?} is not SECTION.KEY=VALUE of a key that the preset has, like compress.k=256")]
+    Change {
+        /// What was asked for.
+        change: String,
+    },
+    /// Numbers that cannot be.
+    #[error("{name}: {error}")]
+    Run {
+        /// The preset or file.
+        name: String,
+        /// What is wrong.
+        error: RunError,
+    },
+}
+
+fn known() -> String {
+    PRESETS.map(|(name, ..)| name).join(", ")
+}
+
+/// A run without its chain and data.
+#[derive(Clone, Debug)]
+pub struct Template {
+    name: String,
+    table: toml::Table,
+}
+
+impl Template {
+    /// The preset of that name, or the run file at that path. A file's own `[chain]` and `[data]` are replaced.
+    ///
+    /// # Errors
+    /// No such preset or file, or no run file.
+    pub fn load(name: &str) -> Result<Template, PresetError> {
+        let text = match PRESETS.iter().find(|(preset, ..)| *preset == name) {
+            Some((_, text, _)) => (*text).to_owned(),
+            None if name.ends_with(".toml") => std::fs::read_to_string(name)
+                .map_err(|error| PresetError::File { path: name.to_owned(), error })?,
+            None => return Err(PresetError::Unknown { name: name.to_owned() }),
+        };
+        Template::parse(name, &text)
+    }
+
+    /// A template from the text of a run file.
+    ///
+    /// # Errors
+    /// Not TOML.
+    pub fn parse(name: &str, text: &str) -> Result<Template, PresetError> {
+        let table = text.parse().map_err(|error| PresetError::Toml { name: name.to_owned(), error })?;
+        Ok(Template { name: name.to_owned(), table })
+    }
+
+    /// The template with some numbers changed: each `key.key=value`, the value as in TOML.
+    ///
+    /// # Errors
+    /// No such key, or no value.
+    pub fn with(mut self, changes: &[String]) -> Result<Template, PresetError> {
+        for change in changes {
+            let form = || PresetError::Change { change: change.clone() };
+            let (path, value) = change.split_once('=').ok_or_else(form)?;
+            let (section, key) = path.trim().split_once('.').ok_or_else(form)?;
+            let parsed: toml::Table = format!("value = {value}").parse().map_err(|_| form())?;
+            let place = self.table.get_mut(section).and_then(|section| section.as_table_mut()?.get_mut(key));
+            *place.ok_or_else(form)? = parsed.get("value").cloned().ok_or_else(form)?;
+        }
+        Ok(self)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens of its model's vocabulary, if it says.
+    pub fn vocabulary(&self) -> Option<u32> {
+        u32::try_from(self.table.get("model")?.get("vocabulary")?.as_integer()?).ok()
+    }
+
+    /// As many rounds as the learning-rate schedule has; 20 if it is constant.
+    pub fn rounds(&self) -> u32 {
+        let last = || self.table.get("inner")?.get("rate")?.as_array()?.last()?.as_array()?.first()?.as_integer();
+        last().and_then(|round| u32::try_from(round).ok()).unwrap_or(20)
+    }
+
+    /// The run that this becomes on a chain, with data.
+    ///
+    /// # Errors
+    /// Unknown or missing keys, or numbers that cannot be.
+    pub fn resolve(&self, chain: &Chain, data: &Data) -> Result<Run, PresetError> {
+        let mut table = self.table.clone();
+        table.insert("chain".into(), as_value(chain));
+        table.insert("data".into(), as_value(data));
+        let text = toml::to_string(&table).expect("a table has a TOML form");
+        Run::from_toml(&text).map_err(|error| PresetError::Run { name: self.name.clone(), error })
+    }
+}
+
+fn as_value(value: &impl Serialize) -> toml::Value {
+    toml::Value::try_from(value).expect("numbers and texts have a TOML form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::Digest;
+
+    #[test]
+    fn every_preset_is_a_run() {
+        let chain = Chain { genesis: Digest::ZERO, netuid: 1, start: 10, genesis_state: Digest::ZERO };
+        for (name, ..) in PRESETS {
+            let data = Data { digest: Digest::ZERO, samples: 1000 };
+            let run = Template::load(name).unwrap().resolve(&chain, &data).unwrap();
+            assert_eq!(Run::from_toml(&run.to_toml()).unwrap().id(), run.id(), "{name}");
+            assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_name() {
+        let text = format!("surprise = 1\n{}", PRESETS[0].1);
+        let chain = Chain { genesis: Digest::ZERO, netuid: 1, start: 10, genesis_state: Digest::ZERO };
+        let data = Data { digest: Digest::ZERO, samples: 1000 };
+        let error = Template::parse("mine.toml", &text).unwrap().resolve(&chain, &data).unwrap_err().to_string();
+        assert!(error.contains("surprise"), "{error}");
+    }
+}

@@ -1,0 +1,132 @@
+//! What a swarm leaves for people: `summary.json` and `report.html`.
+
+mod html;
+mod units;
+
+pub use html::html;
+
+use covey_proto::{Digest, Round, RunId, Uid};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// All that a swarm has measured of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Rounds that every live node has applied.
+    pub rounds: u32,
+    /// The seed of keys, genesis and data order.
+    pub seed: u64,
+    /// The run's name.
+    pub run_id: RunId,
+    /// The preset it came from.
+    pub preset: String,
+    /// The data set's name.
+    pub data: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// The state root after each round, from round 0.
+    pub state_roots: Vec<Digest>,
+    /// Whether every node had the same root in every round.
+    pub roots_agree: bool,
+    /// Nodes that had another root, by round.
+    pub disagreements: Vec<Disagreement>,
+    /// Rounds in which nothing was selected, with the reason.
+    pub void_rounds: Vec<VoidRound>,
+    /// Uids whose contributions were applied, by round.
+    pub selected: Vec<Vec<Uid>>,
+    /// Uids whose contributions were committed in time, by round.
+    pub offered: Vec<Vec<Uid>>,
+    /// Loss on held-out documents before round 0 and after each round, nats a token: `rounds + 1` values, estimated on
+    /// [`Summary::heldout_sequences`] sequences.
+    pub heldout_loss: Vec<f64>,
+    /// Sequences behind each value of [`Summary::heldout_loss`].
+    pub heldout_sequences: u64,
+    /// Loss on all held-out text after the last round, nats a token.
+    pub heldout_loss_final: f64,
+    /// The same in bits a byte of text.
+    pub bits_per_byte: f64,
+    /// What simpler models need, bits a byte of held-out text.
+    pub baselines: Baselines,
+    /// Tokens that all miners trained on.
+    pub tokens: u64,
+    /// Stake-weighted mean of the validators' weights, by uid; sums to 1.
+    pub weights: BTreeMap<Uid, f64>,
+    /// The same after each round.
+    pub weights_by_round: Vec<BTreeMap<Uid, f64>>,
+    /// Miners that were told to misbehave, and how.
+    pub misbehaving: BTreeMap<Uid, String>,
+    /// Bytes by kind, sums over nodes.
+    pub bytes: BTreeMap<String, u64>,
+    /// Seconds by phase: work summed over nodes and threads.
+    pub seconds: BTreeMap<String, f64>,
+    /// From the first block to the last round, seconds.
+    pub wall_seconds: f64,
+    /// Cores that work was spread over.
+    pub cores: usize,
+    /// When each round was applied by the first node, seconds since the start.
+    pub round_ends: Vec<f64>,
+    /// The nodes.
+    pub nodes: Vec<NodeSummary>,
+    /// Whether it was stopped before its last round.
+    pub interrupted: bool,
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeSummary {
+    /// `miner-0`, `validator-0`, `seeder-0`, …
+    pub name: String,
+    /// `miner`, `validator` or `seeder`.
+    pub role: String,
+    /// Its uid; none of a seeder.
+    pub uid: Option<Uid>,
+    /// Rounds in which a contribution of it was selected.
+    pub rounds_contributed: u32,
+    /// Rounds in which it was killed.
+    pub killed: Vec<Round>,
+    /// The round in which it came, if not at the start.
+    pub joined: Option<Round>,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Bytes by kind.
+    pub bytes: BTreeMap<String, u64>,
+    /// Seconds by phase.
+    pub seconds: BTreeMap<String, f64>,
+}
+
+/// A node whose root was another.
+#[derive(Clone, Debug, Serialize)]
+pub struct Disagreement {
+    /// The round.
+    pub round: Round,
+    /// The node.
+    pub node: String,
+    /// Its root.
+    pub root: Digest,
+}
+
+/// A round in which nothing was selected.
+#[derive(Clone, Debug, Serialize)]
+pub struct VoidRound {
+    /// The round.
+    pub round: Round,
+    /// Why.
+    pub reason: String,
+}
+
+/// What simpler models need, bits a byte of held-out text.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Baselines {
+    /// Token frequencies.
+    pub unigram: f64,
+    /// Interpolated token pairs.
+    pub bigram: f64,
+}
+
+impl Summary {
+    /// As JSON, for programs.
+    pub fn to_json(&self) -> String {
+        // Numbers, texts and lists; maps are keyed by numbers and texts.
+        serde_json::to_string_pretty(self).expect("a summary has a JSON form")
+    }
+}

@@ -1,0 +1,303 @@
+//! What a person sees while a swarm runs, on standard error. Decides between a block that is redrawn (a terminal) and
+//! plain lines (a file, a pipe), and how the block moves; `lines` has the words.
+//!
+//! Nothing in the terminal is switched that would have to be switched back: the cursor is never hidden, it rests below the
+//! block, and a frame is one write. However the process ends (Ctrl-C, a panic, `kill -9`), the terminal is as it was.
+
+mod lines;
+
+use lines::{Paint, block, event_lines, round_text};
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+
+/// Columns of a terminal that does not tell.
+const COLUMNS: usize = 80;
+/// Rows of a terminal that does not tell.
+const ROWS: usize = 24;
+
+/// A swarm, now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame {
+    /// Rounds that have been applied.
+    pub round: u32,
+    /// Rounds in all.
+    pub rounds: u32,
+    /// Since the first block.
+    pub elapsed: Duration,
+    /// The newest loss on held-out text, nats a token.
+    pub heldout_loss: Option<f64>,
+    /// The same before round 0 and after each round.
+    pub heldout_by_round: Vec<f64>,
+    /// Tokens that all miners trained on.
+    pub tokens: u64,
+    /// Their rate.
+    pub tokens_per_second: f64,
+    /// Bytes moved, sum over nodes.
+    pub bytes: u64,
+    /// Connected peers.
+    pub peers: usize,
+    /// The nodes, in the order in which they are shown.
+    pub nodes: Vec<NodeLine>,
+    /// The last noteworthy event.
+    pub last: Option<String>,
+}
+
+/// A node, now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeLine {
+    /// `miner-0`.
+    pub name: String,
+    /// `miner`, `validator` or `seeder`.
+    pub role: String,
+    /// A word for what it does.
+    pub phase: &'static str,
+    /// The round it is in, from 0.
+    pub round: u32,
+    /// The last training loss, nats a token.
+    pub loss: Option<f64>,
+    /// Whether it takes part.
+    pub live: bool,
+    /// What is odd about it.
+    pub note: Option<String>,
+}
+
+/// A round that is over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoundLine {
+    /// The round, from 0.
+    pub round: u32,
+    /// Rounds in all.
+    pub rounds: u32,
+    /// Loss on held-out text after it, nats a token.
+    pub loss: Option<f64>,
+    /// Tokens a second, all miners together.
+    pub tokens_per_second: f64,
+    /// Bytes moved so far, sum over nodes.
+    pub bytes: u64,
+    /// Contributions applied.
+    pub selected: usize,
+    /// Contributions committed in time.
+    pub offered: usize,
+    /// The state root, as short as a person compares it.
+    pub root: String,
+    /// From the round before to this one.
+    pub took: Duration,
+}
+
+/// Shows a swarm. Clones show the same.
+///
+/// What cannot be written is dropped: a closed standard error stops no swarm.
+#[derive(Clone)]
+pub struct Display {
+    screen: Arc<Mutex<Screen>>,
+}
+
+impl Default for Display {
+    fn default() -> Display {
+        Display::new()
+    }
+}
+
+impl Display {
+    /// On standard error: a redrawn block if it is a terminal that can, else plain lines. `NO_COLOR` is respected.
+    ///
+    /// A panic hook is added that puts the panic's message above the block.
+    pub fn new() -> Display {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if !std::io::stderr().is_terminal() || dumb {
+            return Display::of(Box::new(std::io::stderr()), Mode::Plain);
+        }
+        let paint = if set("NO_COLOR").is_some() { Paint::None } else { Paint::Colours };
+        let display = Display::of(Box::new(std::io::stderr()), Mode::Block { paint, size: terminal_size });
+        step_aside_for_panics(Arc::downgrade(&display.screen));
+        display
+    }
+
+    fn of(out: Box<dyn Write + Send>, mode: Mode) -> Display {
+        Display { screen: Arc::new(Mutex::new(Screen { out, mode, shown: Vec::new() })) }
+    }
+
+    /// Draws the block again. Plain output has none.
+    pub fn frame(&self, frame: &Frame) {
+        let mut screen = self.screen();
+        if let Mode::Block { paint, size } = screen.mode {
+            let (columns, rows) = usable(size());
+            screen.draw(block(frame, columns, rows, paint));
+        }
+    }
+
+    /// Tells of a round that is over: a line that stays.
+    pub fn round(&self, round: &RoundLine) {
+        let mut screen = self.screen();
+        let lines = match screen.mode {
+            Mode::Plain => vec![round_text(round, usize::MAX, Paint::None)],
+            Mode::Block { paint, size } => vec![round_text(round, usable(size()).0, paint)],
+        };
+        screen.print(&lines);
+    }
+
+    /// Tells of something that happened: lines that stay. It is loud if its first word is in capitals.
+    pub fn event(&self, text: &str) {
+        let mut screen = self.screen();
+        let lines = match screen.mode {
+            Mode::Plain => event_lines(text, usize::MAX, Paint::None),
+            Mode::Block { paint, size } => event_lines(text, usable(size()).0, paint),
+        };
+        screen.print(&lines);
+    }
+
+    /// Takes the block away. What was told of rounds and events stays.
+    pub fn finish(&self) {
+        self.screen().draw(Vec::new());
+    }
+
+    /// A writer whose whole lines come above the block: for logs, which would tear it.
+    pub fn writer(&self) -> LogWriter {
+        LogWriter { screen: self.screen.clone(), pending: Vec::new() }
+    }
+
+    fn screen(&self) -> MutexGuard<'_, Screen> {
+        lock(&self.screen)
+    }
+}
+
+/// A panic while drawing leaves at worst a torn block.
+fn lock(screen: &Mutex<Screen>) -> MutexGuard<'_, Screen> {
+    screen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rows and columns of the terminal behind standard error.
+fn terminal_size() -> (usize, usize) {
+    let (rows, columns) = console::Term::stderr().size_checked().unwrap_or((0, 0));
+    (usize::from(columns), usize::from(rows))
+}
+
+/// Columns and rows to draw on: the last column stays free, since terminals differ in when they wrap, and so does the row
+/// on which the cursor rests.
+fn usable((columns, rows): (usize, usize)) -> (usize, usize) {
+    let or = |given: usize, otherwise: usize| if given == 0 { otherwise } else { given };
+    (or(columns, COLUMNS).saturating_sub(1).max(1), or(rows, ROWS).saturating_sub(1).max(1))
+}
+
+fn step_aside_for_panics(screen: Weak<Mutex<Screen>>) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if let Some(screen) = screen.upgrade() {
+            // The panicking thread may hold the lock itself: then its message comes below the block.
+            match screen.try_lock() {
+                Ok(mut screen) => screen.draw(Vec::new()),
+                Err(TryLockError::Poisoned(screen)) => screen.into_inner().draw(Vec::new()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        before(panic);
+    }));
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Plain,
+    Block { paint: Paint, size: fn() -> (usize, usize) },
+}
+
+/// Where lines go, and what of them can still be taken back.
+struct Screen {
+    out: Box<dyn Write + Send>,
+    mode: Mode,
+    /// The block's lines, with their colours; the cursor is at the start of the row below.
+    shown: Vec<String>,
+}
+
+impl Screen {
+    /// Replaces the block.
+    fn draw(&mut self, lines: Vec<String>) {
+        if lines == self.shown {
+            return;
+        }
+        let mut bytes = self.erase();
+        push_lines(&mut bytes, &lines);
+        self.shown = lines;
+        self.write(&bytes);
+    }
+
+    /// Writes lines that stay, above the block.
+    fn print(&mut self, lines: &[String]) {
+        let mut bytes = self.erase();
+        push_lines(&mut bytes, lines);
+        push_lines(&mut bytes, &self.shown);
+        self.write(&bytes);
+    }
+
+    /// Moves to the block's first row and clears from there. A terminal that became narrower may have wrapped its rows.
+    fn erase(&self) -> String {
+        let Mode::Block { size, .. } = self.mode else { return String::new() };
+        let columns = usable(size()).0 + 1;
+        let rows: usize = self.shown.iter().map(|line| console::measure_text_width(line).max(1).div_ceil(columns)).sum();
+        if rows == 0 { String::new() } else { format!("\r\x1b[{rows}A\x1b[J") }
+    }
+
+    /// One write a frame: a terminal never shows half of it for long, and an end in between loses nothing.
+    fn write(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.draw(Vec::new());
+    }
+}
+
+fn push_lines(bytes: &mut String, lines: &[String]) {
+    for line in lines {
+        bytes.push_str(line);
+        bytes.push('\n');
+    }
+}
+
+/// Logs, above the block. What has no line break yet waits for it, or for the end of the writer.
+pub struct LogWriter {
+    screen: Arc<Mutex<Screen>>,
+    pending: Vec<u8>,
+}
+
+/// Bytes that a log line may wait with: more are written without their line break.
+const PENDING_BYTES_MAX: usize = 64 << 10;
+
+impl LogWriter {
+    fn release(&mut self, end: usize) {
+        let whole: Vec<u8> = self.pending.drain(..end).collect();
+        let text = String::from_utf8_lossy(&whole);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        if !lines.is_empty() {
+            lock(&self.screen).print(&lines);
+        }
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.pending.extend_from_slice(bytes);
+        match self.pending.iter().rposition(|byte| *byte == b'\n') {
+            Some(last) => self.release(last + 1),
+            None if self.pending.len() > PENDING_BYTES_MAX => self.release(self.pending.len()),
+            None => {}
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.release(self.pending.len());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! What a swarm is asked to do: how many nodes of which kind, who misbehaves, who is killed, who comes later.
+
+use crate::peer::misbehave::Misbehaviour;
+use crate::preset::Template;
+use covey_proto::{Round, Uid};
+use covey_round::engine::Roles;
+use covey_trainer::data::Dataset;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nodes of a swarm on one machine; a run has 256 uids.
+const NODES_MAX: usize = 256;
+
+/// All that `covey swarm` can be asked.
+#[derive(Clone)]
+pub struct Options {
+    /// The preset or run file.
+    pub template: Template,
+    /// The training data.
+    pub data: Arc<Dataset>,
+    /// Rounds to run.
+    pub rounds: u32,
+    /// Miners.
+    pub miners: usize,
+    /// Validators.
+    pub validators: usize,
+    /// Makes keys, genesis and run.
+    pub seed: u64,
+    /// Whether the run's randomness comes from the seed, so that another swarm with it ends with the same root.
+    pub repeatable: bool,
+    /// What goes wrong on purpose.
+    pub script: Script,
+    /// Cores to spread heavy work over.
+    pub cores: usize,
+    /// How long what others have is waited for before a node calls itself idle.
+    pub patience: Duration,
+    /// Held-out sequences behind each round's loss.
+    pub heldout_sequences: u64,
+}
+
+/// What goes wrong on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// So many miners of each kind misbehave: the last ones.
+    pub misbehave: Vec<(Misbehaviour, usize)>,
+    /// Who is killed, and when.
+    pub kills: Vec<Kill>,
+    /// In these rounds one more miner comes.
+    pub joins: Vec<Round>,
+}
+
+/// A node to kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Its name.
+    pub node: String,
+    /// In which round.
+    pub round: Round,
+    /// When in the round.
+    pub moment: Moment,
+}
+
+/// When in a round a node is killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Moment {
+    /// At once.
+    #[default]
+    Any,
+    /// As soon as its status shows this phase.
+    Phase(String),
+}
+
+impl FromStr for Kill {
+    type Err = String;
+    /// `NODE@ROUND`, or `NODE@ROUND:PHASE`.
+    fn from_str(text: &str) -> Result<Kill, String> {
+        let form = || format!("{text:?} is not NODE@ROUND, like miner-1@3");
+        let (node, when) = text.split_once('@').ok_or_else(form)?;
+        let (round, moment) = match when.split_once(':') {
+            Some((round, phase)) => (round, Moment::Phase(phase.to_owned())),
+            None => (when, Moment::Any),
+        };
+        let round = Round(round.parse().map_err(|_| form())?);
+        Ok(Kill { node: node.to_owned(), round, moment })
+    }
+}
+
+/// Why what was asked for cannot be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// Nobody who does the work.
+    #[error("a swarm needs at least one miner and one validator; this one has {miners} and {validators}")]
+    TooFew {
+        /// Miners.
+        miners: usize,
+        /// Validators.
+        validators: usize,
+    },
+    /// More than there are uids.
+    #[error("{0} miners and validators; a run has {NODES_MAX} uids")]
+    TooMany(usize),
+    /// More misbehave than there are.
+    #[error("{wanted} miners are to misbehave, but there are {miners}")]
+    TooManyCheats {
+        /// To misbehave.
+        wanted: usize,
+        /// Miners.
+        miners: usize,
+    },
+    /// A node that is not there.
+    #[error("there is no node {name:?} to kill; there are {known}")]
+    NoNode {
+        /// The name.
+        name: String,
+        /// The names.
+        known: String,
+    },
+    /// A round that will not be.
+    #[error("round {round} is not one of the {rounds} rounds (0 to {last})")]
+    NoRound {
+        /// The round.
+        round: Round,
+        /// Rounds.
+        rounds: u32,
+        /// The last.
+        last: u32,
+    },
+}
+
+/// A node of the plan.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub roles: Roles,
+    /// Its uid from genesis on; none of a seeder, or of who comes later.
+    pub uid: Option<Uid>,
+    /// What it does wrong.
+    pub misbehaviour: Option<Misbehaviour>,
+    /// When it comes, if not at the start.
+    pub joins: Option<Round>,
+}
+
+/// Who is there, and what happens to them.
+pub struct Plan {
+    /// In the order of starting.
+    order: Vec<Arc<str>>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    kills: Vec<Kill>,
+    away: Vec<(Arc<str>, Round)>,
+}
+
+impl Plan {
+    /// The plan that the options make.
+    ///
+    /// # Errors
+    /// What was asked for cannot be.
+    pub fn new(options: &Options) -> Result<Plan, PlanError> {
+        let Options { miners, validators, rounds, script, .. } = options;
+        if *miners == 0 || *validators == 0 {
+            return Err(PlanError::TooFew { miners: *miners, validators: *validators });
+        }
+        let all = miners + validators + script.joins.len();
+        if all > NODES_MAX {
+            return Err(PlanError::TooMany(all));
+        }
+        let mut plan = Plan { order: Vec::new(), nodes: BTreeMap::new(), kills: script.kills.clone(), away: Vec::new() };
+        let cheats = cheats(script, *miners)?;
+        let (miner, validator) =
+            (Roles { miner: true, validator: false }, Roles { miner: false, validator: true });
+        let node = |roles, uid| Node { roles, uid, misbehaviour: None, joins: None };
+        plan.add("seeder-0".into(), node(Roles::default(), None));
+        for (number, misbehaviour) in cheats.into_iter().enumerate() {
+            plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(miner, super::uid(number)) });
+        }
+        for number in 0..*validators {
+            plan.add(format!("validator-{number}"), node(validator, super::uid(miners + number)));
+        }
+        for (number, round) in script.joins.iter().enumerate() {
+            plan.add(format!("miner-{}", miners + number), Node { joins: Some(*round), ..node(miner, None) });
+        }
+        plan.check(*rounds)?;
+        Ok(plan)
+    }
+
+    fn add(&mut self, name: String, node: Node) {
+        let name: Arc<str> = name.into();
+        self.order.push(name.clone());
+        self.nodes.insert(name, node);
+    }
+
+    fn check(&self, rounds: u32) -> Result<(), PlanError> {
+        let joins = self.nodes.values().filter_map(|node| node.joins);
+        if let Some(round) = self.kills.iter().map(|kill| kill.round).chain(joins).find(|round| round.0 >= rounds) {
+            return Err(PlanError::NoRound { round, rounds, last: rounds.saturating_sub(1) });
+        }
+        match self.kills.iter().find(|kill| !self.nodes.contains_key(kill.node.as_str())) {
+            Some(kill) => Err(PlanError::NoNode { name: kill.node.clone(), known: self.order.join(", ") }),
+            None => Ok(()),
+        }
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &Node)> {
+        self.nodes.iter()
+    }
+
+    /// A node of the plan.
+    ///
+    /// # Panics
+    /// If there is none of that name; names come from the plan.
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes.get(name).expect("a name of the plan")
+    }
+
+    /// Who is there from the start: the seeder first, since the others dial it.
+    pub fn first_nodes(&self) -> Vec<Arc<str>> {
+        self.order.iter().filter(|name| self.node(name).joins.is_none()).cloned().collect()
+    }
+
+    /// Who comes in this round, or should have.
+    pub fn due_to_join(&mut self, round: Round) -> Vec<Arc<str>> {
+        let due = |node: &Node| node.joins.is_some_and(|joins| joins <= round);
+        let names = self.order.iter().filter(|name| due(self.node(name))).cloned().collect::<Vec<_>>();
+        for name in &names {
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.joins = None;
+            }
+        }
+        names
+    }
+
+    /// Who is to be killed now, given each node's round and phase; with the round.
+    pub fn due_to_die(&mut self, phases: &BTreeMap<Arc<str>, (Round, &'static str)>) -> Vec<(Arc<str>, Round)> {
+        let mut due: Vec<(Arc<str>, Round)> = Vec::new();
+        self.kills.retain(|kill| {
+            let Some((name, (round, phase))) = phases.get_key_value(kill.node.as_str()) else { return true };
+            let now = match &kill.moment {
+                Moment::Any => *round >= kill.round,
+                // Past its round, any phase will do: the phase was too short to be seen.
+                Moment::Phase(wanted) => (*round == kill.round && phase == wanted) || *round > kill.round,
+            };
+            if now && !due.iter().any(|(other, _)| other == name) {
+                due.push((name.clone(), *round));
+            }
+            !now
+        });
+        due
+    }
+
+    /// A node was killed, and is to be started again in a round.
+    pub fn killed(&mut self, name: &Arc<str>, back: Round) {
+        self.away.push((name.clone(), back));
+    }
+
+    /// Who is to be started again.
+    pub fn due_to_return(&mut self, round: Round) -> Vec<Arc<str>> {
+        let (due, away) = std::mem::take(&mut self.away).into_iter().partition(|(_, back)| *back <= round);
+        self.away = away;
+        let due: Vec<(Arc<str>, Round)> = due;
+        due.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// What each miner does wrong: the last ones cheat.
+fn cheats(script: &Script, miners: usize) -> Result<Vec<Option<Misbehaviour>>, PlanError> {
+    let wanted: usize = script.misbehave.iter().map(|(_, count)| count).sum();
+    let honest = miners.checked_sub(wanted).ok_or(PlanError::TooManyCheats { wanted, miners })?;
+    let cheats = script.misbehave.iter().flat_map(|(kind, count)| std::iter::repeat_n(Some(*kind), *count));
+    Ok(std::iter::repeat_n(None, honest).chain(cheats).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_is_written_as_node_at_round() {
+        let kill: Kill = "miner-1@3".parse().unwrap();
+        assert_eq!(kill, Kill { node: "miner-1".into(), round: Round(3), moment: Moment::Any });
+        let kill: Kill = "validator-0@4:apply".parse().unwrap();
+        assert_eq!(kill.moment, Moment::Phase("apply".into()));
+        assert!("miner-1".parse::<Kill>().unwrap_err().contains("NODE@ROUND"));
+    }
+
+    #[test]
+    fn the_last_miners_cheat() {
+        let script = Script { misbehave: vec![(Misbehaviour::Noise, 1), (Misbehaviour::Flip, 1)], ..Script::default() };
+        let kinds = cheats(&script, 3).unwrap();
+        assert_eq!(kinds, [None, Some(Misbehaviour::Noise), Some(Misbehaviour::Flip)]);
+        assert_eq!(cheats(&script, 1), Err(PlanError::TooManyCheats { wanted: 2, miners: 1 }));
+    }
+}

@@ -1,0 +1,466 @@
+//! Whoever watches a swarm: takes in every applied round, holds the roots against each other, evaluates each state on
+//! held-out text, feeds the display, and sums up.
+
+use super::display::{Display, Frame, NodeLine, RoundLine};
+use super::plan::{Node, Options, Plan};
+use crate::chain::Ledger;
+use crate::chain::memory::MemoryLedger;
+use crate::evaluation::Evaluator;
+use crate::peer::compute::Compute;
+use crate::peer::{Applied, Status, Timings};
+use crate::report::{Baselines, Disagreement, NodeSummary, Summary, VoidRound};
+use covey_gossip::Traffic;
+use covey_proto::run::Run;
+use covey_proto::{Digest, Round, Uid};
+use covey_round::engine::Roles;
+use covey_trainer::data::baseline::baseline;
+use covey_trainer::genesis::initial_state;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// How often the display is drawn when nothing happens.
+const FRAME: Duration = Duration::from_millis(200);
+/// Held-out sequences of the last evaluation: some 260,000 tokens, seconds on one core.
+const FINAL_SEQUENCES: u64 = 2048;
+
+/// Takes in what a swarm does.
+pub struct Watcher {
+    options: Options,
+    run: Arc<Run>,
+    display: Display,
+    start: Instant,
+    applications: mpsc::Receiver<Applied>,
+    rounds: Vec<RoundSeen>,
+    disagreements: Vec<Disagreement>,
+    heldout: Heldout,
+    weights: Vec<BTreeMap<Uid, f64>>,
+    nodes: BTreeMap<Arc<str>, NodeSeen>,
+    last: Option<String>,
+    last_state: Arc<Vec<f32>>,
+}
+
+/// A round as the first node to apply it reported it.
+struct RoundSeen {
+    root: Digest,
+    chosen: Vec<(Uid, Digest)>,
+    offered: Vec<Uid>,
+    void: Option<String>,
+    at: Duration,
+    told: bool,
+}
+
+/// A node over all its lives.
+struct NodeSeen {
+    plan: Node,
+    status: Option<watch::Receiver<Status>>,
+    /// What its former lives did.
+    before: Lived,
+    killed: Vec<Round>,
+    joined: Option<Round>,
+}
+
+/// What a node's lives add up to.
+#[derive(Clone, Default)]
+struct Lived {
+    tokens: u64,
+    bytes: BTreeMap<String, u64>,
+    seconds: BTreeMap<String, f64>,
+    uid: Option<Uid>,
+}
+
+/// Evaluations under way: one after the other, in a task of their own.
+struct Heldout {
+    states: mpsc::Sender<Arc<Vec<f32>>>,
+    losses: mpsc::Receiver<f64>,
+    asked: usize,
+    found: Vec<f64>,
+}
+
+impl Heldout {
+    fn new(evaluator: Evaluator, compute: Compute, sequences: u64) -> Heldout {
+        let (states, mut wanted) = mpsc::channel::<Arc<Vec<f32>>>(super::APPLIED_MAX);
+        let (done, losses) = mpsc::channel(super::APPLIED_MAX);
+        tokio::spawn(async move {
+            let mut evaluator = Some(evaluator);
+            while let Some(state) = wanted.recv().await {
+                let Some(mut mine) = evaluator.take() else { return };
+                let ((back, loss), _) = compute
+                    .run(move || {
+                        let loss = mine.loss(&state, sequences).unwrap_or(f64::NAN);
+                        (mine, loss)
+                    })
+                    .await;
+                evaluator = Some(back);
+                if done.send(loss).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Heldout { states, losses, asked: 0, found: Vec::new() }
+    }
+
+    fn ask(&mut self, state: Arc<Vec<f32>>) {
+        // The channel has room for every round that nodes may be ahead.
+        if self.states.try_send(state).is_ok() {
+            self.asked += 1;
+        }
+    }
+}
+
+impl Watcher {
+    /// Watches a swarm that is about to start.
+    pub fn new(
+        options: &Options,
+        run: &Arc<Run>,
+        plan: &Plan,
+        compute: Compute,
+        applications: mpsc::Receiver<Applied>,
+        display: Display,
+    ) -> Watcher {
+        let evaluator = Evaluator::new(options.data.clone(), &run.model);
+        let node = |plan: &Node| NodeSeen {
+            plan: plan.clone(),
+            status: None,
+            before: Lived::default(),
+            killed: Vec::new(),
+            joined: None,
+        };
+        Watcher {
+            heldout: Heldout::new(evaluator, compute, options.heldout_sequences),
+            options: options.clone(),
+            run: run.clone(),
+            display,
+            start: Instant::now(),
+            applications,
+            rounds: Vec::new(),
+            disagreements: Vec::new(),
+            weights: Vec::new(),
+            nodes: plan.nodes().map(|(name, plan)| (name.clone(), node(plan))).collect(),
+            last: None,
+            last_state: Arc::new(initial_state(&run.model)),
+        }
+    }
+
+    /// The first block is about to be made.
+    pub fn begin(&mut self) {
+        self.start = Instant::now();
+        self.heldout.ask(self.last_state.clone());
+        self.draw();
+    }
+
+    /// A node runs, for the first time or again.
+    pub fn node_started(&mut self, name: &Arc<str>, status: watch::Receiver<Status>) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.status = Some(status);
+        }
+    }
+
+    /// A node has come while the run goes on.
+    pub fn node_joined(&mut self, name: &Arc<str>, round: Round) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.joined = Some(round);
+        }
+        self.event(&format!("{name} joins in round {round}"));
+    }
+
+    /// A node was killed.
+    pub fn node_killed(&mut self, name: &Arc<str>, round: Round) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.before = node.lived();
+            node.status = None;
+            node.killed.push(round);
+        }
+        self.event(&format!("{name} is killed in round {round}"));
+    }
+
+    /// Something that a person should see.
+    pub fn event(&mut self, text: &str) {
+        self.last = Some(text.to_owned());
+        self.display.event(text);
+    }
+
+    /// Takes in one more report, evaluation, change of a node's status, or the passing of time.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn watch(&mut self) {
+        tokio::select! {
+            Some(applied) = self.applications.recv() => self.on_applied(applied),
+            Some(loss) = self.heldout.losses.recv() => self.heldout.found.push(loss),
+            () = tokio::time::sleep(FRAME) => {}
+        }
+        self.tell_rounds();
+        self.draw();
+    }
+
+    /// Takes in what has been reported already.
+    pub async fn catch_up(&mut self) {
+        while let Ok(applied) = self.applications.try_recv() {
+            self.on_applied(applied);
+        }
+        while let Ok(loss) = self.heldout.losses.try_recv() {
+            self.heldout.found.push(loss);
+        }
+        self.tell_rounds();
+    }
+
+    fn on_applied(&mut self, applied: Applied) {
+        let Applied { node, round, root, chosen, offered, void, parameters, .. } = applied;
+        match self.rounds.get(round.0 as usize) {
+            Some(seen) if seen.root != root => {
+                self.event(&format!("ROOTS DISAGREE in round {round}: {node} has {}, not {}", root.short(), seen.root.short()));
+                let node = node.to_string();
+                self.disagreements.push(Disagreement { round, node, root });
+            }
+            Some(_) => {}
+            None if round.0 as usize == self.rounds.len() => {
+                if let Some(reason) = &void {
+                    self.event(&format!("round {round} is void: {reason}"));
+                }
+                let at = self.start.elapsed();
+                self.rounds.push(RoundSeen { root, chosen, offered, void, at, told: false });
+                self.last_state = parameters.clone();
+                self.heldout.ask(parameters);
+            }
+            None => tracing::warn!(%round, "a round was reported before the one before it"),
+        }
+    }
+
+    /// Tells of each round once its loss is known.
+    fn tell_rounds(&mut self) {
+        let mut before = Duration::ZERO;
+        let (tokens_per_second, bytes) = (self.tokens_per_second(), self.bytes());
+        for (number, seen) in self.rounds.iter_mut().enumerate() {
+            let took = seen.at.saturating_sub(before);
+            before = seen.at;
+            if seen.told || self.heldout.found.len() <= number + 1 {
+                continue;
+            }
+            seen.told = true;
+            self.display.round(&RoundLine {
+                round: number as u32,
+                rounds: self.options.rounds,
+                loss: self.heldout.found.get(number + 1).copied(),
+                tokens_per_second,
+                bytes,
+                selected: seen.chosen.len(),
+                offered: seen.offered.len(),
+                root: seen.root.short(),
+                took,
+            });
+        }
+    }
+
+    /// Notes the weights as they stand on chain now.
+    pub async fn note_weights(&mut self, ledger: &MemoryLedger) {
+        let weights = mean_weights(ledger).await;
+        while self.weights.len() < self.rounds.len() {
+            self.weights.push(weights.clone());
+        }
+    }
+
+    // ---- the display -------------------------------------------------------------------------------------------------
+
+    fn live(&self) -> impl Iterator<Item = (&Arc<str>, &NodeSeen, Status)> {
+        self.nodes.iter().filter_map(|(name, node)| Some((name, node, node.status.as_ref()?.borrow().clone())))
+    }
+
+    fn tokens(&self) -> u64 {
+        self.nodes.values().map(|node| node.lived().tokens).sum()
+    }
+
+    /// All miners' tokens since the start, by the time since.
+    fn tokens_per_second(&self) -> f64 {
+        self.tokens() as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.live().map(|(_, _, status)| status.traffic.blobs_in.bytes + status.traffic.gossip_in.bytes).sum()
+    }
+
+    fn draw(&mut self) {
+        let node = |(name, node, status): (&Arc<str>, &NodeSeen, Status)| NodeLine {
+            name: name.to_string(),
+            role: node.role().into(),
+            phase: if status.phase.is_empty() { "start" } else { status.phase },
+            round: status.round.0,
+            loss: status.loss,
+            live: status.live,
+            note: status.halted.clone().or_else(|| node.plan.misbehaviour.map(super::named)),
+        };
+        let frame = Frame {
+            round: self.rounds.len() as u32,
+            rounds: self.options.rounds,
+            elapsed: self.start.elapsed(),
+            heldout_loss: self.heldout.found.last().copied(),
+            heldout_by_round: self.heldout.found.clone(),
+            tokens: self.tokens(),
+            tokens_per_second: self.tokens_per_second(),
+            bytes: self.bytes(),
+            peers: self.live().map(|(_, _, status)| status.peers).max().unwrap_or(0),
+            nodes: self.live().map(node).collect(),
+            last: self.last.clone(),
+        };
+        self.display.frame(&frame);
+    }
+
+    // ---- the end -----------------------------------------------------------------------------------------------------
+
+    /// Waits for the evaluations and sums up.
+    pub async fn finish(mut self, ledger: &MemoryLedger, interrupted: bool) -> Summary {
+        let wall_seconds = self.start.elapsed().as_secs_f64();
+        self.catch_up().await;
+        while self.heldout.found.len() < self.heldout.asked {
+            match self.heldout.losses.recv().await {
+                Some(loss) => self.heldout.found.push(loss),
+                None => break,
+            }
+        }
+        self.tell_rounds();
+        self.note_weights(ledger).await;
+        self.display.finish();
+        let (loss, baselines) = self.last_evaluation().await;
+        let data = &self.options.data;
+        let sum = |part: fn(&Lived) -> &BTreeMap<String, f64>| add(self.nodes.values().map(|node| part(&node.lived()).clone()));
+        Summary {
+            rounds: self.rounds.len() as u32,
+            seed: self.options.seed,
+            run_id: self.run.id(),
+            preset: self.options.template.name().to_owned(),
+            data: data.manifest().name.clone(),
+            parameters: self.last_state.len() as u64,
+            state_roots: self.rounds.iter().map(|seen| seen.root).collect(),
+            roots_agree: self.disagreements.is_empty(),
+            disagreements: self.disagreements.clone(),
+            void_rounds: self.void_rounds(),
+            selected: self.rounds.iter().map(|seen| seen.chosen.iter().map(|(uid, _)| *uid).collect()).collect(),
+            offered: self.rounds.iter().map(|seen| seen.offered.clone()).collect(),
+            heldout_loss: self.heldout.found.clone(),
+            heldout_sequences: self.options.heldout_sequences.min(data.heldout_samples(self.run.model.sequence)),
+            heldout_loss_final: loss,
+            bits_per_byte: data.bits_per_byte(loss),
+            baselines,
+            tokens: self.tokens(),
+            weights: self.weights.last().cloned().unwrap_or_default(),
+            weights_by_round: self.weights.clone(),
+            misbehaving: self.misbehaving(),
+            bytes: add(self.nodes.values().map(|node| node.lived().bytes)),
+            seconds: sum(|lived| &lived.seconds),
+            wall_seconds,
+            cores: self.options.cores,
+            round_ends: self.rounds.iter().map(|seen| seen.at.as_secs_f64()).collect(),
+            nodes: self.nodes.iter().map(|(name, node)| self.node_summary(name, node)).collect(),
+            interrupted,
+        }
+    }
+
+    async fn last_evaluation(&self) -> (f64, Baselines) {
+        let (data, model) = (self.options.data.clone(), self.run.model.clone());
+        let state = self.last_state.clone();
+        let work = move || {
+            let counts = baseline(&data);
+            let baselines = Baselines { unigram: counts.unigram_bits_per_byte, bigram: counts.bigram_bits_per_byte };
+            let loss = Evaluator::new(data, &model).loss(&state, FINAL_SEQUENCES).unwrap_or(f64::NAN);
+            (loss, baselines)
+        };
+        tokio::task::spawn_blocking(work).await.expect("evaluating does not panic")
+    }
+
+    fn void_rounds(&self) -> Vec<VoidRound> {
+        let void = |(number, seen): (usize, &RoundSeen)| {
+            Some(VoidRound { round: Round(number as u32), reason: seen.void.clone()? })
+        };
+        self.rounds.iter().enumerate().filter_map(void).collect()
+    }
+
+    fn misbehaving(&self) -> BTreeMap<Uid, String> {
+        let cheat = |node: &NodeSeen| Some((node.plan.uid?, super::named(node.plan.misbehaviour?)));
+        self.nodes.values().filter_map(cheat).collect()
+    }
+
+    fn node_summary(&self, name: &Arc<str>, node: &NodeSeen) -> NodeSummary {
+        let lived = node.lived();
+        let uid = node.plan.uid.or(lived.uid);
+        let selected = |seen: &&RoundSeen| seen.chosen.iter().any(|(chosen, _)| Some(*chosen) == uid);
+        NodeSummary {
+            name: name.to_string(),
+            role: node.role().into(),
+            uid,
+            rounds_contributed: self.rounds.iter().filter(selected).count() as u32,
+            killed: node.killed.clone(),
+            joined: node.joined,
+            tokens: lived.tokens,
+            bytes: lived.bytes,
+            seconds: lived.seconds,
+        }
+    }
+}
+
+impl NodeSeen {
+    fn role(&self) -> &'static str {
+        match self.plan.roles {
+            Roles { miner: true, .. } => "miner",
+            Roles { validator: true, .. } => "validator",
+            _ => "seeder",
+        }
+    }
+
+    /// All its lives, with the present one.
+    fn lived(&self) -> Lived {
+        let Some(status) = self.status.as_ref().map(|status| status.borrow().clone()) else {
+            return self.before.clone();
+        };
+        let Timings(seconds) = &status.seconds;
+        let seconds = seconds.iter().map(|(phase, seconds)| ((*phase).to_owned(), *seconds)).collect();
+        Lived {
+            tokens: self.before.tokens + status.tokens,
+            bytes: add([self.before.bytes.clone(), by_kind(&status.traffic)]),
+            seconds: add([self.before.seconds.clone(), seconds]),
+            uid: status.uid.or(self.before.uid),
+        }
+    }
+}
+
+fn add<K: Ord, V: std::ops::AddAssign + Default>(maps: impl IntoIterator<Item = BTreeMap<K, V>>) -> BTreeMap<K, V> {
+    let mut sum = BTreeMap::new();
+    for (key, value) in maps.into_iter().flatten() {
+        *sum.entry(key).or_default() += value;
+    }
+    sum
+}
+
+/// Bytes by kind: payload by what it was for, and what TCP carried in all.
+fn by_kind(traffic: &Traffic) -> BTreeMap<String, u64> {
+    let kinds = [
+        ("announcements received", traffic.announcements_in.bytes),
+        ("gossip received, duplicates included", traffic.gossip_in.bytes),
+        ("announcements pulled", traffic.announcements_pulled.bytes),
+        ("blobs received", traffic.blobs_in.bytes),
+        ("blobs sent", traffic.blobs_out.bytes),
+        ("TCP received", traffic.tcp_bytes_in),
+        ("TCP sent", traffic.tcp_bytes_out),
+    ];
+    kinds.into_iter().map(|(kind, bytes)| (kind.to_owned(), bytes)).collect()
+}
+
+/// The validators' weights, each set normalised, weighed by stake.
+async fn mean_weights(ledger: &MemoryLedger) -> BTreeMap<Uid, f64> {
+    let finalised = ledger.heads().borrow().finalised;
+    let (Ok(weights), Ok(view)) = (ledger.weights().await, ledger.view(finalised).await) else {
+        return BTreeMap::new();
+    };
+    let mut mean: BTreeMap<Uid, f64> = BTreeMap::new();
+    let mut total = 0.0;
+    for (hotkey, shares) in &weights {
+        let sum: f64 = shares.iter().map(|(_, share)| f64::from(*share)).sum();
+        let Some(member) = view.member(hotkey).filter(|_| sum > 0.0) else { continue };
+        total += member.stake as f64;
+        for (uid, share) in shares {
+            *mean.entry(*uid).or_default() += member.stake as f64 * f64::from(*share) / sum;
+        }
+    }
+    mean.values_mut().for_each(|share| *share /= total);
+    mean
+}
