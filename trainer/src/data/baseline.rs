@@ -1,8 +1,8 @@
 //! What counting reaches without learning: the bar that a model must pass to have learnt anything.
 //!
-//! Both models are exact counts over the training tokens, judged on the held-out ones in order. Unigram: add one. Bigram:
-//! Witten–Bell interpolation, p(b|a) = (c(ab) + T(a)·p₁(b)) / (c(a) + T(a)) with T(a) the number of different successors
-//! of a (Witten and Bell 1991), which has no constant to tune.
+//! Both models are exact counts over the training tokens, judged on the held-out ones in order. Unigram: add one.
+//! Bigram: Witten–Bell interpolation, p(b|a) = (c(ab) + T(a)·p₁(b)) / (c(a) + T(a)) with T(a) the number of different
+//! successors of a (Witten and Bell 1991), which has no constant to tune.
 
 use super::Dataset;
 use std::collections::HashMap;
@@ -78,10 +78,7 @@ mod tests {
                 let (unigram, bigram) = nats(&train, &[a, b], 6);
                 (one + (-unigram).exp(), two + (-bigram).exp())
             });
-            assert!(
-                (sums.0 - 1.0).abs() < 1e-12 && (sums.1 - 1.0).abs() < 1e-12,
-                "after {a}: {sums:?}"
-            );
+            assert!((sums.0 - 1.0).abs() < 1e-12 && (sums.1 - 1.0).abs() < 1e-12, "after {a}: {sums:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Learns byte-pair merges, the same from the same word counts whatever the machine.
 //!
-//! The `tokenizers` crate has a trainer too, but the order of its equal candidates follows randomly seeded hash maps; here
-//! every choice has one winner: the highest count, then the lowest pair of ids. Ids are bytes first (offset by
+//! The `tokenizers` crate has a trainer too, but the order of its equal candidates follows randomly seeded hash maps;
+//! here every choice has one winner: the highest count, then the lowest pair of ids. Ids are bytes first (offset by
 //! [`BYTES_FIRST`]), then merges in the order in which they were learnt.
 
 use std::cmp::Reverse;
@@ -28,8 +28,8 @@ pub struct Merges {
     pub tokens: Vec<Vec<u8>>,
 }
 
-/// Learns merges from `words` (bytes and how often they occur) until there are `vocabulary` tokens or no pair is left that
-/// occurs twice.
+/// Learns merges from `words` (bytes and how often they occur) until there are `vocabulary` tokens or no pair is left
+/// that occurs twice.
 pub fn learn(words: &[(&[u8], u64)], vocabulary: u32) -> Merges {
     let mut learner = Learner::new(words);
     while (learner.merges.tokens.len() as u32) < vocabulary.min(1 << 16) {
@@ -62,13 +62,8 @@ struct Occurrences {
 
 impl Learner {
     fn new(words: &[(&[u8], u64)]) -> Learner {
-        let tokens: Vec<Vec<u8>> = std::iter::once(Vec::new())
-            .chain((0..=255).map(|byte| vec![byte]))
-            .collect();
-        let ids = (BYTES_FIRST..)
-            .zip(&tokens[1..])
-            .map(|(id, bytes)| (bytes.clone(), id))
-            .collect();
+        let tokens: Vec<Vec<u8>> = std::iter::once(Vec::new()).chain((0..=255).map(|byte| vec![byte])).collect();
+        let ids = (BYTES_FIRST..).zip(&tokens[1..]).map(|(id, bytes)| (bytes.clone(), id)).collect();
         let words: Vec<Word> = words
             .iter()
             .filter(|(bytes, count)| *count > 0 && (2..=WORD_BYTES_MAX).contains(&bytes.len()))
@@ -78,10 +73,7 @@ impl Learner {
             })
             .collect();
         let mut learner = Learner {
-            merges: Merges {
-                pairs: Vec::new(),
-                tokens,
-            },
+            merges: Merges { pairs: Vec::new(), tokens },
             ids,
             words,
             pairs: HashMap::new(),
@@ -90,11 +82,7 @@ impl Learner {
         for index in 0..learner.words.len() as u32 {
             learner.add(index);
         }
-        learner.queue = learner
-            .pairs
-            .iter()
-            .map(|(pair, o)| (o.count, Reverse(*pair)))
-            .collect();
+        learner.queue = learner.pairs.iter().map(|(pair, o)| (o.count, Reverse(*pair))).collect();
         learner
     }
 
@@ -137,11 +125,8 @@ impl Learner {
 
     /// Makes `pair` one token in all words.
     fn merge(&mut self, pair: Pair) {
-        let token = [
-            self.merges.tokens[usize::from(pair.0)].as_slice(),
-            &self.merges.tokens[usize::from(pair.1)],
-        ]
-        .concat();
+        let token =
+            [self.merges.tokens[usize::from(pair.0)].as_slice(), &self.merges.tokens[usize::from(pair.1)]].concat();
         // Two pairs can spell the same token; as in every reader of such files it then keeps its first id.
         let new = *self.ids.entry(token).or_insert_with_key(|token| {
             self.merges.tokens.push(token.clone());
@@ -149,11 +134,7 @@ impl Learner {
         });
         self.merges.pairs.push(pair);
         let mut touched: HashSet<Pair> = HashSet::new();
-        let mut words = self
-            .pairs
-            .get_mut(&pair)
-            .map(|o| std::mem::take(&mut o.words))
-            .unwrap_or_default();
+        let mut words = self.pairs.get_mut(&pair).map(|o| std::mem::take(&mut o.words)).unwrap_or_default();
         words.sort_unstable();
         words.dedup();
         for index in words {
@@ -163,12 +144,7 @@ impl Learner {
             self.subtract(index);
             let word = &mut self.words[index as usize];
             replace(&mut word.ids, pair, new);
-            touched.extend(
-                word.ids
-                    .windows(2)
-                    .filter(|p| p[0] == new || p[1] == new)
-                    .map(|p| (p[0], p[1])),
-            );
+            touched.extend(word.ids.windows(2).filter(|p| p[0] == new || p[1] == new).map(|p| (p[0], p[1])));
             self.add(index);
         }
         // Only pairs with the new token can have grown: all others' entries in the queue are still upper bounds.
@@ -200,10 +176,7 @@ mod tests {
     use super::*;
 
     fn spell(merges: &Merges) -> Vec<String> {
-        merges.tokens[BASE as usize..]
-            .iter()
-            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-            .collect()
+        merges.tokens[BASE as usize..].iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
     #[test]
@@ -230,25 +203,15 @@ mod tests {
     #[test]
     fn counts_after_many_merges_are_those_of_the_words() {
         let text = crate::data::synthetic::documents(3, 20_000);
-        let words: Vec<(&[u8], u64)> = text
-            .iter()
-            .flat_map(|d| d.text.split(' '))
-            .map(|word| (word.as_bytes(), 1))
-            .collect();
+        let words: Vec<(&[u8], u64)> =
+            text.iter().flat_map(|d| d.text.split(' ')).map(|word| (word.as_bytes(), 1)).collect();
         let mut learner = Learner::new(&words);
         for _ in 0..200 {
             let pair = learner.best().unwrap();
             let brute = recount(&learner);
             let most = brute.values().max().unwrap();
             assert_eq!(brute[&pair], *most);
-            assert_eq!(
-                brute
-                    .iter()
-                    .filter(|(_, count)| *count == most)
-                    .map(|(pair, _)| *pair)
-                    .min(),
-                Some(pair)
-            );
+            assert_eq!(brute.iter().filter(|(_, count)| *count == most).map(|(pair, _)| *pair).min(), Some(pair));
             learner.merge(pair);
         }
     }

@@ -31,29 +31,16 @@ impl Dataset {
         let bytes = read_bounded(&path, MANIFEST_BYTES_MAX)?;
         let digest = Digest::of(&bytes);
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
-            return Err(DataError::WrongDataset {
-                path: folder.to_path_buf(),
-                expected,
-                got: digest,
-            });
+            return Err(DataError::WrongDataset { path: folder.to_path_buf(), expected, got: digest });
         }
         let manifest = Manifest::from_bytes(&bytes).map_err(|fault| DataError::damaged(&path, fault))?;
         let tokenizer = folder.join(TOKENIZER_FILE);
         if Digest::of(&read_bounded(&tokenizer, TOKENIZER_BYTES_MAX)?) != manifest.tokenizer {
-            return Err(DataError::damaged(
-                &tokenizer,
-                format!("its hash is not {}", manifest.tokenizer),
-            ));
+            return Err(DataError::damaged(&tokenizer, format!("its hash is not {}", manifest.tokenizer)));
         }
         let train = read_shards(folder, &manifest.train, manifest.vocabulary)?;
         let heldout = read_shards(folder, &manifest.heldout, manifest.vocabulary)?;
-        Ok(Dataset {
-            folder: folder.to_path_buf(),
-            digest,
-            manifest,
-            train,
-            heldout,
-        })
+        Ok(Dataset { folder: folder.to_path_buf(), digest, manifest, train, heldout })
     }
 
     /// The data set's name: BLAKE3 of its manifest.
@@ -81,8 +68,8 @@ impl Dataset {
         self.folder.join(TOKENIZER_FILE)
     }
 
-    /// Training sequences of `sequence` + 1 tokens: one starts every `sequence` tokens, so that every token but the first
-    /// is predicted once.
+    /// Training sequences of `sequence` + 1 tokens: one starts every `sequence` tokens, so that every token but the
+    /// first is predicted once.
     pub fn samples(&self, sequence: u32) -> u64 {
         samples(&self.train, sequence)
     }
@@ -153,20 +140,14 @@ fn sample(tokens: &[u16], sequence: u32, index: u64, out: &mut Vec<u32>) {
     assert!(index < count, "sequence {index} of {count}");
     let start = index as usize * sequence as usize;
     out.clear();
-    out.extend(
-        tokens[start..=start + sequence as usize]
-            .iter()
-            .map(|token| u32::from(*token)),
-    );
+    out.extend(tokens[start..=start + sequence as usize].iter().map(|token| u32::from(*token)));
 }
 
 /// Reads a file that must be there and be no larger than `max`.
 fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| DataError::damaged(path, e.to_string()))?;
-    file.take(max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(DataError::read(path))?;
+    file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::read(path))?;
     if bytes.len() as u64 > max {
         return Err(DataError::damaged(path, format!("over {max} bytes")));
     }
@@ -178,9 +159,7 @@ fn read_shards(folder: &Path, entries: &[ShardEntry], vocabulary: u32) -> Result
     for entry in entries {
         let path = folder.join(entry.file());
         let bytes_wanted = u64::from(entry.tokens) * 2;
-        let found = fs::metadata(&path)
-            .map_err(|e| DataError::damaged(&path, e.to_string()))?
-            .len();
+        let found = fs::metadata(&path).map_err(|e| DataError::damaged(&path, e.to_string()))?.len();
         if found != bytes_wanted {
             let fault = format!(
                 "{} shard: {found} of {bytes_wanted} bytes",
@@ -195,10 +174,7 @@ fn read_shards(folder: &Path, entries: &[ShardEntry], vocabulary: u32) -> Result
         let from = tokens.len();
         tokens.extend(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)));
         if let Some(token) = tokens[from..].iter().find(|token| u32::from(**token) >= vocabulary) {
-            return Err(DataError::damaged(
-                &path,
-                format!("token {token}, but the vocabulary is {vocabulary}"),
-            ));
+            return Err(DataError::damaged(&path, format!("token {token}, but the vocabulary is {vocabulary}")));
         }
     }
     Ok(tokens)

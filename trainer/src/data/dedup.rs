@@ -1,10 +1,10 @@
 //! Says everything once: cleans white space and drops paragraphs that were already said.
 //!
-//! A paragraph goes when its words, in lower case and with all numbers alike, were there before (exact), or when most of
-//! its runs of eight words were (near). Held-out documents are taken first and keep theirs: a training paragraph that
-//! shares half of its runs with them goes too, so that nothing judged was learnt by heart. Unlike MinHash this is exact
-//! containment, by paragraph: a README that appears in ten packages with one new section keeps that section. The result
-//! depends on the order of the documents and on nothing else.
+//! A paragraph goes when its words, in lower case and with all numbers alike, were there before (exact), or when most
+//! of its runs of eight words were (near). Held-out documents are taken first and keep theirs: a training paragraph
+//! that shares half of its runs with them goes too, so that nothing judged was learnt by heart. Unlike MinHash this is
+//! exact containment, by paragraph: a README that appears in ten packages with one new section keeps that section. The
+//! result depends on the order of the documents and on nothing else.
 
 use super::Document;
 use std::collections::HashSet;
@@ -33,28 +33,23 @@ pub struct Dropped {
     pub tiny_bytes: u64,
 }
 
-/// Drops what was already said from `heldout`, then from `train`, and documents of fewer than `document_bytes_min` bytes.
+/// Drops what was already said from `heldout`, then from `train`, and documents of fewer than `document_bytes_min`
+/// bytes.
 pub fn deduplicate(
     heldout: Vec<Document>,
     train: Vec<Document>,
     document_bytes_min: usize,
 ) -> (Vec<Document>, Vec<Document>, Dropped) {
-    let bytes: u64 = heldout
-        .iter()
-        .chain(&train)
-        .map(|document| document.text.len() as u64)
-        .sum();
-    let mut memory = Memory {
-        sampling: bytes.div_ceil(SAMPLE_BYTES).max(1),
-        ..Memory::default()
-    };
+    let bytes: u64 = heldout.iter().chain(&train).map(|document| document.text.len() as u64).sum();
+    let mut memory = Memory { sampling: bytes.div_ceil(SAMPLE_BYTES).max(1), ..Memory::default() };
     let heldout = memory.pass(heldout, document_bytes_min, true);
     memory.heldout = std::mem::take(&mut memory.shingles);
     let train = memory.pass(train, document_bytes_min, false);
     (heldout, train, memory.dropped)
 }
 
-/// The paragraphs of `text`, white space normalised: no carriage returns, no control characters, no spaces at line ends.
+/// The paragraphs of `text`, white space normalised: no carriage returns, no control characters, no spaces at line
+/// ends.
 pub fn paragraphs(text: &str) -> impl Iterator<Item = String> {
     let mut lines = text.lines().chain([""]);
     std::iter::from_fn(move || {
@@ -102,10 +97,7 @@ impl Memory {
                     self.dropped.tiny_bytes += text.len() as u64;
                     return None;
                 }
-                Some(Document {
-                    name: document.name,
-                    text,
-                })
+                Some(Document { name: document.name, text })
             })
             .collect()
     }
@@ -124,9 +116,7 @@ impl Memory {
             self.dropped.exact_bytes += bytes;
             return false;
         }
-        let shingles: Vec<u64> = shingles(&words)
-            .filter(|hash| hash.is_multiple_of(self.sampling))
-            .collect();
+        let shingles: Vec<u64> = shingles(&words).filter(|hash| hash.is_multiple_of(self.sampling)).collect();
         let known_in = |set: &HashSet<u64>| shingles.iter().filter(|hash| set.contains(hash)).count() * 10;
         if !shingles.is_empty() && !heldout && known_in(&self.heldout) >= shingles.len() * HELDOUT_TENTHS {
             self.dropped.heldout_bytes += bytes;
@@ -165,9 +155,7 @@ fn word_hashes(paragraph: &str) -> Vec<u64> {
 /// Hashes of every run of [`SHINGLE_WORDS`] words; of all of them where there are fewer.
 fn shingles(words: &[u64]) -> impl Iterator<Item = u64> {
     words.windows(SHINGLE_WORDS.min(words.len()).max(1)).map(|window| {
-        let sum = window.iter().fold(0_u64, |sum, word| {
-            sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*word)
-        });
+        let sum = window.iter().fold(0_u64, |sum, word| sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*word));
         // The high bits depend on every word; sampling looks at low ones.
         sum ^ (sum >> 32)
     })
@@ -178,10 +166,7 @@ mod tests {
     use super::*;
 
     fn document(name: &str, text: &str) -> Document {
-        Document {
-            name: name.into(),
-            text: text.into(),
-        }
+        Document { name: name.into(), text: text.into() }
     }
 
     const A: &str = "The scheduler asks two peers for the last piece and cancels the slower one of the two at once.";
@@ -192,10 +177,7 @@ mod tests {
     #[test]
     fn a_paragraph_is_kept_once_whatever_its_case_numbers_and_spaces() {
         let one = document("a", &format!("{A}\n\nUses 16 bits of register 3."));
-        let two = document(
-            "b",
-            &format!("{}\n\nUses 32 bits of  register 4.\n\n{B}", A.to_uppercase()),
-        );
+        let two = document("b", &format!("{}\n\nUses 32 bits of  register 4.\n\n{B}", A.to_uppercase()));
         let (_, kept, dropped) = deduplicate(vec![], vec![one.clone(), two], 1);
         assert_eq!(kept, [one, document("b", B)]);
         assert!(dropped.exact_bytes > 100 && dropped.near_bytes == 0);
@@ -203,11 +185,8 @@ mod tests {
 
     #[test]
     fn a_reworded_paragraph_goes_and_a_different_one_stays() {
-        let (_, kept, dropped) = deduplicate(
-            vec![],
-            vec![document("a", A), document("b", A_REWORDED), document("c", B)],
-            1,
-        );
+        let (_, kept, dropped) =
+            deduplicate(vec![], vec![document("a", A), document("b", A_REWORDED), document("c", B)], 1);
         assert_eq!(kept, [document("a", A), document("c", B)]);
         assert_eq!(dropped.near_bytes, A_REWORDED.len() as u64);
     }

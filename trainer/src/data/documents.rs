@@ -21,7 +21,8 @@ pub const PIECE_BYTES_MIN: usize = 2 << 10;
 /// A text and where it is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// `group/…`, `group#part` or just `group`: what is before the first `/` or `#` is the source that it shares with others.
+    /// `group/…`, `group#part` or just `group`: what is before the first `/` or `#` is the source that it shares with
+    /// others.
     pub name: String,
     /// Paragraphs, separated by blank lines.
     pub text: String,
@@ -34,8 +35,8 @@ impl Document {
     }
 }
 
-/// Reads the documents at `path`: a .txt, .md or .jsonl file, or a folder of them (in the order of their names; links to
-/// folders and files of other kinds are passed over).
+/// Reads the documents at `path`: a .txt, .md or .jsonl file, or a folder of them (in the order of their names; links
+/// to folders and files of other kinds are passed over).
 ///
 /// # Errors
 /// [`DataError`] says which file is missing, empty, not UTF-8, not JSONL or too large.
@@ -53,17 +54,10 @@ pub fn read_documents(path: &Path) -> Result<Vec<Document>, DataError> {
         if kind(path).is_none() {
             return Err(DataError::Kind(path.to_path_buf()));
         }
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         read_file(&name, path, &mut bytes, &mut documents)?;
     }
-    if documents.is_empty() {
-        Err(DataError::Empty(path.to_path_buf()))
-    } else {
-        Ok(documents)
-    }
+    if documents.is_empty() { Err(DataError::Empty(path.to_path_buf())) } else { Ok(documents) }
 }
 
 /// How a file is read.
@@ -84,11 +78,7 @@ fn kind(path: &Path) -> Option<Kind> {
 /// Lists the files under `folder` with their names relative to `root`, `/` between parts on every system.
 fn list(root: &Path, folder: &Path, depth: usize, files: &mut Vec<(String, PathBuf)>) -> Result<(), DataError> {
     if depth > DEPTH_MAX {
-        return Err(DataError::TooMany {
-            path: root.to_path_buf(),
-            what: "folders inside each other",
-            max: DEPTH_MAX,
-        });
+        return Err(DataError::TooMany { path: root.to_path_buf(), what: "folders inside each other", max: DEPTH_MAX });
     }
     for entry in fs::read_dir(folder).map_err(DataError::read(folder))? {
         let entry = entry.map_err(DataError::read(folder))?;
@@ -97,17 +87,10 @@ fn list(root: &Path, folder: &Path, depth: usize, files: &mut Vec<(String, PathB
             list(root, &path, depth + 1, files)?;
         } else if kind(&path).is_some() && path.is_file() {
             if files.len() == FILES_MAX {
-                return Err(DataError::TooMany {
-                    path: root.to_path_buf(),
-                    what: "files",
-                    max: FILES_MAX,
-                });
+                return Err(DataError::TooMany { path: root.to_path_buf(), what: "files", max: FILES_MAX });
             }
             let parts = path.strip_prefix(root).unwrap_or(&path).components();
-            let name = parts
-                .map(|part| part.as_os_str().to_string_lossy())
-                .collect::<Vec<_>>()
-                .join("/");
+            let name = parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
             files.push((name, path));
         }
     }
@@ -117,17 +100,11 @@ fn list(root: &Path, folder: &Path, depth: usize, files: &mut Vec<(String, PathB
 fn read_file(name: &str, path: &Path, bytes: &mut u64, documents: &mut Vec<Document>) -> Result<(), DataError> {
     *bytes = bytes.saturating_add(fs::metadata(path).map_err(DataError::read(path))?.len());
     if *bytes > INPUT_BYTES_MAX {
-        return Err(DataError::TooLarge {
-            path: path.to_path_buf(),
-            bytes: *bytes,
-            max: INPUT_BYTES_MAX,
-        });
+        return Err(DataError::TooLarge { path: path.to_path_buf(), bytes: *bytes, max: INPUT_BYTES_MAX });
     }
     let raw = fs::read(path).map_err(DataError::read(path))?;
-    let text = String::from_utf8(raw).map_err(|e| DataError::NotUtf8 {
-        path: path.to_path_buf(),
-        offset: e.utf8_error().valid_up_to(),
-    })?;
+    let text = String::from_utf8(raw)
+        .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     match kind(path) {
         Some(Kind::JsonLines) => read_json_lines(name, path, text, documents),
@@ -153,10 +130,7 @@ fn read_json_lines(name: &str, path: &Path, text: &str, documents: &mut Vec<Docu
             fault: e.to_string(),
         })?;
         if !text.trim().is_empty() {
-            documents.push(Document {
-                name: format!("{name}#{line_number}"),
-                text,
-            });
+            documents.push(Document { name: format!("{name}#{line_number}"), text });
         }
     }
     Ok(())
@@ -170,19 +144,13 @@ fn pieces(name: &str, text: &str) -> Vec<Document> {
     }
     let size = (text.len() / 256).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
     if text.len() < 2 * size {
-        return vec![Document {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        }];
+        return vec![Document { name: name.to_owned(), text: text.to_owned() }];
     }
     let mut documents = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let (piece, after) = rest.split_at(cut(rest, size));
-        documents.push(Document {
-            name: format!("{name}#{:06}", documents.len()),
-            text: piece.trim().to_owned(),
-        });
+        documents.push(Document { name: format!("{name}#{:06}", documents.len()), text: piece.trim().to_owned() });
         rest = after.trim_start();
     }
     documents
@@ -196,10 +164,7 @@ fn cut(text: &str, size: usize) -> usize {
     let start = text.ceil_char_boundary(size);
     let reach = text.ceil_char_boundary(2 * size);
     let window = text.get(start..reach).unwrap_or_default();
-    ["\n\n", "\n", " "]
-        .iter()
-        .find_map(|end| window.find(end))
-        .map_or(start, |at| start + at)
+    ["\n\n", "\n", " "].iter().find_map(|end| window.find(end)).map_or(start, |at| start + at)
 }
 
 #[cfg(test)]
@@ -217,28 +182,18 @@ mod tests {
         fs::write(dir.path().join("b/second.md"), "two").unwrap();
         fs::write(dir.path().join("a.txt"), "one").unwrap();
         fs::write(dir.path().join("picture.png"), [0xff, 0xd8]).unwrap();
-        let names: Vec<_> = read_documents(dir.path())
-            .unwrap()
-            .into_iter()
-            .map(|d| d.name)
-            .collect();
+        let names: Vec<_> = read_documents(dir.path()).unwrap().into_iter().map(|d| d.name).collect();
         assert_eq!(names, ["a.txt", "b/second.md"]);
     }
 
     #[test]
     fn a_book_is_cut_at_blank_lines_without_losing_a_word() {
         let dir = folder();
-        let text: String = (0..4000)
-            .map(|n| format!("Paragraph number {n} says little.\n\n"))
-            .collect();
+        let text: String = (0..4000).map(|n| format!("Paragraph number {n} says little.\n\n")).collect();
         fs::write(dir.path().join("book.txt"), &text).unwrap();
         let documents = read_documents(&dir.path().join("book.txt")).unwrap();
         assert!(documents.len() > 40, "{} pieces", documents.len());
-        assert!(
-            documents
-                .iter()
-                .all(|d| d.group() == "book.txt" && d.text.len() <= 2 * PIECE_BYTES_MAX)
-        );
+        assert!(documents.iter().all(|d| d.group() == "book.txt" && d.text.len() <= 2 * PIECE_BYTES_MAX));
         let again: Vec<_> = documents.iter().flat_map(|d| d.text.split_whitespace()).collect();
         assert_eq!(again, text.split_whitespace().collect::<Vec<_>>());
     }
@@ -262,12 +217,7 @@ mod tests {
         assert!(at("empty.txt", b" \n").contains("holds no text"));
         assert!(at("lines.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n").contains("line 2: missing field `text`"));
         assert!(at("data.bin", b"x").contains("is no .txt"));
-        assert!(
-            read_documents(&dir.path().join("none.txt"))
-                .unwrap_err()
-                .to_string()
-                .contains("does not exist")
-        );
+        assert!(read_documents(&dir.path().join("none.txt")).unwrap_err().to_string().contains("does not exist"));
         let empty = folder();
         assert!(matches!(read_documents(empty.path()), Err(DataError::Empty(_))));
     }
@@ -278,12 +228,6 @@ mod tests {
         let path = dir.path().join("x.jsonl");
         fs::write(&path, "\u{feff}{\"id\":7,\"text\":\"hello\"}\n\n").unwrap();
         let documents = read_documents(&path).unwrap();
-        assert_eq!(
-            documents,
-            [Document {
-                name: "x.jsonl#1".into(),
-                text: "hello".into()
-            }]
-        );
+        assert_eq!(documents, [Document { name: "x.jsonl#1".into(), text: "hello".into() }]);
     }
 }

@@ -148,9 +148,6 @@ impl DataError {
 
     /// A damaged file of a data set.
     pub(crate) fn damaged(path: &Path, fault: impl Into<String>) -> DataError {
-        DataError::Damaged {
-            path: path.to_path_buf(),
-            fault: fault.into(),
-        }
+        DataError::Damaged { path: path.to_path_buf(), fault: fault.into() }
     }
 }

@@ -1,15 +1,17 @@
 //! Documents to token shards and back.
 //!
-//! [`documents`] reads what a user has; [`prepare()`] removes duplicates ([`dedup`]), sets whole sources aside to be judged
-//! by ([`split`]), trains a byte-level BPE ([`tokenizer`], [`bpe`]) and writes shards named by their BLAKE3 hash
-//! ([`shards`]). [`Dataset`] opens the result, checks every byte of it, and serves sequences. The digest of its manifest
-//! names the data set in a run, so everything here is a pure function of the documents and the options: no clock, no thread
-//! count, no hash map's order. [`baseline`] says what counting alone reaches; [`synthetic`] is text for tests.
+//! [`documents`] reads what a user has; [`prepare()`] removes duplicates ([`dedup`]), sets whole sources aside to be
+//! judged by ([`split`]), trains a byte-level BPE ([`tokenizer`], [`bpe`]) and writes shards named by their BLAKE3 hash
+//! ([`shards`]). [`Dataset`] opens the result, checks every byte of it, and serves sequences. The digest of its
+//! manifest names the data set in a run, so everything here is a pure function of the documents and the options: no
+//! clock, no thread count, no hash map's order. [`baseline`] says what counting alone reaches; [`synthetic`] is text
+//! for tests.
 
 pub mod baseline;
 pub mod bpe;
 pub mod dedup;
 pub mod documents;
+pub mod shards;
 pub mod split;
 pub mod synthetic;
 pub mod tokenizer;
@@ -17,7 +19,6 @@ pub mod tokenizer;
 mod dataset;
 mod error;
 mod prepare;
-mod shards;
 
 pub use dataset::Dataset;
 pub use documents::{Document, read_documents};

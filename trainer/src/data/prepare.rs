@@ -66,11 +66,7 @@ impl fmt::Display for Stage {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         match *self {
             Stage::Deduplicate { documents, bytes } => {
-                write!(
-                    f,
-                    "removing duplicates from {documents} documents ({:.1} MB)",
-                    megabytes(bytes)
-                )
+                write!(f, "removing duplicates from {documents} documents ({:.1} MB)", megabytes(bytes))
             }
             Stage::Words { documents, bytes } => {
                 write!(f, "reading {documents} documents ({:.1} MB)", megabytes(bytes))
@@ -112,8 +108,8 @@ impl DatasetSummary {
 /// documents, in any order, with the same options give the same digest on every machine.
 ///
 /// # Errors
-/// [`DataError::TooLittle`] says how much text would do; [`DataError::Occupied`], [`DataError::Write`] concern `folder`.
-/// On an error `folder` is as it was.
+/// [`DataError::TooLittle`] says how much text would do; [`DataError::Occupied`], [`DataError::Write`] concern
+/// `folder`. On an error `folder` is as it was.
 pub fn prepare(
     mut documents: Vec<Document>,
     options: &PrepareOptions,
@@ -124,10 +120,7 @@ pub fn prepare(
     let writer = Writer::new(folder)?;
     documents.sort_by(|a, b| (&a.name, &a.text).cmp(&(&b.name, &b.text)));
     let (given, given_bytes) = (documents.len() as u64, bytes(&documents));
-    progress(Stage::Deduplicate {
-        documents: documents.len(),
-        bytes: given_bytes,
-    });
+    progress(Stage::Deduplicate { documents: documents.len(), bytes: given_bytes });
     let least = 8 * (u64::from(options.sequence) + 1) * BYTES_PER_TOKEN;
     let wanted = ((given_bytes as f64 * options.heldout_share) as u64).max(least.min(given_bytes / 4));
     let (heldout, train) = split::hold_out(documents, wanted);
@@ -135,22 +128,11 @@ pub fn prepare(
     shuffle(&mut heldout);
     shuffle(&mut train);
 
-    progress(Stage::Words {
-        documents: heldout.len() + train.len(),
-        bytes: bytes(&heldout) + bytes(&train),
-    });
+    progress(Stage::Words { documents: heldout.len() + train.len(), bytes: bytes(&heldout) + bytes(&train) });
     let mut words = Words::new();
-    let train_lists = train
-        .iter()
-        .map(|document| words.read(document))
-        .collect::<Result<Vec<_>, _>>()?;
-    let heldout_lists = heldout
-        .iter()
-        .map(|document| words.read(document))
-        .collect::<Result<Vec<_>, _>>()?;
-    progress(Stage::Tokenizer {
-        vocabulary: options.vocabulary,
-    });
+    let train_lists = train.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
+    let heldout_lists = heldout.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
+    progress(Stage::Tokenizer { vocabulary: options.vocabulary });
     let trained = words.train(&train_lists, options.vocabulary);
 
     progress(Stage::Write);
@@ -189,11 +171,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 fn check(options: &PrepareOptions) -> Result<(), DataError> {
     if !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&options.vocabulary) {
-        return Err(DataError::Vocabulary {
-            got: options.vocabulary,
-            min: VOCABULARY_MIN,
-            max: VOCABULARY_MAX,
-        });
+        return Err(DataError::Vocabulary { got: options.vocabulary, min: VOCABULARY_MIN, max: VOCABULARY_MAX });
     }
     if !(options.heldout_share > 0.0 && options.heldout_share <= 0.5) {
         return Err(DataError::HeldoutShare(options.heldout_share));
@@ -247,11 +225,7 @@ mod tests {
     use std::fs;
 
     fn options() -> PrepareOptions {
-        PrepareOptions {
-            name: "synthetic".into(),
-            vocabulary: 512,
-            ..PrepareOptions::default()
-        }
+        PrepareOptions { name: "synthetic".into(), vocabulary: 512, ..PrepareOptions::default() }
     }
 
     fn prepared(seed: u64, bytes: usize) -> (tempfile::TempDir, DatasetSummary) {
@@ -266,10 +240,7 @@ mod tests {
         let (dir, summary) = prepared(1, 300_000);
         let set = Dataset::open(&dir.path().join("set"), Some(summary.digest)).unwrap();
         assert_eq!((set.digest(), set.vocabulary()), (summary.digest, 512));
-        assert_eq!(
-            (set.train_tokens(), set.heldout_tokens()),
-            (summary.train_tokens, summary.heldout_tokens)
-        );
+        assert_eq!((set.train_tokens(), set.heldout_tokens()), (summary.train_tokens, summary.heldout_tokens));
         let (mut tokens, mut sequence) = (Vec::new(), Vec::new());
         for index in 0..set.samples(64) {
             set.sample(64, index, &mut sequence);
@@ -295,11 +266,7 @@ mod tests {
             .split(|token| *token == END_OF_TEXT_ID)
             .map(|part| part.iter().map(|token| u32::from(*token)).collect())
             .collect();
-        assert_eq!(
-            heldout.len() as u64,
-            summary.manifest.heldout_documents + 1,
-            "nothing follows the last end"
-        );
+        assert_eq!(heldout.len() as u64, summary.manifest.heldout_documents + 1, "nothing follows the last end");
         for tokens in &heldout[..heldout.len() - 1] {
             assert!(texts.contains(&tokenizer.decode(tokens, false).unwrap()));
         }
@@ -308,17 +275,12 @@ mod tests {
     #[test]
     fn the_order_of_the_documents_does_not_matter_but_their_text_does() {
         let dir = tempfile::tempdir().unwrap();
-        let digest = |documents, name: &str| {
-            prepare(documents, &options(), &dir.path().join(name), &mut |_| {})
-                .unwrap()
-                .digest
-        };
+        let digest =
+            |documents, name: &str| prepare(documents, &options(), &dir.path().join(name), &mut |_| {}).unwrap().digest;
         let documents = synthetic::documents(3, 100_000);
         let reversed: Vec<_> = documents.iter().rev().cloned().collect();
         let mut changed = documents.clone();
-        changed[0]
-            .text
-            .push_str("\n\nOne more sentence, which was not there before.");
+        changed[0].text.push_str("\n\nOne more sentence, which was not there before.");
         let first = digest(documents, "a");
         assert_eq!(first, digest(reversed, "b"));
         assert_ne!(first, digest(changed, "c"));
@@ -331,10 +293,7 @@ mod tests {
         let second = prepare(synthetic::documents(5, 60_000), &options(), &folder, &mut |_| {}).unwrap();
         assert_ne!(first.digest, second.digest);
         assert!(Dataset::open(&folder, Some(second.digest)).is_ok());
-        assert!(matches!(
-            Dataset::open(&folder, Some(first.digest)),
-            Err(DataError::WrongDataset { .. })
-        ));
+        assert!(matches!(Dataset::open(&folder, Some(first.digest)), Err(DataError::WrongDataset { .. })));
         let other = dir.path().join("mine");
         fs::create_dir(&other).unwrap();
         fs::write(other.join("thesis.txt"), "years of work").unwrap();
@@ -348,23 +307,12 @@ mod tests {
     fn too_little_text_is_refused_and_as_much_as_the_message_says_is_enough() {
         let dir = tempfile::tempdir().unwrap();
         let book = |bytes: usize| {
-            let text = synthetic::documents(6, bytes)
-                .into_iter()
-                .map(|d| d.text)
-                .collect::<Vec<_>>()
-                .join("\n\n");
+            let text = synthetic::documents(6, bytes).into_iter().map(|d| d.text).collect::<Vec<_>>().join("\n\n");
             let path = dir.path().join("book.txt");
             fs::write(&path, &text[..bytes]).unwrap();
-            prepare(
-                read_documents(&path).unwrap(),
-                &options(),
-                &dir.path().join("set"),
-                &mut |_| {},
-            )
+            prepare(read_documents(&path).unwrap(), &options(), &dir.path().join("set"), &mut |_| {})
         };
-        let Err(DataError::TooLittle { needed_bytes, .. }) = book(900) else {
-            panic!("900 bytes are too few")
-        };
+        let Err(DataError::TooLittle { needed_bytes, .. }) = book(900) else { panic!("900 bytes are too few") };
         assert!(book(needed_bytes as usize).is_ok(), "{needed_bytes} bytes");
     }
 
@@ -376,11 +324,7 @@ mod tests {
         let shard = folder.join(summary.manifest.train[0].file());
         let good = fs::read(&shard).unwrap();
         fs::write(&shard, &good[..100]).unwrap();
-        assert!(
-            fault().contains("truncated shard") && fault().contains("covey data prepare"),
-            "{}",
-            fault()
-        );
+        assert!(fault().contains("truncated shard") && fault().contains("covey data prepare"), "{}", fault());
         let mut bad = good.clone();
         bad[10] ^= 1;
         fs::write(&shard, &bad).unwrap();
@@ -408,41 +352,19 @@ mod tests {
         let mut manifest = summary.manifest.clone();
         manifest.vocabulary = 300;
         fs::write(folder.join(shards::MANIFEST_FILE), manifest.to_bytes()).unwrap();
-        assert!(
-            Dataset::open(&folder, None)
-                .unwrap_err()
-                .to_string()
-                .contains("but the vocabulary is 300")
-        );
+        assert!(Dataset::open(&folder, None).unwrap_err().to_string().contains("but the vocabulary is 300"));
     }
 
     #[test]
     fn options_out_of_range_are_refused_with_their_range() {
         let dir = tempfile::tempdir().unwrap();
         let with = |options: PrepareOptions| {
-            prepare(
-                synthetic::documents(9, 10_000),
-                &options,
-                &dir.path().join("set"),
-                &mut |_| {},
-            )
-            .unwrap_err()
-            .to_string()
+            prepare(synthetic::documents(9, 10_000), &options, &dir.path().join("set"), &mut |_| {})
+                .unwrap_err()
+                .to_string()
         };
-        assert!(
-            with(PrepareOptions {
-                vocabulary: 100,
-                ..options()
-            })
-            .contains("from 257")
-        );
-        assert!(
-            with(PrepareOptions {
-                heldout_share: f64::NAN,
-                ..options()
-            })
-            .contains("NaN")
-        );
+        assert!(with(PrepareOptions { vocabulary: 100, ..options() }).contains("from 257"));
+        assert!(with(PrepareOptions { heldout_share: f64::NAN, ..options() }).contains("NaN"));
     }
 
     #[test]
@@ -450,10 +372,7 @@ mod tests {
         let (dir, _) = prepared(10, 200_000);
         let set = Dataset::open(&dir.path().join("set"), None).unwrap();
         let bars = baseline::baseline(&set);
-        assert!(
-            bars.bigram_nats < bars.unigram_nats && bars.unigram_nats < bars.uniform_nats,
-            "{bars:?}"
-        );
+        assert!(bars.bigram_nats < bars.unigram_nats && bars.unigram_nats < bars.uniform_nats, "{bars:?}");
         assert!(bars.bigram_bits_per_byte < 2.0, "{bars:?}");
     }
 }

@@ -1,10 +1,10 @@
 //! What a prepared data set is on disk: token shards named by their BLAKE3 hash, tokenizer.json, and the manifest.
 //!
 //! A shard is a run of u16 tokens, little-endian. `dataset.json` is canonical: compact JSON, fields in the order of
-//! [`Manifest`]; its digest names the data set. A data set appears as a whole or not at all: it is written beside its place,
-//! synced, and renamed.
+//! [`Manifest`]; its digest names the data set. A data set appears as a whole or not at all: it is written beside its
+//! place, synced, and renamed.
 
-use super::DataError;
+use super::{DataError, Dataset};
 use covey_proto::Digest;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -91,21 +91,10 @@ impl Manifest {
             return Err("not written as a manifest is (edited by hand?)".to_owned());
         }
         if manifest.vocabulary > 1 << 16 || u32::from(manifest.end_of_text) >= manifest.vocabulary {
-            return Err(format!(
-                "vocabulary {}, end of text {}",
-                manifest.vocabulary, manifest.end_of_text
-            ));
+            return Err(format!("vocabulary {}, end of text {}", manifest.vocabulary, manifest.end_of_text));
         }
-        match manifest
-            .train
-            .iter()
-            .chain(&manifest.heldout)
-            .find(|s| !(1..=SHARD_TOKENS as u32).contains(&s.tokens))
-        {
-            Some(shard) => Err(format!(
-                "a shard of {} tokens; from 1 to {SHARD_TOKENS} are allowed",
-                shard.tokens
-            )),
+        match manifest.train.iter().chain(&manifest.heldout).find(|s| !(1..=SHARD_TOKENS as u32).contains(&s.tokens)) {
+            Some(shard) => Err(format!("a shard of {} tokens; from 1 to {SHARD_TOKENS} are allowed", shard.tokens)),
             None => Ok(manifest),
         }
     }
@@ -128,10 +117,7 @@ impl Writer {
         if is_occupied(target)? {
             return Err(DataError::Occupied(target.to_path_buf()));
         }
-        let name = target
-            .file_name()
-            .ok_or_else(|| DataError::Occupied(target.to_path_buf()))?
-            .to_string_lossy();
+        let name = target.file_name().ok_or_else(|| DataError::Occupied(target.to_path_buf()))?.to_string_lossy();
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -144,10 +130,7 @@ impl Writer {
             fs::remove_dir_all(&beside).map_err(DataError::write(&beside))?;
         }
         fs::create_dir(&beside).map_err(DataError::write(&beside))?;
-        Ok(Writer {
-            target: target.to_path_buf(),
-            beside,
-        })
+        Ok(Writer { target: target.to_path_buf(), beside })
     }
 
     /// Writes tokens as shards.
@@ -156,10 +139,7 @@ impl Writer {
             .chunks(SHARD_TOKENS)
             .map(|chunk| {
                 let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
-                let entry = ShardEntry {
-                    digest: Digest::of(&bytes),
-                    tokens: chunk.len() as u32,
-                };
+                let entry = ShardEntry { digest: Digest::of(&bytes), tokens: chunk.len() as u32 };
                 self.file(&entry.file(), &bytes)?;
                 Ok(entry)
             })
@@ -170,25 +150,21 @@ impl Writer {
     pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
         let path = self.beside.join(name);
         let mut file = File::create(&path).map_err(DataError::write(&path))?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(DataError::write(&path))
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(DataError::write(&path))
     }
 
-    /// Puts the data set in its place; an older one there makes way.
+    /// Puts the data set in its place; an older one there makes way, but the same one, whole, stays for its readers.
     pub(super) fn finish(self, manifest: &Manifest) -> Result<(), DataError> {
         self.file(MANIFEST_FILE, &manifest.to_bytes())?;
         sync_folder(&self.beside)?;
+        if Dataset::open(&self.target, Some(manifest.digest())).is_ok() {
+            return Ok(());
+        }
         if self.target.exists() {
             remove_dataset(&self.target)?;
         }
         fs::rename(&self.beside, &self.target).map_err(DataError::write(&self.target))?;
-        sync_folder(
-            self.target
-                .parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )
+        sync_folder(self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
     }
 }
 
@@ -202,9 +178,7 @@ impl Drop for Writer {
 fn sync_folder(folder: &Path) -> Result<(), DataError> {
     // Windows has no such thing, and does not need it.
     if cfg!(unix) {
-        File::open(folder)
-            .and_then(|file| file.sync_all())
-            .map_err(DataError::write(folder))?;
+        File::open(folder).and_then(|file| file.sync_all()).map_err(DataError::write(folder))?;
     }
     Ok(())
 }
@@ -214,10 +188,7 @@ fn is_occupied(target: &Path) -> Result<bool, DataError> {
     match fs::read_dir(target) {
         Ok(mut entries) => Ok(entries.next().is_some() && !target.join(MANIFEST_FILE).is_file()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(DataError::Read {
-            path: target.to_path_buf(),
-            source,
-        }),
+        Err(source) => Err(DataError::Read { path: target.to_path_buf(), source }),
     }
 }
 
@@ -239,17 +210,66 @@ fn remove_dataset(target: &Path) -> Result<(), DataError> {
 /// Removes folders that a crashed process left; failing is harmless.
 fn remove_stale(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-    {
-        let age = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .ok()
-            .and_then(|time| time.elapsed().ok());
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > STALE) {
             let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let shard = ShardEntry { digest: Digest::of(b"shard"), tokens: 7 };
+        Manifest {
+            format: FORMAT,
+            name: "a".into(),
+            tokenizer: Digest::ZERO,
+            vocabulary: 300,
+            end_of_text: 0,
+            train_documents: 1,
+            train_bytes: 10,
+            heldout_documents: 1,
+            heldout_bytes: 10,
+            train: vec![shard],
+            heldout: vec![shard],
+        }
+    }
+
+    /// The digest names data sets in runs: this value must never change for format 1.
+    #[test]
+    fn the_digest_is_that_of_the_written_bytes_and_stays() {
+        assert_eq!(Manifest::from_bytes(&manifest().to_bytes()), Ok(manifest()));
+        assert_eq!(manifest().digest().short(), "3812960b");
+    }
+
+    #[test]
+    fn manifests_that_cannot_be_are_refused_with_the_reason() {
+        let fault = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            Manifest::from_bytes(&manifest.to_bytes()).unwrap_err()
+        };
+        assert!(fault(|m| m.format = 2).contains("format 2; this version reads 1"));
+        assert!(fault(|m| m.train[0].tokens = 0).contains("a shard of 0 tokens"));
+        assert!(fault(|m| m.heldout[0].tokens = 600_000).contains("a shard of 600000 tokens"));
+        assert!(fault(|m| m.end_of_text = 300).contains("end of text 300"));
+        assert!(fault(|m| m.vocabulary = 70_000).contains("vocabulary 70000"));
+        assert!(Manifest::from_bytes(b"").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_canonical(at in 0_usize..500, byte: u8) {
+            let mut bytes = manifest().to_bytes();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if let Ok(read) = Manifest::from_bytes(&bytes) {
+                proptest::prop_assert_eq!(read.to_bytes(), bytes);
+            }
         }
     }
 }

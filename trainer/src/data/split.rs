@@ -22,22 +22,14 @@ pub fn hold_out(documents: Vec<Document>, bytes_wanted: u64) -> (Vec<Document>, 
     let mut chosen: BTreeSet<usize> = BTreeSet::new();
     let mut bytes = 0;
     if by_group {
-        let groups = choose(
-            sizes
-                .iter()
-                .map(|(name, size)| (Digest::of(name.as_bytes()), *name, *size)),
-            bytes_wanted,
-        );
+        let groups = choose(sizes.iter().map(|(name, size)| (Digest::of(name.as_bytes()), *name, *size)), bytes_wanted);
         for (index, document) in documents.iter().enumerate().filter(|(_, d)| groups.contains(d.group())) {
             chosen.insert(index);
             bytes += document.text.len() as u64;
         }
     }
     if bytes < bytes_wanted / 2 || chosen.is_empty() {
-        let left = documents
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !chosen.contains(index));
+        let left = documents.iter().enumerate().filter(|(index, _)| !chosen.contains(index));
         let more = choose(
             left.map(|(index, document)| (digest(document), index, document.text.len() as u64)),
             bytes_wanted.saturating_sub(bytes),
@@ -49,11 +41,7 @@ pub fn hold_out(documents: Vec<Document>, bytes_wanted: u64) -> (Vec<Document>, 
     }
     let (mut heldout, mut train) = (Vec::new(), Vec::new());
     for (index, document) in documents.into_iter().enumerate() {
-        if chosen.contains(&index) {
-            heldout.push(document)
-        } else {
-            train.push(document)
-        }
+        if chosen.contains(&index) { heldout.push(document) } else { train.push(document) }
     }
     (heldout, train)
 }
@@ -67,8 +55,8 @@ pub(super) fn digest(document: &Document) -> Digest {
     Digest::new(*hasher.finalize().as_bytes())
 }
 
-/// Takes in the order of the digests what fits in a quarter more than `wanted`, until `wanted` is reached; the smallest of
-/// all if nothing fits.
+/// Takes in the order of the digests what fits in a quarter more than `wanted`, until `wanted` is reached; the smallest
+/// of all if nothing fits.
 fn choose<T: Ord + Copy>(all: impl Iterator<Item = (Digest, T, u64)>, wanted: u64) -> BTreeSet<T> {
     let mut all: Vec<_> = all.collect();
     all.sort();
@@ -81,11 +69,7 @@ fn choose<T: Ord + Copy>(all: impl Iterator<Item = (Digest, T, u64)>, wanted: u6
         }
     }
     if chosen.is_empty() {
-        chosen.extend(
-            all.iter()
-                .min_by_key(|(digest, _, size)| (*size, *digest))
-                .map(|(_, item, _)| *item),
-        );
+        chosen.extend(all.iter().min_by_key(|(digest, _, size)| (*size, *digest)).map(|(_, item, _)| *item));
     }
     chosen
 }
@@ -96,10 +80,7 @@ mod tests {
 
     fn documents(groups: usize, each: usize) -> Vec<Document> {
         (0..groups * each)
-            .map(|n| Document {
-                name: format!("source{}/{n}", n % groups),
-                text: format!("text {n:0900}"),
-            })
+            .map(|n| Document { name: format!("source{}/{n}", n % groups), text: format!("text {n:0900}") })
             .collect()
     }
 
@@ -116,10 +97,7 @@ mod tests {
     fn a_new_source_does_not_reshuffle_the_others() {
         let (before, _) = hold_out(documents(50, 10), 20_000);
         let mut more = documents(50, 10);
-        more.push(Document {
-            name: "brandnew/0".into(),
-            text: "short".into(),
-        });
+        more.push(Document { name: "brandnew/0".into(), text: "short".into() });
         let (after, _) = hold_out(more, 20_000);
         let kept = before.iter().filter(|d| after.contains(d)).count();
         assert!(kept * 2 > before.len(), "{kept} of {}", before.len());

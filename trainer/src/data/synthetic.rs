@@ -1,48 +1,30 @@
 //! Test material: text from a seeded grammar, in made-up but regular English.
 //!
-//! It stands in for a corpus where tests must not depend on anyone's text: agreement of number, a few topics with their own
-//! words, and sentences that refer back to their paragraph's subject give a model something to learn, from byte frequencies
-//! up to a paragraph. It is no benchmark.
+//! It stands in for a corpus where tests must not depend on anyone's text: agreement of number, a few topics with their
+//! own words, and sentences that refer back to their paragraph's subject give a model something to learn, from byte
+//! frequencies up to a paragraph. It is no benchmark.
 
 use super::Document;
 
 /// Topics: singular nouns, verbs in the third person singular, adjectives.
 const TOPICS: [[&[&str]; 3]; 4] = [
     [
-        &[
-            "river", "valley", "bridge", "meadow", "stone", "boat", "mill", "ferry", "island", "harbour",
-        ],
-        &[
-            "crosses", "follows", "borders", "reaches", "shelters", "floods", "joins",
-        ],
+        &["river", "valley", "bridge", "meadow", "stone", "boat", "mill", "ferry", "island", "harbour"],
+        &["crosses", "follows", "borders", "reaches", "shelters", "floods", "joins"],
         &["quiet", "narrow", "green", "distant", "steep", "wide", "muddy"],
     ],
     [
-        &[
-            "engine", "wheel", "lever", "boiler", "valve", "gear", "pump", "piston", "furnace", "gauge",
-        ],
+        &["engine", "wheel", "lever", "boiler", "valve", "gear", "pump", "piston", "furnace", "gauge"],
         &["drives", "lifts", "turns", "heats", "balances", "stops", "measures"],
         &["heavy", "polished", "hot", "precise", "worn", "loud", "brass"],
     ],
     [
-        &[
-            "teacher", "student", "letter", "lesson", "library", "book", "question", "answer", "desk", "poem",
-        ],
-        &[
-            "explains",
-            "remembers",
-            "praises",
-            "describes",
-            "corrects",
-            "repeats",
-            "begins",
-        ],
+        &["teacher", "student", "letter", "lesson", "library", "book", "question", "answer", "desk", "poem"],
+        &["explains", "remembers", "praises", "describes", "corrects", "repeats", "begins"],
         &["patient", "careful", "long", "curious", "old", "famous", "short"],
     ],
     [
-        &[
-            "baker", "oven", "loaf", "market", "apple", "kitchen", "spoon", "cellar", "cook", "dinner",
-        ],
+        &["baker", "oven", "loaf", "market", "apple", "kitchen", "spoon", "cellar", "cook", "dinner"],
         &["warms", "fills", "offers", "sells", "prepares", "carries", "weighs"],
         &["fresh", "warm", "sweet", "busy", "round", "golden", "cheap"],
     ],
@@ -61,18 +43,13 @@ const LINKS: [&str; 6] = ["Because", "Although", "While", "Whenever", "Before", 
 
 /// Documents of about 2 KiB, `bytes` bytes in all, a function of `seed`; named `syntheticN/M`, by 16 sources.
 pub fn documents(seed: u64, bytes: usize) -> Vec<Document> {
-    let mut writer = Writer {
-        random: covey_proto::derive("covey/1/synthetic-text", &[&seed.to_le_bytes()]),
-    };
+    let mut writer = Writer { random: covey_proto::derive("covey/1/synthetic-text", &[&seed.to_le_bytes()]) };
     let mut documents = Vec::new();
     let mut written = 0;
     while written < bytes {
         let text = writer.document();
         written += text.len();
-        documents.push(Document {
-            name: format!("synthetic{:02}/{:05}", documents.len() % 16, documents.len()),
-            text,
-        });
+        documents.push(Document { name: format!("synthetic{:02}/{:05}", documents.len() % 16, documents.len()), text });
     }
     documents
 }
@@ -131,11 +108,9 @@ impl Writer {
             text.push_str(&match self.below(3) {
                 0 => format!(" {link} {clause}, {own}."),
                 1 => format!(" {link} {own}, {clause}."),
-                _ => format!(
-                    " The {subject} {} {}, and {clause}.",
-                    agree(self.pick(verbs), plural),
-                    self.pick(&PLACES)
-                ),
+                _ => {
+                    format!(" The {subject} {} {}, and {clause}.", agree(self.pick(verbs), plural), self.pick(&PLACES))
+                }
             });
         }
         text
@@ -177,20 +152,9 @@ mod tests {
 
     #[test]
     fn number_agrees() {
-        let text = documents(7, 100_000)
-            .into_iter()
-            .map(|d| d.text)
-            .collect::<Vec<_>>()
-            .join(" ");
-        for wrong in [
-            "they crosses",
-            "they carries",
-            "it carry ",
-            "valleies",
-            "citys ",
-            "they reache ",
-            "they teache",
-        ] {
+        let text = documents(7, 100_000).into_iter().map(|d| d.text).collect::<Vec<_>>().join(" ");
+        for wrong in ["they crosses", "they carries", "it carry ", "valleies", "citys ", "they reache ", "they teache"]
+        {
             assert!(!text.contains(wrong), "{wrong}");
         }
         assert!(text.contains("they reach ") && text.contains("they carry ") && text.contains("valleys"));

@@ -1,8 +1,8 @@
 //! A byte-level BPE in Hugging Face's tokenizer.json, and text to tokens with it.
 //!
-//! Decides how text is cut into words (GPT-2's expression, as readers of such files do it) and what the file says. The file
-//! is written here, field by field, so that its bytes depend on no crate's version; the `tokenizers` crate reads it back and
-//! encodes every different word once. [`super::bpe`] learns the merges.
+//! Decides how text is cut into words (GPT-2's expression, as readers of such files do it) and what the file says. The
+//! file is written here, field by field, so that its bytes depend on no crate's version; the `tokenizers` crate reads
+//! it back and encodes every different word once. [`super::bpe`] learns the merges.
 
 use super::{DataError, Document, bpe};
 use serde::ser::SerializeMap;
@@ -36,10 +36,7 @@ pub struct Words<'t> {
 impl<'t> Words<'t> {
     /// No words.
     pub fn new() -> Words<'t> {
-        Words {
-            words: Vec::new(),
-            ids: HashMap::new(),
-        }
+        Words { words: Vec::new(), ids: HashMap::new() }
     }
 
     /// Cuts `document` into words and returns their numbers here.
@@ -59,10 +56,7 @@ impl<'t> Words<'t> {
             }));
         }
         if end != text.len() {
-            return Err(DataError::Tokenizer(format!(
-                "{}: no word found at byte {end}",
-                document.name
-            )));
+            return Err(DataError::Tokenizer(format!("{}: no word found at byte {end}", document.name)));
         }
         Ok(list)
     }
@@ -76,10 +70,7 @@ impl<'t> Words<'t> {
         }
         let words: Vec<(&[u8], u64)> = self.words.iter().map(|word| word.as_bytes()).zip(counts).collect();
         let merges = bpe::learn(&words, vocabulary);
-        Trained {
-            json: to_json(&merges),
-            vocabulary: merges.tokens.len() as u32,
-        }
+        Trained { json: to_json(&merges), vocabulary: merges.tokens.len() as u32 }
     }
 
     /// The tokens of every word, by the tokenizer in `json`.
@@ -88,19 +79,13 @@ impl<'t> Words<'t> {
     /// [`DataError::Tokenizer`] if the tokenizer does not load or lacks a byte.
     pub fn encode(&self, json: &[u8]) -> Result<Encoded, DataError> {
         let tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(|e| DataError::Tokenizer(e.to_string()))?;
-        let mut encoded = Encoded {
-            tokens: Vec::new(),
-            ends: Vec::with_capacity(self.words.len()),
-        };
+        let mut encoded = Encoded { tokens: Vec::new(), ends: Vec::with_capacity(self.words.len()) };
         let chars = byte_chars();
         let mut spelled = String::new();
         for word in &self.words {
             spelled.clear();
             spelled.extend(word.bytes().map(|byte| chars[usize::from(byte)]));
-            let tokens = tokenizer
-                .get_model()
-                .tokenize(&spelled)
-                .map_err(|e| DataError::Tokenizer(e.to_string()))?;
+            let tokens = tokenizer.get_model().tokenize(&spelled).map_err(|e| DataError::Tokenizer(e.to_string()))?;
             for token in tokens {
                 let id = u16::try_from(token.id).map_err(|e| DataError::Tokenizer(e.to_string()))?;
                 encoded.tokens.push(id);
@@ -224,12 +209,7 @@ fn to_json(merges: &bpe::Merges) -> Vec<u8> {
     let spell = |bytes: &Vec<u8>| bytes.iter().map(|byte| chars[usize::from(*byte)]).collect::<String>();
     let mut tokens: Vec<String> = merges.tokens.iter().map(spell).collect();
     tokens[usize::from(END_OF_TEXT_ID)] = END_OF_TEXT.to_owned();
-    let byte_level = || ByteLevel {
-        r#type: "ByteLevel",
-        add_prefix_space: false,
-        trim_offsets: true,
-        use_regex: true,
-    };
+    let byte_level = || ByteLevel { r#type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
     let file = File {
         version: "1.0",
         truncation: None,
@@ -257,11 +237,7 @@ fn to_json(merges: &bpe::Merges) -> Vec<u8> {
             byte_fallback: false,
             ignore_merges: false,
             vocab: Vocabulary(&tokens),
-            merges: merges
-                .pairs
-                .iter()
-                .map(|(a, b)| [*a, *b].map(|id| tokens[usize::from(id)].as_str()))
-                .collect(),
+            merges: merges.pairs.iter().map(|(a, b)| [*a, *b].map(|id| tokens[usize::from(id)].as_str())).collect(),
         },
     };
     serde_json::to_vec(&file).expect("strings, numbers and booleans always serialise")
@@ -293,10 +269,7 @@ mod tests {
         let text =
             "it's  we'll\t\tthey'd   \n\n  naïve café Ⅷ ½ 中文 текст 🦀🦀  x²\u{301} <endoftext> |end|\u{200b}of  ";
         let mut documents = synthetic::documents(5, 60_000);
-        documents.push(Document {
-            name: "awkward".into(),
-            text: text.into(),
-        });
+        documents.push(Document { name: "awkward".into(), text: text.into() });
         documents
     }
 
@@ -310,12 +283,7 @@ mod tests {
             let (end, ours) = tokens.split_last().unwrap();
             let ours: Vec<u32> = ours.iter().map(|id| u32::from(*id)).collect();
             assert_eq!(*end, END_OF_TEXT_ID);
-            assert_eq!(
-                tokenizer.encode(document.text.as_str(), false).unwrap().get_ids(),
-                ours,
-                "{}",
-                document.name
-            );
+            assert_eq!(tokenizer.encode(document.text.as_str(), false).unwrap().get_ids(), ours, "{}", document.name);
             assert_eq!(tokenizer.decode(&ours, false).unwrap(), document.text);
         }
         let end = tokenizer.encode(END_OF_TEXT, false).unwrap();
@@ -329,6 +297,20 @@ mod tests {
         let theirs: serde_json::Value = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
         let ours: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(ours, theirs);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_text_comes_back_from_its_tokens(text in "\\PC*[ \n\t]{0,6}\\PC*") {
+            let document = Document { name: "any".into(), text };
+            let (json, tokens) = trained(std::slice::from_ref(&document), 300);
+            let tokenizer = tokenizers::Tokenizer::from_bytes(&json).unwrap();
+            let ours: Vec<u32> = tokens[0][..tokens[0].len() - 1].iter().map(|id| u32::from(*id)).collect();
+            proptest::prop_assert_eq!(tokenizer.decode(&ours, false).unwrap(), document.text.as_str());
+            let theirs = tokenizer.encode(document.text.as_str(), false).unwrap();
+            proptest::prop_assert_eq!(theirs.get_ids(), ours);
+        }
     }
 
     #[test]
