@@ -21,22 +21,11 @@ impl Batch {
     pub fn new(model: &Model, tokens: Vec<u32>) -> Result<Batch, BatchError> {
         let (sequence, vocabulary) = (model.sequence as usize, model.vocabulary as usize);
         if tokens.is_empty() || !tokens.len().is_multiple_of(sequence + 1) {
-            return Err(BatchError::Length {
-                got: tokens.len(),
-                row: sequence + 1,
-            });
+            return Err(BatchError::Length { got: tokens.len(), row: sequence + 1 });
         }
         match tokens.iter().position(|token| *token as usize >= vocabulary) {
-            Some(at) => Err(BatchError::Token {
-                token: tokens[at],
-                at,
-                vocabulary,
-            }),
-            None => Ok(Batch {
-                tokens,
-                sequence,
-                vocabulary,
-            }),
+            Some(at) => Err(BatchError::Token { token: tokens[at], at, vocabulary }),
+            None => Ok(Batch { tokens, sequence, vocabulary }),
         }
     }
 
@@ -291,11 +280,7 @@ pub enum MomentsError {
 impl Moments {
     /// Moments before the first step.
     pub fn zero(elements: usize) -> Moments {
-        Moments {
-            first: vec![0.0; elements],
-            second: vec![0.0; elements],
-            steps: 0,
-        }
+        Moments { first: vec![0.0; elements], second: vec![0.0; elements], steps: 0 }
     }
 
     /// Canonical bytes: `CVYMOM01`, steps u64, elements u64, first and second moments f32 (all little-endian), BLAKE3 of
@@ -320,11 +305,7 @@ impl Moments {
     pub fn from_bytes(bytes: &[u8], elements: usize) -> Result<Moments, MomentsError> {
         let expected = MOMENTS_HEAD + 8 * elements + 32;
         if bytes.len() != expected {
-            return Err(MomentsError::Length {
-                got: bytes.len(),
-                elements,
-                expected,
-            });
+            return Err(MomentsError::Length { got: bytes.len(), elements, expected });
         }
         let (body, hash) = bytes.split_at(expected - 32);
         let (head, values) = body.split_at(MOMENTS_HEAD);
@@ -338,11 +319,7 @@ impl Moments {
         let (words, _) = values.as_chunks::<4>();
         let (first, second) = words.split_at(elements);
         let floats = |words: &[[u8; 4]]| words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        Ok(Moments {
-            first: floats(first),
-            second: floats(second),
-            steps: number(8),
-        })
+        Ok(Moments { first: floats(first), second: floats(second), steps: number(8) })
     }
 }
 
@@ -353,11 +330,7 @@ mod tests {
 
     #[test]
     fn moments_survive_their_bytes_and_torn_ones_do_not_pass() {
-        let moments = Moments {
-            first: vec![1.5, -2.0, 0.0],
-            second: vec![0.25, 3.0, 1e-30],
-            steps: 7,
-        };
+        let moments = Moments { first: vec![1.5, -2.0, 0.0], second: vec![0.25, 3.0, 1e-30], steps: 7 };
         let bytes = moments.to_bytes();
         assert_eq!(Moments::from_bytes(&bytes, 3), Ok(moments));
         for at in 0..bytes.len() {
@@ -366,34 +339,17 @@ mod tests {
             assert!(Moments::from_bytes(&torn, 3).is_err(), "byte {at} flipped");
             assert!(Moments::from_bytes(&bytes[..at], 3).is_err(), "cut at {at}");
         }
-        assert!(matches!(
-            Moments::from_bytes(&bytes, 4),
-            Err(MomentsError::Length { .. })
-        ));
+        assert!(matches!(Moments::from_bytes(&bytes, 4), Err(MomentsError::Length { .. })));
     }
 
     #[test]
     fn a_batch_has_whole_rows_of_known_tokens() {
-        let model = Model {
-            sequence: 3,
-            vocabulary: 5,
-            ..small_model()
-        };
+        let model = Model { sequence: 3, vocabulary: 5, ..small_model() };
         let batch = Batch::new(&model, vec![0, 1, 2, 3, 4, 3, 2, 1]).unwrap();
         assert_eq!((batch.sequences(), batch.predictions()), (2, 6));
         assert_eq!(Batch::new(&model, vec![]), Err(BatchError::Length { got: 0, row: 4 }));
-        assert_eq!(
-            Batch::new(&model, vec![1; 7]),
-            Err(BatchError::Length { got: 7, row: 4 })
-        );
+        assert_eq!(Batch::new(&model, vec![1; 7]), Err(BatchError::Length { got: 7, row: 4 }));
         let far = Batch::new(&model, vec![0, 0, 5, 0]);
-        assert_eq!(
-            far,
-            Err(BatchError::Token {
-                token: 5,
-                at: 2,
-                vocabulary: 5
-            })
-        );
+        assert_eq!(far, Err(BatchError::Token { token: 5, at: 2, vocabulary: 5 }));
     }
 }

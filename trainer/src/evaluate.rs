@@ -37,10 +37,7 @@ pub fn evaluate<'a>(
         nats += backend.loss(batch)? * batch.predictions() as f64;
         tokens += batch.predictions();
     }
-    Ok(Evaluation {
-        loss: nats / tokens as f64,
-        tokens,
-    })
+    Ok(Evaluation { loss: nats / tokens as f64, tokens })
 }
 
 #[cfg(test)]
@@ -60,10 +57,7 @@ mod tests {
         let parts = evaluate(&mut backend, &batches).unwrap();
         let whole = evaluate(&mut backend, [&Batch::new(&model, all).unwrap()]).unwrap();
         assert!((parts.loss - whole.loss).abs() < 1e-6 && parts.tokens == whole.tokens);
-        let even = Evaluation {
-            loss: std::f64::consts::LN_2 * 8.0,
-            tokens: 100,
-        };
+        let even = Evaluation { loss: std::f64::consts::LN_2 * 8.0, tokens: 100 };
         assert!((even.bits_per_byte(100) - 8.0).abs() < 1e-12 && (even.perplexity() - 256.0).abs() < 1e-9);
     }
 

@@ -48,11 +48,7 @@ pub fn initial_state(model: &Model) -> Vec<f32> {
 
 fn centred(word: [u8; 8]) -> i32 {
     let (halves, _) = word.as_chunks::<2>();
-    halves
-        .iter()
-        .map(|half| i32::from(u16::from_le_bytes(*half)))
-        .sum::<i32>()
-        - 131_070
+    halves.iter().map(|half| i32::from(u16::from_le_bytes(*half))).sum::<i32>() - 131_070
 }
 
 fn factor(name: &str, layers: u32) -> f32 {
@@ -74,20 +70,12 @@ mod tests {
     fn the_initial_state_never_changes() {
         let state = initial_state(&small_model());
         let bytes: Vec<u8> = state.iter().flat_map(|value| value.to_le_bytes()).collect();
-        assert_eq!(
-            Digest::of(&bytes).to_string(),
-            "f6cc0da92065179b1207a15f3690b560b125101c95b725ff24b1f452c682cddf"
-        );
+        assert_eq!(Digest::of(&bytes).to_string(), "f6cc0da92065179b1207a15f3690b560b125101c95b725ff24b1f452c682cddf");
     }
 
     #[test]
     fn weights_have_the_deviation_they_should() {
-        let model = Model {
-            vocabulary: 512,
-            width: 64,
-            heads: 4,
-            ..small_model()
-        };
+        let model = Model { vocabulary: 512, width: 64, heads: 4, ..small_model() };
         let (layout, state) = (Layout::of(&model), initial_state(&model));
         for tensor in layout.tensors() {
             let values = &state[tensor.range()];
@@ -102,16 +90,8 @@ mod tests {
             };
             // Five standard errors of a deviation's estimate.
             let allowed = 5.0 * expected / (2.0 * n).sqrt();
-            assert!(
-                (deviation - expected).abs() <= allowed,
-                "{}: {deviation}, expected {expected}",
-                tensor.name
-            );
-            assert!(
-                values.iter().all(|v| v.is_normal() || v.to_bits() == 0),
-                "{}",
-                tensor.name
-            );
+            assert!((deviation - expected).abs() <= allowed, "{}: {deviation}, expected {expected}", tensor.name);
+            assert!(values.iter().all(|v| v.is_normal() || v.to_bits() == 0), "{}", tensor.name);
         }
     }
 }

@@ -67,29 +67,19 @@ pub fn train_round<E>(
     mut keep_going: impl FnMut(u32, &StepStats) -> bool,
 ) -> Result<RoundReport, TrainError<E>> {
     let steps = u32::try_from(run.inner.steps.count(round)).unwrap_or(u32::MAX);
-    let mut report = RoundReport {
-        steps: 0,
-        samples: 0,
-        tokens: 0,
-        loss_first: f64::NAN,
-        loss_last: f64::NAN,
-        loss_mean: f64::NAN,
-    };
+    let mut report =
+        RoundReport { steps: 0, samples: 0, tokens: 0, loss_first: f64::NAN, loss_last: f64::NAN, loss_mean: f64::NAN };
     let mut sum = 0.0;
     for step in 0..steps {
         let batch = batches(step).map_err(|source| TrainError::Batch { step, source })?;
         let hyper = StepHyper::of(&run.inner, learning_rate(run, round, step, steps, backend.steps()));
-        let stats = backend
-            .step(&batch, &hyper)
-            .map_err(|source| TrainError::Step { step, source })?;
+        let stats = backend.step(&batch, &hyper).map_err(|source| TrainError::Step { step, source })?;
         if step == 0 {
             report.loss_first = stats.loss;
         }
         report.loss_last = stats.loss;
         report.steps += 1;
-        report.samples = report
-            .samples
-            .saturating_add(u32::try_from(batch.sequences()).unwrap_or(u32::MAX));
+        report.samples = report.samples.saturating_add(u32::try_from(batch.sequences()).unwrap_or(u32::MAX));
         report.tokens += stats.tokens;
         sum += stats.loss;
         report.loss_mean = sum / f64::from(report.steps);
@@ -156,10 +146,7 @@ mod tests {
             true
         })
         .unwrap();
-        assert_eq!(
-            (report.steps, report.samples, report.tokens, backend.steps()),
-            (6, 12, 6 * 2 * 12, 6)
-        );
+        assert_eq!((report.steps, report.samples, report.tokens, backend.steps()), (6, 12, 6 * 2 * 12, 6));
         assert_eq!((report.loss_first, report.loss_last), (losses[0], losses[5]));
         assert!((report.loss_mean - losses.iter().sum::<f64>() / 6.0).abs() < 1e-12);
     }
@@ -170,11 +157,7 @@ mod tests {
         let report = train_round(&mut backend, &run(), Round(0), batch, |step, _| step < 1).unwrap();
         assert_eq!((report.steps, backend.steps()), (2, 2));
         let short = |step| {
-            if step == 0 {
-                Ok(batch(step).unwrap())
-            } else {
-                Err("no more data")
-            }
+            if step == 0 { Ok(batch(step).unwrap()) } else { Err("no more data") }
         };
         let ended = train_round(&mut backend, &run(), Round(0), short, |_, _| true);
         assert_eq!(ended.unwrap_err().to_string(), "batch 1: no more data");

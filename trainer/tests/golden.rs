@@ -3,6 +3,8 @@
 //! tests/data/golden_model.json holds its values; tests/interop/golden_model.py makes them, and runs
 //! `exports_what_transformers_is_to_judge` first for the folders that it loads.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 
 use common::{lively_state, small_model};
@@ -30,22 +32,12 @@ fn models() -> [(&'static str, Model); 2] {
         seed: 11,
         ..small_model(true)
     };
-    let untied = Model {
-        heads: 2,
-        kv_heads: 1,
-        layers: 3,
-        rope_theta: 500_000.0,
-        tied: false,
-        ..tied.clone()
-    };
+    let untied = Model { heads: 2, kv_heads: 1, layers: 3, rope_theta: 500_000.0, tied: false, ..tied.clone() };
     [("tied", tied), ("untied", untied)]
 }
 
 fn state(model: &Model) -> Vec<f32> {
-    lively_state(model, model.seed)
-        .iter()
-        .map(|value| *value as f32)
-        .collect()
+    lively_state(model, model.seed).iter().map(|value| *value as f32).collect()
 }
 
 /// w0 to w46, and the end of text.
@@ -67,27 +59,16 @@ fn tokenizer_json(model: &Model) -> String {
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|number| number.as_f64().expect("a number"))
-        .collect()
+    value.as_array().expect("a list").iter().map(|number| number.as_f64().expect("a number")).collect()
 }
 
 fn check(name: &str, model: &Model, golden: &Value) {
     let mut backend = CpuBackend::new(model);
     backend.load(&state(model)).unwrap();
-    let tokens: Vec<u32> = numbers(&golden["tokens"])
-        .into_iter()
-        .map(|token| token as u32)
-        .collect();
+    let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|token| token as u32).collect();
     let (loss, gradient) = backend.gradient(&Batch::new(model, tokens.clone()).unwrap()).unwrap();
     let expected = golden["loss"].as_f64().unwrap();
-    assert!(
-        (loss - expected).abs() < 1e-5,
-        "{name}: loss {loss}, expected {expected}"
-    );
+    assert!((loss - expected).abs() < 1e-5, "{name}: loss {loss}, expected {expected}");
 
     let logits = backend.logits(&tokens[..model.sequence as usize]).unwrap();
     let vocabulary = model.vocabulary as usize;
@@ -95,10 +76,7 @@ fn check(name: &str, model: &Model, golden: &Value) {
         let ours = &logits[position.parse::<usize>().unwrap() * vocabulary..][..vocabulary];
         for (token, (got, expected)) in ours.iter().zip(numbers(row)).enumerate() {
             let error = (f64::from(*got) - expected).abs();
-            assert!(
-                error < 1e-4,
-                "{name}: position {position}, token {token}: {got}, expected {expected}"
-            );
+            assert!(error < 1e-4, "{name}: position {position}, token {token}: {got}, expected {expected}");
         }
     }
 
@@ -109,37 +87,21 @@ fn check(name: &str, model: &Model, golden: &Value) {
         let (ours, golden) = (&gradient[tensor.range()], &gradients[&tensor.name]);
         let norm = ours.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let expected = golden["norm"].as_f64().unwrap();
-        assert!(
-            (norm / expected - 1.0).abs() < 1e-4,
-            "{name}, {}: norm {norm}, expected {expected}",
-            tensor.name
-        );
+        assert!((norm / expected - 1.0).abs() < 1e-4, "{name}, {}: norm {norm}, expected {expected}", tensor.name);
         let root_mean_square = expected / (tensor.elements() as f64).sqrt();
         for (at, expected) in numbers(&golden["at"]).into_iter().zip(numbers(&golden["values"])) {
             let got = f64::from(ours[at as usize]);
             let allowed = 1e-3 * expected.abs().max(root_mean_square);
-            assert!(
-                (got - expected).abs() < allowed,
-                "{name}, {} [{at}]: {got}, expected {expected}",
-                tensor.name
-            );
+            assert!((got - expected).abs() < allowed, "{name}, {} [{at}]: {got}, expected {expected}", tensor.name);
         }
     }
 
     let tokenizer = Tokenizer::from_bytes(tokenizer_json(model)).unwrap();
     let text = &golden["generation"];
-    let sampling = Sampling {
-        tokens_max: text["tokens"].as_u64().unwrap() as usize,
-        temperature: 0.0,
-        seed: 0,
-    };
+    let sampling = Sampling { tokens_max: text["tokens"].as_u64().unwrap() as usize, temperature: 0.0, seed: 0 };
     let prompt = text["prompt"].as_str().unwrap();
     let got = generate(&mut backend, model, &tokenizer, prompt, &sampling, &mut |_| ()).unwrap();
-    assert_eq!(
-        Some(got.as_str()),
-        text["text"].as_str(),
-        "{name}: greedy continuation of {prompt:?}"
-    );
+    assert_eq!(Some(got.as_str()), text["text"].as_str(), "{name}: greedy continuation of {prompt:?}");
 }
 
 #[test]

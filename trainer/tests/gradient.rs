@@ -1,5 +1,7 @@
 //! The CPU backend against an f64 oracle: logits, loss, every element of the gradient by finite differences, AdamW.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 mod oracle;
 
@@ -10,17 +12,13 @@ use covey_trainer::{Backend, Batch, StepHyper, genesis};
 
 fn loaded(model: &covey_proto::run::Model, state: &[f64]) -> CpuBackend {
     let mut backend = CpuBackend::new(model);
-    backend
-        .load(&state.iter().map(|value| *value as f32).collect::<Vec<_>>())
-        .unwrap();
+    backend.load(&state.iter().map(|value| *value as f32).collect::<Vec<_>>()).unwrap();
     backend
 }
 
 fn rows(model: &covey_proto::run::Model, sequences: usize) -> Vec<u32> {
     let mut draw = Draw::new(9);
-    (0..sequences * (model.sequence as usize + 1))
-        .map(|_| draw.below(model.vocabulary))
-        .collect()
+    (0..sequences * (model.sequence as usize + 1)).map(|_| draw.below(model.vocabulary)).collect()
 }
 
 #[test]
@@ -37,10 +35,7 @@ fn logits_and_loss_are_the_oracles() {
             let expected = oracle::logits(&model, &state, &rows[..length]).concat();
             for (at, (got, expected)) in logits.iter().zip(&expected).enumerate() {
                 let error = (f64::from(*got) - expected).abs();
-                assert!(
-                    error < 2e-5,
-                    "tied {tied}, length {length}, logit {at}: {got}, expected {expected}"
-                );
+                assert!(error < 2e-5, "tied {tied}, length {length}, logit {at}: {got}, expected {expected}");
             }
         }
     }
@@ -53,9 +48,7 @@ fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
         let model = small_model(tied);
         let mut state = lively_state(&model, 2);
         let rows = rows(&model, 2);
-        let (loss, gradient) = loaded(&model, &state)
-            .gradient(&Batch::new(&model, rows.clone()).unwrap())
-            .unwrap();
+        let (loss, gradient) = loaded(&model, &state).gradient(&Batch::new(&model, rows.clone()).unwrap()).unwrap();
         assert!((loss - oracle::loss(&model, &state, &rows)).abs() < 1e-5);
         for tensor in Layout::of(&model).tensors() {
             let (mut error, mut size) = (0.0f64, 0.0f64);
@@ -72,11 +65,7 @@ fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
             }
             let (error, size) = (error.sqrt(), size.sqrt());
             assert!(size > 1e-4, "{} does not matter here: gradient {size}", tensor.name);
-            assert!(
-                error < 2e-5 * size.max(0.01),
-                "tied {tied}, {}: off by {error} of {size}",
-                tensor.name
-            );
+            assert!(error < 2e-5 * size.max(0.01), "tied {tied}, {}: off by {error} of {size}", tensor.name);
         }
     }
 }
@@ -87,23 +76,13 @@ fn steps_are_adamw_with_clipping() {
     let mut state = lively_state(&model, 3);
     let batch = Batch::new(&model, rows(&model, 2)).unwrap();
     let mut backend = loaded(&model, &state);
-    let hyper = StepHyper {
-        rate: 0.01,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.1,
-        clip: 0.5,
-    };
+    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.5 };
     let (mut first, mut second) = (vec![0.0f64; state.len()], vec![0.0f64; state.len()]);
     for step in 1..=5 {
         let gradient = backend.gradient(&batch).unwrap().1;
         let stats = backend.step(&batch, &hyper).unwrap();
         let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-        assert!(
-            (stats.gradient_norm - norm).abs() < 1e-6 * norm && norm > hyper.clip,
-            "the clip bites at norm {norm}"
-        );
+        assert!((stats.gradient_norm - norm).abs() < 1e-6 * norm && norm > hyper.clip, "the clip bites at norm {norm}");
         let mut after = vec![0.0; state.len()];
         backend.parameters(&mut after).unwrap();
         for at in 0..state.len() {
@@ -117,11 +96,7 @@ fn steps_are_adamw_with_clipping() {
             let got = f64::from(after[at]);
             // A gradient of nearly nothing has no certain sign, and Adam takes the sign's step.
             let allowed = if g.abs() < 1e-7 { 0.1 } else { 2e-5 };
-            assert!(
-                (got - state[at]).abs() < allowed,
-                "step {step}, element {at}: {got}, expected {}",
-                state[at]
-            );
+            assert!((got - state[at]).abs() < allowed, "step {step}, element {at}: {got}, expected {}", state[at]);
             state[at] = got;
         }
     }
@@ -135,23 +110,11 @@ fn steps_are_adamw_with_clipping() {
 
 #[test]
 fn one_batch_is_learned_by_heart() {
-    let model = covey_proto::run::Model {
-        width: 32,
-        heads: 4,
-        kv_heads: 2,
-        ..small_model(true)
-    };
+    let model = covey_proto::run::Model { width: 32, heads: 4, kv_heads: 2, ..small_model(true) };
     let mut backend = CpuBackend::new(&model);
     backend.load(&genesis::initial_state(&model)).unwrap();
     let batch = Batch::new(&model, rows(&model, 4)).unwrap();
-    let hyper = StepHyper {
-        rate: 0.02,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        clip: 1.0,
-    };
+    let hyper = StepHyper { rate: 0.02, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, clip: 1.0 };
     let first = backend.step(&batch, &hyper).unwrap().loss;
     // No knowledge: every token alike.
     assert!((first - f64::from(model.vocabulary).ln()).abs() < 0.1, "{first}");
@@ -165,25 +128,13 @@ fn one_batch_is_learned_by_heart() {
 
 #[test]
 fn two_instances_on_two_threads_agree_to_the_bit() {
-    let model = covey_proto::run::Model {
-        sequence: 50,
-        ..small_model(true)
-    };
+    let model = covey_proto::run::Model { sequence: 50, ..small_model(true) };
     let run = || {
         let mut backend = CpuBackend::new(&model);
         backend.load(&genesis::initial_state(&model)).unwrap();
-        let hyper = StepHyper {
-            rate: 0.01,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            clip: 1.0,
-        };
+        let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
         for _ in 0..5 {
-            backend
-                .step(&Batch::new(&model, rows(&model, 25)).unwrap(), &hyper)
-                .unwrap();
+            backend.step(&Batch::new(&model, rows(&model, 25)).unwrap(), &hyper).unwrap();
         }
         let mut state = vec![0.0; backend.moments().first.len()];
         backend.parameters(&mut state).unwrap();
@@ -201,10 +152,7 @@ fn two_instances_on_two_threads_agree_to_the_bit() {
 fn what_belongs_to_another_model_is_refused_and_changes_nothing() {
     let model = small_model(true);
     let mut backend = loaded(&model, &lively_state(&model, 4));
-    let other = covey_proto::run::Model {
-        sequence: 8,
-        ..model.clone()
-    };
+    let other = covey_proto::run::Model { sequence: 8, ..model.clone() };
     let batch = Batch::new(&other, rows(&other, 1)).unwrap();
     assert!(backend.loss(&batch).is_err());
     assert!(backend.load(&[0.0; 3]).is_err());
@@ -214,18 +162,7 @@ fn what_belongs_to_another_model_is_refused_and_changes_nothing() {
     broken[0] = f32::NAN;
     broken.fill(f32::NAN);
     backend.load(&broken).unwrap();
-    let hyper = StepHyper {
-        rate: 0.01,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.1,
-        clip: 1.0,
-    };
-    assert!(
-        backend
-            .step(&Batch::new(&model, rows(&model, 1)).unwrap(), &hyper)
-            .is_err()
-    );
+    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    assert!(backend.step(&Batch::new(&model, rows(&model, 1)).unwrap(), &hyper).is_err());
     assert_eq!(backend.steps(), 0);
 }

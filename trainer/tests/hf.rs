@@ -1,5 +1,7 @@
 //! Export and load, and folders that are not what they claim to be.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod common;
 
 use common::{lively_state, small_model};
@@ -38,26 +40,15 @@ fn exported(model: &Model) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn what_was_exported_loads_to_the_bit() {
     for tied in [true, false] {
-        let model = Model {
-            seed: 0,
-            ..small_model(tied)
-        };
+        let model = Model { seed: 0, ..small_model(tied) };
         let (_folder, dir) = exported(&model);
         let (loaded, state) = load(&dir).unwrap();
         assert_eq!(loaded, model);
         assert!(state == genesis::initial_state(&model));
-        let mut files: Vec<_> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut files: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         files.sort();
-        let expected = [
-            "config.json",
-            "generation_config.json",
-            "model.safetensors",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ];
+        let expected =
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
         assert_eq!(files, expected);
     }
 }
@@ -74,10 +65,7 @@ fn an_export_replaces_an_export_and_nothing_else() {
     let refused = export(&dir, &model, &state, &tokenizer(folder.path()));
     assert!(matches!(refused, Err(HfError::Occupied { .. })), "{refused:?}");
     assert!(dir.join("notes.txt").exists());
-    let left: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "nothing is left beside: {left:?}");
 }
 
@@ -89,10 +77,7 @@ fn what_cannot_be_exported_is_refused_with_the_reason() {
     let mut state = genesis::initial_state(&model);
     let message = |result: Result<(), HfError>| result.unwrap_err().to_string();
     assert!(message(export(&dir, &model, &state[1..], &tokenizer)).contains("the model has"));
-    let few = Model {
-        vocabulary: 22,
-        ..model.clone()
-    };
+    let few = Model { vocabulary: 22, ..model.clone() };
     assert!(message(export(&dir, &few, &genesis::initial_state(&few), &tokenizer)).contains("has 23 tokens"));
     assert!(message(export(&dir, &model, &state, &folder.path().join("none.json"))).contains("is missing"));
     fs::write(folder.path().join("bad.json"), "{}").unwrap();
@@ -127,14 +112,7 @@ fn a_folder_that_is_no_model_is_refused_with_the_reason() {
         });
         assert!(fault.contains("is cut short"), "{cut} bytes less: {fault}");
     }
-    let vast = fault(&|dir| {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(weights(dir))
-            .unwrap()
-            .set_len(1 << 33)
-            .unwrap()
-    });
+    let vast = fault(&|dir| fs::OpenOptions::new().write(true).open(weights(dir)).unwrap().set_len(1 << 33).unwrap());
     assert!(vast.contains("the limit is"), "{vast}");
     let shape = fault(&|dir| edit(dir, "\"intermediate_size\": 10", "\"intermediate_size\": 11"));
     assert!(shape.contains("has shape [24, 10]"), "{shape}");
@@ -157,25 +135,12 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     let (_folder, dir) = exported(&model);
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
     let mut backend = CpuBackend::new(&model);
-    backend
-        .load(
-            &lively_state(&model, 6)
-                .iter()
-                .map(|value| *value as f32)
-                .collect::<Vec<_>>(),
-        )
-        .unwrap();
+    backend.load(&lively_state(&model, 6).iter().map(|value| *value as f32).collect::<Vec<_>>()).unwrap();
     let mut run = |prompt: &str, temperature: f64, seed: u64| {
-        let sampling = Sampling {
-            tokens_max: 20,
-            temperature,
-            seed,
-        };
+        let sampling = Sampling { tokens_max: 20, temperature, seed };
         let mut streamed = String::new();
-        let text = generate(&mut backend, &model, &tokenizer, prompt, &sampling, &mut |more| {
-            streamed.push_str(more)
-        })
-        .unwrap();
+        let text =
+            generate(&mut backend, &model, &tokenizer, prompt, &sampling, &mut |more| streamed.push_str(more)).unwrap();
         assert_eq!(text, streamed);
         text
     };
@@ -186,10 +151,6 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     assert_eq!(run("w1", 1.5, 7), run("w1", 1.5, 7));
     assert_ne!(run("w1", 1.5, 7), run("w1", 1.5, 8));
     run("", 1.0, 1);
-    let hot = Sampling {
-        tokens_max: 1,
-        temperature: f64::NAN,
-        seed: 0,
-    };
+    let hot = Sampling { tokens_max: 1, temperature: f64::NAN, seed: 0 };
     assert!(generate(&mut backend, &model, &tokenizer, "w1", &hot, &mut |_| ()).is_err());
 }

@@ -52,19 +52,13 @@ fn blocks(length: usize, group: usize) -> impl DoubleEndedIterator<Item = Block>
         let first = number * BLOCK;
         // Before it lie `number` whole blocks, of BLOCK·group rows and BLOCK, 2·BLOCK, … keys.
         let offset = BLOCK * group * BLOCK * (number * (number + 1) / 2);
-        Block {
-            first,
-            end: (first + BLOCK).min(length),
-            offset,
-        }
+        Block { first, end: (first + BLOCK).min(length), offset }
     })
 }
 
 /// Elements of all blocks of one sequence and key head.
 fn block_elements(length: usize, group: usize) -> usize {
-    blocks(length, group)
-        .last()
-        .map_or(0, |block| block.offset + (block.end - block.first) * group * block.end)
+    blocks(length, group).last().map_or(0, |block| block.offset + (block.end - block.first) * group * block.end)
 }
 
 impl Attention {
@@ -73,9 +67,7 @@ impl Attention {
         let half = shape.head / 2;
         let angle = |position: usize, pair: usize| position as f64 / theta.powf((2 * pair) as f64 / shape.head as f64);
         let table = |function: fn(f64) -> f64| {
-            (0..shape.sequence * half)
-                .map(|at| function(angle(at / half, at % half)) as f32)
-                .collect()
+            (0..shape.sequence * half).map(|at| function(angle(at / half, at % half)) as f32).collect()
         };
         let (length, group) = (shape.sequence, shape.group());
         let kept = block_elements(length, group) * shape.kv_heads * tokens.div_ceil(length) * shape.layers.len();
@@ -97,11 +89,7 @@ impl Attention {
     /// Room for one layer.
     pub(super) fn kept(&self, shape: &Shape, tokens: usize) -> Kept {
         let pairs = tokens.div_ceil(shape.sequence) * shape.kv_heads;
-        let kept = if self.keep {
-            pairs * block_elements(shape.sequence, shape.group())
-        } else {
-            0
-        };
+        let kept = if self.keep { pairs * block_elements(shape.sequence, shape.group()) } else { 0 };
         Kept {
             queries: vec![0.0; tokens * shape.width],
             keys: vec![0.0; tokens * shape.kv_width],
@@ -128,14 +116,7 @@ impl Attention {
             let token = sequence * length;
             let queries = &mut kept.queries[pair * length * group * head..][..length * group * head];
             let keys = &mut kept.keys[pair * length * head..][..length * head];
-            self.rotate(
-                shape,
-                queries,
-                keys,
-                &query_value[token * stride..],
-                &key[token * shape.kv_width..],
-                kv,
-            );
+            self.rotate(shape, queries, keys, &query_value[token * stride..], &key[token * shape.kv_width..], kv);
             let values = &query_value[token * stride + shape.width + kv * head..];
             for block in blocks(length, group) {
                 let rows = (block.end - block.first) * group;
@@ -145,21 +126,11 @@ impl Attention {
                     &mut self.probabilities[..rows * block.end]
                 };
                 let q = View::dense(&queries[block.first * group * head..], rows, head);
-                multiply(
-                    ViewMut::dense(p, rows, block.end),
-                    q,
-                    View::dense(keys, block.end, head).t(),
-                    Into::Set,
-                );
+                multiply(ViewMut::dense(p, rows, block.end), q, View::dense(keys, block.end, head).t(), Into::Set);
                 let log_sums = &mut kept.log_sums[(pair * length + block.first) * group..][..rows];
                 softmax_causal(p, block.end, block.first, group, log_sums);
                 let o = ViewMut::dense(&mut self.out[block.first * group * head..], rows, head);
-                multiply(
-                    o,
-                    View::dense(p, rows, block.end),
-                    View::new(values, block.end, head, stride),
-                    Into::Set,
-                );
+                multiply(o, View::dense(p, rows, block.end), View::new(values, block.end, head, stride), Into::Set);
             }
             let columns = kv * group * head..(kv + 1) * group * head;
             let rows = out[token * shape.width..].chunks_exact_mut(shape.width);
@@ -232,13 +203,7 @@ impl Attention {
             } else {
                 let p = &mut self.probabilities[..rows * block.end];
                 multiply(ViewMut::dense(p, rows, block.end), q, k.t(), Into::Set);
-                softmax_again(
-                    p,
-                    block.end,
-                    block.first,
-                    group,
-                    &kept.log_sums[pair * length * group + first_row..],
-                );
+                softmax_again(p, block.end, block.first, group, &kept.log_sums[pair * length * group + first_row..]);
                 p
             };
             let d_out = View::dense(&self.d_out[first_row * head..], rows, head);
@@ -249,12 +214,7 @@ impl Attention {
             let d_v = ViewMut::new(d_values, block.end, head, stride);
             multiply(d_v, View::dense(p, rows, block.end).t(), d_out, into);
             let d = View::dense(d, rows, block.end);
-            multiply(
-                ViewMut::dense(&mut self.d_queries[first_row * head..], rows, head),
-                d,
-                k,
-                Into::Set,
-            );
+            multiply(ViewMut::dense(&mut self.d_queries[first_row * head..], rows, head), d, k, Into::Set);
             multiply(ViewMut::dense(&mut self.d_keys, block.end, head), d.t(), q, into);
             into = Into::Add;
         }
@@ -273,10 +233,7 @@ impl Attention {
         let scale = 1.0 / (head as f32).sqrt();
         let (cosines, sines) = (&self.cosines, &self.sines);
         for member in 0..group {
-            let (out, from) = (
-                &mut queries[member * head..],
-                &query_value[(kv * group + member) * head..],
-            );
+            let (out, from) = (&mut queries[member * head..], &query_value[(kv * group + member) * head..]);
             rotate_rows(out, group * head, from, stride, cosines, sines, half, scale);
         }
         rotate_rows(keys, head, &key[kv * head..], shape.kv_width, cosines, sines, half, 1.0);
@@ -292,15 +249,6 @@ impl Attention {
             rotate_rows_back(out, stride, from, group * head, cosines, sines, half, scale);
         }
         let from = &self.d_keys[..length * head];
-        rotate_rows_back(
-            &mut d_key[kv * head..],
-            shape.kv_width,
-            from,
-            head,
-            cosines,
-            sines,
-            half,
-            1.0,
-        );
+        rotate_rows_back(&mut d_key[kv * head..], shape.kv_width, from, head, cosines, sines, half, 1.0);
     }
 }

@@ -62,17 +62,10 @@ fn largest(row: &[f32]) -> f32 {
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            partial[lane] = if chunk[lane] > partial[lane] {
-                chunk[lane]
-            } else {
-                partial[lane]
-            };
+            partial[lane] = if chunk[lane] > partial[lane] { chunk[lane] } else { partial[lane] };
         }
     }
-    partial.iter().chain(rest).fold(
-        f32::NEG_INFINITY,
-        |most, &value| if value > most { value } else { most },
-    )
+    partial.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &value| if value > most { value } else { most })
 }
 
 /// Replaces each value by e^(value − most) and gives their sum.
@@ -426,10 +419,7 @@ mod tests {
     #[test]
     fn the_exponential_is_right_to_a_rounding_or_two() {
         let (fused, separate) = (worst_error::<true>(), worst_error::<false>());
-        assert!(
-            fused < 2.4e-7 && separate < 2.4e-7,
-            "worst relative error {fused:e} fused, {separate:e} separate"
-        );
+        assert!(fused < 2.4e-7 && separate < 2.4e-7, "worst relative error {fused:e} fused, {separate:e} separate");
         assert_eq!(exp::<false>(0.0), 1.0);
         assert!(exp::<false>(-1e30) < 1e-37 && exp::<false>(f32::NEG_INFINITY) < 1e-37);
     }

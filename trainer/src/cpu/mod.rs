@@ -1,7 +1,7 @@
 //! The CPU backend: f32, one thread an instance, the same bits for the same input with the same binary on one machine.
 //!
-//! Forward and backward passes are written by hand ([`model`]); nothing is allocated in a step. Many instances may run
-//! in one process, one a thread.
+//! Forward and backward passes are written by hand ([`model`]) into buffers made once. Many instances may run in one
+//! process, one a thread. Another processor, with other vector instructions, may round differently.
 
 mod attention;
 mod kernels;
@@ -63,11 +63,7 @@ impl CpuBackend {
 
     fn check_length(&self, got: usize) -> Result<(), BackendError> {
         let expected = self.network.shape.elements;
-        if got == expected {
-            Ok(())
-        } else {
-            Err(BackendError::Elements { got, expected })
-        }
+        if got == expected { Ok(()) } else { Err(BackendError::Elements { got, expected }) }
     }
 
     /// Calls `run` with each group of sequences and sums what it gives.
@@ -82,15 +78,7 @@ impl CpuBackend {
                 inputs.extend_from_slice(&sequence[..row - 1]);
                 targets.extend_from_slice(&sequence[1..]);
             }
-            sum += run(
-                self,
-                number,
-                &Group {
-                    inputs: &inputs,
-                    targets: &targets,
-                    length: row - 1,
-                },
-            );
+            sum += run(self, number, &Group { inputs: &inputs, targets: &targets, length: row - 1 });
         }
         (self.inputs, self.targets) = (inputs, targets);
         sum
@@ -103,19 +91,14 @@ impl CpuBackend {
         let weight = (1.0 / positions) as f32;
         let loss = self.groups(batch, |own, number, group| {
             let into = if number == 0 { Into::Set } else { Into::Add };
-            own.network
-                .gradient(&own.parameters, &mut own.gradient, group, weight, into)
+            own.network.gradient(&own.parameters, &mut own.gradient, group, weight, into)
         }) / positions;
         finite("loss", loss)
     }
 }
 
 fn finite(what: &'static str, value: f64) -> Result<f64, BackendError> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(BackendError::NotFinite { what, value })
-    }
+    if value.is_finite() { Ok(value) } else { Err(BackendError::NotFinite { what, value }) }
 }
 
 impl Backend for CpuBackend {
@@ -144,11 +127,7 @@ impl Backend for CpuBackend {
     fn step(&mut self, batch: &Batch, hyper: &StepHyper) -> Result<StepStats, BackendError> {
         let loss = self.compute_gradient(batch)?;
         let gradient_norm = finite("gradient norm", sum_of_squares(&self.gradient).sqrt())?;
-        let clipped = if gradient_norm > hyper.clip {
-            hyper.clip / gradient_norm
-        } else {
-            1.0
-        };
+        let clipped = if gradient_norm > hyper.clip { hyper.clip / gradient_norm } else { 1.0 };
         self.moments.steps += 1;
         let steps = i32::try_from(self.moments.steps).unwrap_or(i32::MAX);
         let numbers = AdamW {
@@ -164,11 +143,7 @@ impl Backend for CpuBackend {
         };
         let Moments { first, second, .. } = &mut self.moments;
         adamw(&mut self.parameters, first, second, &self.gradient, &numbers);
-        Ok(StepStats {
-            loss,
-            gradient_norm,
-            tokens: batch.predictions(),
-        })
+        Ok(StepStats { loss, gradient_norm, tokens: batch.predictions() })
     }
 
     fn gradient(&mut self, batch: &Batch) -> Result<(f64, Vec<f32>), BackendError> {
@@ -185,16 +160,10 @@ impl Backend for CpuBackend {
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BackendError> {
         let shape = &self.network.shape;
         if tokens.is_empty() || tokens.len() > shape.sequence {
-            return Err(BackendError::Length {
-                got: tokens.len(),
-                max: shape.sequence,
-            });
+            return Err(BackendError::Length { got: tokens.len(), max: shape.sequence });
         }
         if let Some(&token) = tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
-            return Err(BackendError::Token {
-                token,
-                vocabulary: shape.vocabulary,
-            });
+            return Err(BackendError::Token { token, vocabulary: shape.vocabulary });
         }
         Ok(self.network.logits(&self.parameters, tokens))
     }
@@ -229,10 +198,7 @@ mod tests {
     #[test]
     fn probabilities_computed_again_give_the_same_gradient_as_kept_ones() {
         // Longer than two blocks of queries, and no multiple of a block.
-        let model = Model {
-            sequence: 75,
-            ..small_model()
-        };
+        let model = Model { sequence: 75, ..small_model() };
         let batch = Batch::new(&model, tokens(&model, 3, 1)).unwrap();
         let parameters = crate::genesis::initial_state(&model);
         let [kept, again] = [true, false].map(|keep| {
@@ -242,19 +208,41 @@ mod tests {
         });
         assert_eq!(kept.0, again.0);
         for (at, (kept, again)) in kept.1.iter().zip(&again.1).enumerate() {
-            assert!(
-                (kept - again).abs() <= 1e-6,
-                "element {at}: {kept} kept, {again} computed again"
-            );
+            assert!((kept - again).abs() <= 1e-6, "element {at}: {kept} kept, {again} computed again");
+        }
+    }
+
+    #[test]
+    fn what_processors_with_less_run_computes_the_same() {
+        let model = Model { sequence: 40, ..small_model() };
+        let batch = Batch::new(&model, tokens(&model, 2, 4)).unwrap();
+        let gradient = |lowered: Option<simd::Level>| {
+            simd::LOWERED.set(lowered);
+            let mut backend = CpuBackend::new(&model);
+            backend.load(&crate::genesis::initial_state(&model)).unwrap();
+            let result = backend.gradient(&batch).unwrap();
+            let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.1 };
+            backend.step(&batch, &hyper).unwrap();
+            simd::LOWERED.set(None);
+            (result.0, result.1, backend.loss(&batch).unwrap())
+        };
+        let best = gradient(None);
+        #[cfg(target_arch = "x86_64")]
+        let lower = [simd::Level::Portable, simd::Level::Avx2];
+        #[cfg(not(target_arch = "x86_64"))]
+        let lower = [simd::Level::Portable];
+        for level in lower.into_iter().filter(|level| *level < simd::level()) {
+            let (loss, gradient, after) = gradient(Some(level));
+            assert!((loss - best.0).abs() < 1e-5 && (after - best.2).abs() < 1e-3, "{level:?}: {loss}, {after}");
+            for (at, (got, expected)) in gradient.iter().zip(&best.1).enumerate() {
+                assert!((got - expected).abs() <= 1e-5, "{level:?}, element {at}: {got}, expected {expected}");
+            }
         }
     }
 
     #[test]
     fn a_batch_larger_than_the_buffers_is_the_mean_of_its_parts() {
-        let model = Model {
-            sequence: 100,
-            ..small_model()
-        };
+        let model = Model { sequence: 100, ..small_model() };
         let all = tokens(&model, 24, 2);
         let parameters = crate::genesis::initial_state(&model);
         let mut backend = CpuBackend::new(&model);
@@ -266,16 +254,11 @@ mod tests {
         for part in all.chunks(all.len() / 4) {
             let (loss, gradient) = backend.gradient(&Batch::new(&model, part.to_vec()).unwrap()).unwrap();
             mean_loss += loss / 4.0;
-            mean.iter_mut()
-                .zip(gradient)
-                .for_each(|(mean, part)| *mean += f64::from(part) / 4.0);
+            mean.iter_mut().zip(gradient).for_each(|(mean, part)| *mean += f64::from(part) / 4.0);
         }
         assert!((loss - mean_loss).abs() < 1e-6);
         for (at, (whole, mean)) in gradient.iter().zip(&mean).enumerate() {
-            assert!(
-                (f64::from(*whole) - mean).abs() <= 1e-6,
-                "element {at}: {whole} whole, {mean} in parts"
-            );
+            assert!((f64::from(*whole) - mean).abs() <= 1e-6, "element {at}: {whole} whole, {mean} in parts");
         }
         assert!((backend.loss(&Batch::new(&model, all).unwrap()).unwrap() - loss).abs() < 1e-6);
     }

@@ -107,23 +107,10 @@ impl Network {
 
     /// Runs the layers over `inputs`; the last norm's result is left in `normed`.
     fn forward(&mut self, parameters: &[f32], inputs: &[u32], length: usize) {
-        let Network {
-            shape,
-            attention,
-            layers,
-            last,
-            inverse_last,
-            normed,
-            key,
-            hidden,
-            ..
-        } = self;
+        let Network { shape, attention, layers, last, inverse_last, normed, key, hidden, .. } = self;
         let (tokens, width, ff, epsilon) = (inputs.len(), shape.width, shape.feed_forward, shape.epsilon);
-        let (normed, key, hidden) = (
-            &mut normed[..tokens * width],
-            &mut key[..tokens * shape.kv_width],
-            &mut hidden[..tokens * ff],
-        );
+        let (normed, key, hidden) =
+            (&mut normed[..tokens * width], &mut key[..tokens * shape.kv_width], &mut hidden[..tokens * ff]);
         let qv_width = width + shape.kv_width;
         let first = &mut layers[0];
         embed(&mut first.before, &parameters[shape.embedding.clone()], inputs, width);
@@ -140,24 +127,13 @@ impl Network {
             let between = &mut layer.between[..tokens * width];
             linear(between, mixed, &parameters[at.attention_out.clone()], tokens);
             let mlp_norm = &parameters[at.mlp_norm.clone()];
-            norm_sum(
-                normed,
-                &mut layer.inverse_between,
-                between,
-                &layer.before,
-                mlp_norm,
-                epsilon,
-            );
+            norm_sum(normed, &mut layer.inverse_between, between, &layer.before, mlp_norm, epsilon);
             let gate_up = &mut layer.gate_up[..tokens * 2 * ff];
             linear(gate_up, normed, &parameters[at.gate_up.clone()], tokens);
             swiglu(hidden, gate_up, ff);
             // The sum after the MLP and its norm belong to the next layer, or to the output.
             let (next, inverse, next_norm) = match after.first_mut() {
-                Some(next) => (
-                    &mut next.before,
-                    &mut next.inverse_before,
-                    &shape.layers[number + 1].attention_norm,
-                ),
+                Some(next) => (&mut next.before, &mut next.inverse_before, &shape.layers[number + 1].attention_norm),
                 None => (&mut *last, &mut *inverse_last, &shape.last_norm),
             };
             let next = &mut next[..tokens * width];
@@ -169,9 +145,7 @@ impl Network {
     /// Summed cross-entropy of the group, in nats.
     pub(super) fn loss(&mut self, parameters: &[f32], group: &Group<'_>) -> f64 {
         self.forward(parameters, group.inputs, group.length);
-        let Network {
-            shape, normed, logits, ..
-        } = self;
+        let Network { shape, normed, logits, .. } = self;
         let output = &parameters[shape.output.clone()];
         let rows = logits_rows(shape);
         let mut loss = 0.0;
@@ -188,12 +162,7 @@ impl Network {
         self.forward(parameters, tokens, tokens.len());
         let mut logits = vec![0.0; tokens.len() * self.shape.vocabulary];
         let normed = &self.normed[..tokens.len() * self.shape.width];
-        linear(
-            &mut logits,
-            normed,
-            &parameters[self.shape.output.clone()],
-            tokens.len(),
-        );
+        linear(&mut logits, normed, &parameters[self.shape.output.clone()], tokens.len());
         logits
     }
 
@@ -222,11 +191,7 @@ impl Network {
 
     /// Zeroes what is only ever added to: norms, and the embedding unless the output matrix's product sets it.
     fn clear(&self, gradient: &mut [f32]) {
-        let norms = self
-            .shape
-            .layers
-            .iter()
-            .flat_map(|layer| [&layer.attention_norm, &layer.mlp_norm]);
+        let norms = self.shape.layers.iter().flat_map(|layer| [&layer.attention_norm, &layer.mlp_norm]);
         for range in norms.chain([&self.shape.last_norm]) {
             gradient[range.clone()].fill(0.0);
         }
@@ -244,23 +209,13 @@ impl Network {
         weight: f32,
         mut into: Into,
     ) -> f64 {
-        let Network {
-            shape,
-            normed,
-            logits,
-            d_normed,
-            d_x,
-            ..
-        } = self;
+        let Network { shape, normed, logits, d_normed, d_x, .. } = self;
         let (width, vocabulary, tokens) = (shape.width, shape.vocabulary, targets.len());
         let output = View::dense(&parameters[shape.output.clone()], vocabulary, width);
         let d_output = &mut gradient[shape.output.clone()];
         let rows = logits_rows(shape);
         let mut loss = 0.0;
-        let chunks = normed
-            .chunks(rows * width)
-            .zip(d_normed.chunks_mut(rows * width))
-            .zip(targets.chunks(rows));
+        let chunks = normed.chunks(rows * width).zip(d_normed.chunks_mut(rows * width)).zip(targets.chunks(rows));
         for ((normed, d_normed), targets) in chunks {
             let rows = targets.len();
             let logits = &mut logits[..rows * vocabulary];
@@ -275,27 +230,12 @@ impl Network {
         let d_x = &mut d_x[..tokens * width];
         d_x.fill(0.0);
         let at = shape.last_norm.clone();
-        norm_back(
-            d_x,
-            &mut gradient[at.clone()],
-            d_normed,
-            &self.inverse_last,
-            &self.last,
-            &parameters[at],
-        );
+        norm_back(d_x, &mut gradient[at.clone()], d_normed, &self.inverse_last, &self.last, &parameters[at]);
         loss
     }
 
     fn mlp_back(&mut self, parameters: &[f32], gradient: &mut [f32], number: usize, tokens: usize, into: Into) {
-        let Network {
-            shape,
-            normed,
-            hidden,
-            d_x,
-            d_normed,
-            layers,
-            ..
-        } = self;
+        let Network { shape, normed, hidden, d_x, d_normed, layers, .. } = self;
         let (at, layer) = (&shape.layers[number], &mut layers[number]);
         let (width, ff) = (shape.width, shape.feed_forward);
         let hidden = &mut hidden[..tokens * ff];
@@ -310,14 +250,7 @@ impl Network {
         weight_back(&mut gradient[at.gate_up.clone()], gate_up, normed, tokens, into);
         linear_back(d_normed, gate_up, &parameters[at.gate_up.clone()], tokens, Into::Set);
         let d_weight = &mut gradient[at.mlp_norm.clone()];
-        norm_back(
-            d_x,
-            d_weight,
-            d_normed,
-            &layer.inverse_between,
-            &layer.between,
-            norm_weight,
-        );
+        norm_back(d_x, d_weight, d_normed, &layer.inverse_between, &layer.between, norm_weight);
     }
 
     fn attention_back(
@@ -329,65 +262,25 @@ impl Network {
         length: usize,
         into: Into,
     ) {
-        let Network {
-            shape,
-            attention,
-            normed,
-            d_x,
-            d_normed,
-            d_query_value,
-            d_key,
-            layers,
-            ..
-        } = self;
+        let Network { shape, attention, normed, d_x, d_normed, d_query_value, d_key, layers, .. } = self;
         let (at, layer, width) = (&shape.layers[number], &mut layers[number], shape.width);
         let (normed, d_normed) = (&mut normed[..tokens * width], &mut d_normed[..tokens * width]);
         let d_x = &mut d_x[..tokens * width];
         let d_query_value = &mut d_query_value[..tokens * (width + shape.kv_width)];
         let d_key = &mut d_key[..tokens * shape.kv_width];
-        weight_back(
-            &mut gradient[at.attention_out.clone()],
-            d_x,
-            &layer.mixed[..tokens * width],
-            tokens,
-            into,
-        );
+        weight_back(&mut gradient[at.attention_out.clone()], d_x, &layer.mixed[..tokens * width], tokens, into);
         // `d_normed` holds the gradient of attention's result until that of the norm's takes its place.
         linear_back(d_normed, d_x, &parameters[at.attention_out.clone()], tokens, Into::Set);
-        let LayerSpace {
-            attention: kept,
-            mixed,
-            query_value,
-            ..
-        } = layer;
+        let LayerSpace { attention: kept, mixed, query_value, .. } = layer;
         attention.backward(shape, kept, d_query_value, d_key, d_normed, mixed, query_value, length);
         let norm_weight = &parameters[at.attention_norm.clone()];
         norm_again(normed, &layer.inverse_before, &layer.before, norm_weight);
-        weight_back(
-            &mut gradient[at.query_value.clone()],
-            d_query_value,
-            normed,
-            tokens,
-            into,
-        );
+        weight_back(&mut gradient[at.query_value.clone()], d_query_value, normed, tokens, into);
         weight_back(&mut gradient[at.key.clone()], d_key, normed, tokens, into);
-        linear_back(
-            d_normed,
-            d_query_value,
-            &parameters[at.query_value.clone()],
-            tokens,
-            Into::Set,
-        );
+        linear_back(d_normed, d_query_value, &parameters[at.query_value.clone()], tokens, Into::Set);
         linear_back(d_normed, d_key, &parameters[at.key.clone()], tokens, Into::Add);
         let d_weight = &mut gradient[at.attention_norm.clone()];
-        norm_back(
-            d_x,
-            d_weight,
-            d_normed,
-            &layer.inverse_before,
-            &layer.before,
-            norm_weight,
-        );
+        norm_back(d_x, d_weight, d_normed, &layer.inverse_before, &layer.before, norm_weight);
     }
 }
 
@@ -406,34 +299,19 @@ fn embed(out: &mut [f32], table: &[f32], tokens: &[u32], width: usize) {
 fn linear(y: &mut [f32], x: &[f32], weight: &[f32], tokens: usize) {
     let (outputs, inputs) = (y.len() / tokens, x.len() / tokens);
     let weight = View::dense(weight, outputs, inputs);
-    multiply(
-        ViewMut::dense(y, tokens, outputs),
-        View::dense(x, tokens, inputs),
-        weight.t(),
-        Into::Set,
-    );
+    multiply(ViewMut::dense(y, tokens, outputs), View::dense(x, tokens, inputs), weight.t(), Into::Set);
 }
 
 /// dx = dy·W or dx += dy·W.
 fn linear_back(d_x: &mut [f32], d_y: &[f32], weight: &[f32], tokens: usize, into: Into) {
     let (outputs, inputs) = (d_y.len() / tokens, d_x.len() / tokens);
     let weight = View::dense(weight, outputs, inputs);
-    multiply(
-        ViewMut::dense(d_x, tokens, inputs),
-        View::dense(d_y, tokens, outputs),
-        weight,
-        into,
-    );
+    multiply(ViewMut::dense(d_x, tokens, inputs), View::dense(d_y, tokens, outputs), weight, into);
 }
 
 /// dW = dyᵀ·x or dW += dyᵀ·x.
 fn weight_back(d_weight: &mut [f32], d_y: &[f32], x: &[f32], tokens: usize, into: Into) {
     let (outputs, inputs) = (d_y.len() / tokens, x.len() / tokens);
     let d_y = View::dense(d_y, tokens, outputs);
-    multiply(
-        ViewMut::dense(d_weight, outputs, inputs),
-        d_y.t(),
-        View::dense(x, tokens, inputs),
-        into,
-    );
+    multiply(ViewMut::dense(d_weight, outputs, inputs), d_y.t(), View::dense(x, tokens, inputs), into);
 }

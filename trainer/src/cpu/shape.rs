@@ -47,17 +47,9 @@ pub(super) struct LayerShape {
 impl Shape {
     pub(super) fn of(model: &Model) -> Shape {
         let layout = Layout::of(model);
-        let find = |name: &str| {
-            layout
-                .tensor(name)
-                .expect("the layout of a model has all its tensors")
-                .range()
-        };
+        let find = |name: &str| layout.tensor(name).expect("the layout of a model has all its tensors").range();
         let joined = |first: Range<usize>, second: Range<usize>| {
-            assert_eq!(
-                first.end, second.start,
-                "tensors that follow one another by name lie next to one another"
-            );
+            assert_eq!(first.end, second.start, "tensors that follow one another by name lie next to one another");
             first.start..second.end
         };
         let layer = |number: u32| {
@@ -84,11 +76,7 @@ impl Shape {
             sequence: model.sequence as usize,
             epsilon: model.norm_epsilon as f32,
             elements: layout.elements(),
-            output: if model.tied {
-                embedding.clone()
-            } else {
-                find("lm_head.weight")
-            },
+            output: if model.tied { embedding.clone() } else { find("lm_head.weight") },
             embedding,
             tied: model.tied,
             last_norm: find("model.norm.weight"),

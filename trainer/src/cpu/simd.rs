@@ -8,7 +8,7 @@
 use std::sync::OnceLock;
 
 /// Vector instructions that this processor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// What the target guarantees.
     Portable,
@@ -20,8 +20,18 @@ pub(super) enum Level {
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// A lower level than the processor's, for the tests of what other processors run.
+    pub(super) static LOWERED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
+
 /// The best level of this processor, asked once.
 pub(super) fn level() -> Level {
+    #[cfg(test)]
+    if let Some(lowered) = LOWERED.get() {
+        return lowered;
+    }
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(detect)
 }
@@ -99,13 +109,7 @@ impl<'a> View<'a> {
     /// `rows × columns`, rows `stride` elements apart.
     pub(super) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> View<'a> {
         check(data.len(), rows, columns, stride);
-        View {
-            data,
-            rows,
-            columns,
-            row_stride: stride,
-            column_stride: 1,
-        }
+        View { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
     /// `rows × columns` without gaps.
     pub(super) fn dense(data: &'a [f32], rows: usize, columns: usize) -> View<'a> {
@@ -135,12 +139,7 @@ impl<'a> ViewMut<'a> {
     /// `rows × columns`, rows `stride` elements apart.
     pub(super) fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> ViewMut<'a> {
         check(data.len(), rows, columns, stride);
-        ViewMut {
-            data,
-            rows,
-            columns,
-            stride,
-        }
+        ViewMut { data, rows, columns, stride }
     }
     /// `rows × columns` without gaps.
     pub(super) fn dense(data: &'a mut [f32], rows: usize, columns: usize) -> ViewMut<'a> {
@@ -150,15 +149,8 @@ impl<'a> ViewMut<'a> {
 
 fn check(length: usize, rows: usize, columns: usize, stride: usize) {
     assert!(columns <= stride, "rows of {columns} overlap at a stride of {stride}");
-    let needed = if rows == 0 || columns == 0 {
-        0
-    } else {
-        (rows - 1) * stride + columns
-    };
-    assert!(
-        needed <= length,
-        "{rows} x {columns} at a stride of {stride} need {needed} elements of {length}"
-    );
+    let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * stride + columns };
+    assert!(needed <= length, "{rows} x {columns} at a stride of {stride} need {needed} elements of {length}");
 }
 
 /// What becomes of the values that a product's destination holds.
@@ -218,12 +210,7 @@ mod tests {
         let a: Vec<f32> = (0..60).map(|i| (i % 7) as f32 - 3.0).collect();
         let b: Vec<f32> = (0..60).map(|i| (i % 5) as f32 - 2.0).collect();
         let mut out = vec![1.0f32; 3 * 10];
-        multiply(
-            ViewMut::new(&mut out, 3, 4, 10),
-            View::new(&a, 3, 5, 12),
-            View::new(&b, 4, 5, 6).t(),
-            Into::Add,
-        );
+        multiply(ViewMut::new(&mut out, 3, 4, 10), View::new(&a, 3, 5, 12), View::new(&b, 4, 5, 6).t(), Into::Add);
         for row in 0..3 {
             for column in 0..10 {
                 let product: f32 = (0..5).map(|i| a[row * 12 + i] * b[(column % 4) * 6 + i]).sum();

@@ -77,9 +77,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
     check(&model)?;
     match config.count("head_dim", Some(model.head_width()), 1 << 16)? {
         head if head == model.head_width() => Ok(model),
-        head => Err(format!(
-            "head_dim is {head}; only hidden_size / num_attention_heads is read"
-        )),
+        head => Err(format!("head_dim is {head}; only hidden_size / num_attention_heads is read")),
     }
 }
 
@@ -88,11 +86,9 @@ fn check(model: &Model) -> Result<(), String> {
         && model.heads.is_multiple_of(model.kv_heads)
         && model.head_width().is_multiple_of(2);
     if !divides {
-        return Err(
-            "hidden_size must divide by num_attention_heads into an even number, and those by \
+        return Err("hidden_size must divide by num_attention_heads into an even number, and those by \
                     num_key_value_heads"
-                .into(),
-        );
+            .into());
     }
     if !(model.rope_theta > 0.0 && model.rope_theta < 1e12 && model.norm_epsilon > 0.0 && model.norm_epsilon < 1e12) {
         return Err("rope_theta and rms_norm_eps must be above 0 and below 1e12".into());
@@ -115,27 +111,21 @@ impl Config<'_> {
             (None, None) => return Err(format!("{name} is missing")),
             (Some(value), _) => value,
         };
-        let count = value
-            .as_u64()
-            .and_then(|count| u32::try_from(count).ok())
-            .filter(|count| (1..=max).contains(count));
+        let count =
+            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=max).contains(count));
         count.ok_or_else(|| format!("{name} is {value}; it must be 1 to {max}"))
     }
     fn number(&self, name: &str, default: Option<f64>) -> Result<f64, String> {
         match (self.0.get(name), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(format!("{name} is missing")),
-            (Some(value), _) => value
-                .as_f64()
-                .ok_or_else(|| format!("{name} is {value}; it must be a number")),
+            (Some(value), _) => value.as_f64().ok_or_else(|| format!("{name} is {value}; it must be a number")),
         }
     }
     fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
         match self.0.get(name) {
             None => Ok(default),
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| format!("{name} is {value}; it must be true or false")),
+            Some(value) => value.as_bool().ok_or_else(|| format!("{name} is {value}; it must be true or false")),
         }
     }
     fn only(&self, name: &str, allowed: &[&str]) -> Result<(), String> {
@@ -154,12 +144,7 @@ mod tests {
 
     #[test]
     fn a_config_says_the_model_it_was_written_for() {
-        let model = Model {
-            seed: 0,
-            tied: false,
-            rope_theta: 5e5,
-            ..small_model()
-        };
+        let model = Model { seed: 0, tied: false, rope_theta: 5e5, ..small_model() };
         assert_eq!(read(write(&model, Some(0)).to_string().as_bytes()), Ok(model));
     }
 
@@ -174,11 +159,7 @@ mod tests {
             ("attention_bias", json!(true), "without biases"),
             ("model_type", json!("gpt2"), "only llama"),
             ("head_dim", json!(64), "head_dim is 64"),
-            (
-                "rope_parameters",
-                json!({"rope_type": "yarn", "rope_theta": 1e4}),
-                "only default",
-            ),
+            ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), "only default"),
             ("num_hidden_layers", json!(-1), "must be 1 to 1000"),
         ];
         for (name, value, message) in cases {

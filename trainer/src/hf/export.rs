@@ -26,16 +26,11 @@ use tokenizers::Tokenizer;
 pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Path) -> Result<(), HfError> {
     let layout = Layout::of(model);
     if parameters.len() != layout.elements() {
-        return Err(HfError::Elements {
-            got: parameters.len(),
-            expected: layout.elements(),
-        });
+        return Err(HfError::Elements { got: parameters.len(), expected: layout.elements() });
     }
     let tokenizer = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
-    let end = end_of_text(&tokenizer, model).map_err(|fault| HfError::Tokenizer {
-        path: tokenizer_json.to_owned(),
-        fault,
-    })?;
+    let end = end_of_text(&tokenizer, model)
+        .map_err(|fault| HfError::Tokenizer { path: tokenizer_json.to_owned(), fault })?;
     refuse_strangers(dir)?;
     let (beside, before) = (sibling(dir, "partial"), sibling(dir, "replaced"));
     for old in [&beside, &before] {
@@ -49,10 +44,7 @@ pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Pa
     let id = end.as_ref().map(|(_, id)| *id);
     write_json(&beside.join(CONFIG), &config::write(model, id))?;
     write_json(&beside.join(TOKENIZER_CONFIG), &tokenizer_config(model, token))?;
-    write_json(
-        &beside.join(GENERATION),
-        &json!({ "bos_token_id": id, "eos_token_id": id, "do_sample": false }),
-    )?;
+    write_json(&beside.join(GENERATION), &json!({ "bos_token_id": id, "eos_token_id": id, "do_sample": false }))?;
     write(&beside.join(TOKENIZER), &tokenizer)?;
     if dir.exists() {
         fs::rename(dir, &before).map_err(at(dir))?;
@@ -65,9 +57,7 @@ pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Pa
 }
 
 fn sibling(dir: &Path, what: &str) -> PathBuf {
-    let name = dir
-        .file_name()
-        .map_or_else(|| "export".into(), |name| name.to_string_lossy());
+    let name = dir.file_name().map_or_else(|| "export".into(), |name| name.to_string_lossy());
     dir.with_file_name(format!(".{name}.{what}"))
 }
 
@@ -80,10 +70,7 @@ fn refuse_strangers(dir: &Path) -> Result<(), HfError> {
     for entry in entries {
         let file = entry.map_err(at(dir))?.file_name().to_string_lossy().into_owned();
         if ![CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, GENERATION].contains(&file.as_str()) {
-            return Err(HfError::Occupied {
-                path: dir.to_owned(),
-                file,
-            });
+            return Err(HfError::Occupied { path: dir.to_owned(), file });
         }
     }
     Ok(())
@@ -96,9 +83,7 @@ fn end_of_text(json: &[u8], model: &Model) -> Result<Option<(String, u32)>, Stri
     if tokens > model.vocabulary as usize {
         return Err(format!("has {tokens} tokens; the model has {}", model.vocabulary));
     }
-    Ok(END_TOKENS
-        .iter()
-        .find_map(|token| Some(((*token).to_owned(), tokenizer.token_to_id(token)?))))
+    Ok(END_TOKENS.iter().find_map(|token| Some(((*token).to_owned(), tokenizer.token_to_id(token)?))))
 }
 
 fn tokenizer_config(model: &Model, end: Option<&str>) -> Value {
@@ -135,25 +120,12 @@ impl safetensors::View for View<'_> {
 }
 
 fn write_weights(path: &Path, layout: &Layout, parameters: &[f32]) -> Result<(), HfError> {
-    let fault = |fault: String| HfError::Weights {
-        path: path.to_owned(),
-        fault,
-    };
+    let fault = |fault: String| HfError::Weights { path: path.to_owned(), fault };
     if let Some(at) = parameters.iter().position(|value| !value.is_finite()) {
-        return Err(fault(format!(
-            "parameter {at} is {}; only a finite state is written",
-            parameters[at]
-        )));
+        return Err(fault(format!("parameter {at} is {}; only a finite state is written", parameters[at])));
     }
-    let views = layout.tensors().iter().map(|tensor| {
-        (
-            &tensor.name,
-            View {
-                tensor,
-                values: &parameters[tensor.range()],
-            },
-        )
-    });
+    let views =
+        layout.tensors().iter().map(|tensor| (&tensor.name, View { tensor, values: &parameters[tensor.range()] }));
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| fault(error.to_string()))?;

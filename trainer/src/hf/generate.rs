@@ -70,11 +70,7 @@ pub fn generate(
             let mut bytes = [0; 8];
             draws.fill(&mut bytes);
             // 53 bits: a uniform number in 0..1.
-            drawn(
-                last,
-                sampling.temperature,
-                (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64,
-            )
+            drawn(last, sampling.temperature, (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64)
         };
         if Some(token) == end {
             break;
@@ -82,10 +78,7 @@ pub fn generate(
         tokens.push(token);
         let whole = tokenizer.decode(&tokens[prompt_tokens..], true).map_err(failed)?;
         // A character may take several tokens; until then its bytes decode to U+FFFD.
-        if let Some(more) = whole
-            .strip_prefix(text.as_str())
-            .filter(|more| !more.ends_with('\u{fffd}'))
-        {
+        if let Some(more) = whole.strip_prefix(text.as_str()).filter(|more| !more.ends_with('\u{fffd}')) {
             on_text(more);
             text = whole;
         }

@@ -44,9 +44,7 @@ fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, String> {
     }
     let mut parameters = Vec::with_capacity(layout.elements());
     for tensor in layout.tensors() {
-        let view = file
-            .tensor(&tensor.name)
-            .map_err(|_| format!("tensor {} is missing", tensor.name))?;
+        let view = file.tensor(&tensor.name).map_err(|_| format!("tensor {} is missing", tensor.name))?;
         append(&mut parameters, tensor, &view)?;
     }
     Ok(parameters)
@@ -55,29 +53,17 @@ fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, String> {
 fn append(parameters: &mut Vec<f32>, tensor: &Tensor, view: &TensorView<'_>) -> Result<(), String> {
     let name = &tensor.name;
     if view.shape() != tensor.shape {
-        return Err(format!(
-            "tensor {name} has shape {:?}; config.json asks for {:?}",
-            view.shape(),
-            tensor.shape
-        ));
+        return Err(format!("tensor {name} has shape {:?}; config.json asks for {:?}", view.shape(), tensor.shape));
     }
     match view.dtype() {
-        Dtype::F32 => parameters.extend(
-            view.data()
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|word| f32::from_le_bytes(*word)),
-        ),
+        Dtype::F32 => parameters.extend(view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word))),
         Dtype::BF16 => {
             let widen = |half: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
             parameters.extend(view.data().as_chunks::<2>().0.iter().map(widen));
         }
         other => return Err(format!("tensor {name} is {other:?}; only F32 and BF16 are read")),
     }
-    let values = parameters
-        .get(tensor.range())
-        .ok_or_else(|| format!("tensor {name} is cut short"))?;
+    let values = parameters.get(tensor.range()).ok_or_else(|| format!("tensor {name} is cut short"))?;
     match values.iter().find(|value| !value.is_finite()) {
         Some(value) => Err(format!("tensor {name} holds {value}")),
         None => Ok(()),

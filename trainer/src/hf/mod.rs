@@ -103,10 +103,7 @@ pub enum HfError {
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> HfError + '_ {
-    move |source| HfError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| HfError::Io { path: path.to_owned(), source }
 }
 
 /// Reads a file of at most `max` bytes.
@@ -120,11 +117,7 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, HfError> {
     };
     let got = file.metadata().map_err(at(path))?.len();
     if got > max {
-        return Err(HfError::TooLarge {
-            path: path.to_owned(),
-            got,
-            max,
-        });
+        return Err(HfError::TooLarge { path: path.to_owned(), got, max });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(got).unwrap_or(0));
     // The file may grow while it is read.

@@ -2,6 +2,7 @@
 
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
+use std::ops::Range;
 
 /// Mean cross-entropy in nats of `rows` of `sequence + 1` tokens.
 pub(crate) fn loss(model: &Model, state: &[f64], rows: &[u32]) -> f64 {
@@ -24,39 +25,24 @@ pub(crate) fn logits(model: &Model, state: &[f64], tokens: &[u32]) -> Vec<Vec<f6
     let tensor = |name: &str| &state[layout.tensor(name).expect("a tensor of that name").range()];
     let width = model.width as usize;
     let embedding = tensor("model.embed_tokens.weight");
-    let mut x: Vec<Vec<f64>> = tokens
-        .iter()
-        .map(|token| embedding[*token as usize * width..][..width].to_vec())
-        .collect();
+    let mut x: Vec<Vec<f64>> =
+        tokens.iter().map(|token| embedding[*token as usize * width..][..width].to_vec()).collect();
     for layer in 0..model.layers {
         let tensor = |name: &str| tensor(&format!("model.layers.{layer}.{name}.weight"));
         let normed: Vec<_> = x.iter().map(|x| norm(model, x, tensor("input_layernorm"))).collect();
         let project = |name: &str| normed.iter().map(|x| linear(x, tensor(name))).collect::<Vec<_>>();
-        let mixed = attention(
-            model,
-            &project("self_attn.q_proj"),
-            &project("self_attn.k_proj"),
-            &project("self_attn.v_proj"),
-        );
+        let mixed =
+            attention(model, &project("self_attn.q_proj"), &project("self_attn.k_proj"), &project("self_attn.v_proj"));
         for (x, mixed) in x.iter_mut().zip(mixed) {
             add(x, &linear(&mixed, tensor("self_attn.o_proj")));
             let normed = norm(model, x, tensor("post_attention_layernorm"));
-            let (gate, up) = (
-                linear(&normed, tensor("mlp.gate_proj")),
-                linear(&normed, tensor("mlp.up_proj")),
-            );
+            let (gate, up) = (linear(&normed, tensor("mlp.gate_proj")), linear(&normed, tensor("mlp.up_proj")));
             let hidden: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             add(x, &linear(&hidden, tensor("mlp.down_proj")));
         }
     }
-    let output = if model.tied {
-        embedding
-    } else {
-        tensor("lm_head.weight")
-    };
-    x.iter()
-        .map(|x| linear(&norm(model, x, tensor("model.norm.weight")), output))
-        .collect()
+    let output = if model.tied { embedding } else { tensor("lm_head.weight") };
+    x.iter().map(|x| linear(&norm(model, x, tensor("model.norm.weight")), output)).collect()
 }
 
 fn add(x: &mut [f64], y: &[f64]) {
@@ -64,10 +50,7 @@ fn add(x: &mut [f64], y: &[f64]) {
 }
 
 fn linear(x: &[f64], weight: &[f64]) -> Vec<f64> {
-    weight
-        .chunks(x.len())
-        .map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
-        .collect()
+    weight.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
 }
 
 fn norm(model: &Model, x: &[f64], weight: &[f64]) -> Vec<f64> {
@@ -91,18 +74,17 @@ fn rotate(model: &Model, x: &[f64], position: usize) -> Vec<f64> {
 fn attention(model: &Model, q: &[Vec<f64>], k: &[Vec<f64>], v: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let head = model.head_width() as usize;
     let group = (model.heads / model.kv_heads) as usize;
+    let rotated = |rows: &[Vec<f64>], columns: &Range<usize>| -> Vec<Vec<f64>> {
+        rows.iter().enumerate().map(|(position, row)| rotate(model, &row[columns.clone()], position)).collect()
+    };
     let mut out = vec![Vec::new(); q.len()];
     for number in 0..model.heads as usize {
-        let columns = number * head..(number + 1) * head;
         let kv_columns = number / group * head..(number / group + 1) * head;
+        let (queries, keys) = (rotated(q, &(number * head..(number + 1) * head)), rotated(k, &kv_columns));
         for (position, out) in out.iter_mut().enumerate() {
-            let query = rotate(model, &q[position][columns.clone()], position);
-            let weights: Vec<f64> = (0..=position)
-                .map(|at| {
-                    let key = rotate(model, &k[at][kv_columns.clone()], at);
-                    (query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() / (head as f64).sqrt()).exp()
-                })
-                .collect();
+            let score = |key: &Vec<f64>| queries[position].iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+            let weights: Vec<f64> =
+                keys[..=position].iter().map(|key| (score(key) / (head as f64).sqrt()).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for column in kv_columns.clone() {
                 out.push(weights.iter().zip(v).map(|(w, v)| w / sum * v[column]).sum());
