@@ -3,203 +3,32 @@
 //! Events go in, actions come out; nothing waits, nothing is fetched, nothing is computed here. A round passes through
 //! four steps: *waiting* for its anchor, *open* (training), *revealed* (collecting what was committed, voting),
 //! *settling* (the selection is known and is applied). A node that is behind, or that a majority contradicts, is
-//! *joining*: its shell walks headers and replays until it stands where the electorate does.
+//! *joining*: its shell walks headers and replays until it stands where the electorate does. Where the electorate has no
+//! agreed head, the node follows the chain from where it stands itself, as far back as the chain still has the states:
+//! after an outage of everybody there is nobody else to begin.
 //!
 //! The shell owns every byte: it trains, stores, fetches, checks, votes by its ratings, applies, scores. It tells the
 //! engine what came of it. [`Engine::is_idle`] says whether the node waits for nothing but blocks.
 
 use crate::assign::Assignment;
 use crate::clock::{self, RoundBlocks};
-use crate::select::{self, Outcome, SelectError, Selection, VoidReason};
-use covey_proto::chain::{ChainView, Member};
+use crate::select::{self, Outcome, Selection};
+use covey_proto::chain::ChainView;
 use covey_proto::record::UidSet;
 use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Digest, Hotkey, Round, RunId, Uid};
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+mod message;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+pub use message::{Action, Collection, Event, Halt, Roles, Settlement, Task, Tip};
 
 /// Rounds without any vote after which a miner idles, and without an agreed head after which a node halts.
 const PATIENCE_ROUNDS: u32 = 3;
-
-/// What a node does besides following.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Roles {
-    /// Trains and contributes.
-    pub miner: bool,
-    /// Scores and votes.
-    pub validator: bool,
-}
-
-/// Where a node stands: the last round it has applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tip {
-    /// The round; none before round 0.
-    pub round: Option<Round>,
-    /// Its header's digest; the run id's before round 0.
-    pub head: Digest,
-}
-
-impl Tip {
-    /// Before round 0.
-    pub fn genesis(run_id: RunId) -> Tip {
-        Tip {
-            round: None,
-            head: run_id.0,
-        }
-    }
-    /// The round that comes next.
-    pub fn next(&self) -> Round {
-        self.round.map_or(Round(0), Round::next)
-    }
-}
-
-/// What has happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The chain has moved.
-    Heads {
-        /// The newest block.
-        best: BlockNumber,
-        /// The newest final block.
-        finalised: BlockNumber,
-    },
-    /// The state that [`Action::Read`] asked for.
-    View(Arc<ChainView>),
-    /// It could not be read: too old, most likely.
-    NoView(BlockNumber),
-    /// [`Action::Join`] has brought the node here.
-    Joined(Tip),
-    /// [`Action::Train`] is over: the stored contribution's digest, if there is one.
-    Trained(Round, Option<Digest>),
-    /// An offered contribution is held: valid, complete, on disk.
-    Held(Round, Uid),
-    /// An offered contribution is not valid.
-    Refused(Round, Uid),
-    /// What has not come by now will hardly come in time.
-    PatienceOver(Round),
-    /// A submission ([`Action::Commit`], [`Action::Vote`]) or a reveal is through, or has failed for good.
-    Sent(Round),
-    /// [`Action::Apply`] is done: the round's header.
-    Applied(Round, Digest),
-    /// [`Action::Score`] is done.
-    Scored(Round),
-}
-
-/// What the shell is to do.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Read the chain's state at a final block: [`Event::View`].
-    Read(BlockNumber),
-    /// Catch up to this head of this round: [`Event::Joined`].
-    Join {
-        /// The last round of the agreed head; none: the run's beginning.
-        round: Option<Round>,
-        /// The agreed head.
-        head: Digest,
-    },
-    /// Train on the assigned data and store the contribution: [`Event::Trained`].
-    Train(Task),
-    /// It is too late for this round's training.
-    StopTraining(Round),
-    /// Put the contribution on chain: [`Event::Sent`].
-    Commit(Round, Digest),
-    /// Reveal it: [`Event::Sent`].
-    Announce(Round),
-    /// Fetch and check what was committed: [`Event::Held`] or [`Event::Refused`] each, and [`Event::PatienceOver`].
-    Collect(Collection),
-    /// Put a ballot on chain, out of those that are held: [`Event::Sent`].
-    Vote {
-        /// The round.
-        round: Round,
-        /// head(round − 1).
-        head: Digest,
-        /// Whose contributions are held.
-        held: UidSet,
-    },
-    /// Aggregate these, take the outer step, write the header: [`Event::Applied`].
-    Apply(Settlement),
-    /// Score what the round offered: [`Event::Scored`].
-    Score(Collection),
-    /// A majority has another head: say so, loudly. A [`Action::Join`] follows.
-    Diverged {
-        /// The round.
-        round: Round,
-        /// This node's head.
-        mine: Digest,
-        /// The electorate's.
-        agreed: Digest,
-    },
-    /// Something that a person must decide. The node stops.
-    Halt(Halt),
-}
-
-/// One round's training.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// The round.
-    pub round: Round,
-    /// head(round − 1): the state to start from.
-    pub base: Digest,
-    /// Who trains.
-    pub member: Member,
-    /// Who trains on what.
-    pub assignment: Arc<Assignment>,
-}
-
-/// What a round offers, and all that checking and scoring it needs.
-#[derive(Clone, Debug)]
-pub struct Collection {
-    /// The round.
-    pub round: Round,
-    /// head(round − 1): what every contribution must be based on.
-    pub base: Digest,
-    /// The members at the anchor.
-    pub members: Arc<BTreeMap<Uid, Member>>,
-    /// What was committed in time.
-    pub offered: BTreeMap<Uid, Digest>,
-    /// Who trains on what.
-    pub assignment: Arc<Assignment>,
-    /// The beacon of the commit deadline: nobody knew it before committing.
-    pub beacon: Digest,
-}
-
-/// What became of a round.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settlement {
-    /// The round.
-    pub round: Round,
-    /// head(round − 1).
-    pub parent: Digest,
-    /// What is applied, by uid rising; empty if the round is void.
-    pub chosen: Vec<(Uid, Digest)>,
-    /// Why the round is void, if it is.
-    pub void: Option<VoidReason>,
-    /// Who voted in the deciding group: they hold what was chosen.
-    pub holders: UidSet,
-    /// Hashes of the anchor, commit and vote blocks.
-    pub hashes: [Digest; 3],
-}
-
-/// Why a node stops.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Halt {
-    /// Somebody else commits with this node's hotkey.
-    #[error("round {round}: my hotkey's slot holds {found}, not my {mine}: another node runs with this key; stop one")]
-    Twin {
-        /// The round.
-        round: Round,
-        /// What this node made.
-        mine: Digest,
-        /// What stands on chain.
-        found: Digest,
-    },
-    /// The electorate does not agree on a head.
-    #[error("round {0}: three rounds of votes without an agreed head: the electorate is split, a person must decide")]
-    Split(Round),
-    /// The chain's states do not fit the run's clock: a bug, or a chain that lies about block numbers.
-    #[error("the chain's answers do not fit the run: {0}")]
-    Contradiction(SelectError),
-}
 
 /// The state machine. One owner, no locks.
 #[derive(Debug)]
@@ -218,9 +47,13 @@ pub struct Engine {
     committed: Option<(Round, Digest)>,
     /// Whether the chain has been heard of at all.
     heard: bool,
+    /// A state could not be read: the next try waits until the chain moves.
+    unreadable: bool,
+    /// The last round whose votes, as a joiner, this node has found to agree on no head.
+    unagreed: Option<Round>,
     /// Rounds in a row without any vote.
     voteless: u32,
-    /// Rounds in a row with votes but no agreed head.
+    /// Rounds since the last agreed head in which a majority voted, for heads of which none has a majority.
     split: u32,
 }
 
@@ -234,6 +67,8 @@ struct Outstanding {
     /// Applying waits for bytes that others have: blocks may go on without this node.
     starving: bool,
     scoring: u32,
+    /// Collections of a round whose [`Event::PatienceOver`] has not come; more than one if it was opened again.
+    collecting: Option<(Round, u32)>,
 }
 
 #[derive(Debug)]
@@ -246,9 +81,10 @@ enum Step {
     Halted,
 }
 
-/// What a joiner has read of the last round whose vote deadline is final.
+/// What a joiner has read of a round whose vote deadline is final.
 #[derive(Debug, Default)]
 struct Joining {
+    /// The round, once something of it has been asked for.
     round: Option<Round>,
     at_a: Option<Arc<ChainView>>,
     at_c: Option<Arc<ChainView>>,
@@ -296,6 +132,8 @@ impl Engine {
             outstanding: Outstanding::default(),
             committed,
             heard: false,
+            unreadable: false,
+            unagreed: None,
             voteless: 0,
             split: 0,
         }
@@ -346,17 +184,15 @@ impl Engine {
                 self.best = self.best.max(best);
                 self.finalised = self.finalised.max(finalised);
                 self.heard = true;
+                self.unreadable = false;
             }
             Event::View(view) => self.on_view(view, actions),
-            Event::NoView(block) => self.on_no_view(block),
+            Event::NoView(block) => self.on_no_view(block, actions),
             Event::Joined(tip) => self.on_joined(tip),
             Event::Trained(round, manifest) => self.on_trained(round, manifest, actions),
             Event::Held(round, uid) => self.on_collected(round, |reveal| reveal.held.insert(uid)),
             Event::Refused(round, uid) => self.on_collected(round, |reveal| reveal.refused.insert(uid)),
-            Event::PatienceOver(round) => {
-                self.outstanding.starving |= matches!(self.step, Step::Settling);
-                self.on_collected(round, |reveal| reveal.patience_over = true);
-            }
+            Event::PatienceOver(round) => self.on_patience_over(round),
             Event::Sent(_) => self.outstanding.sending = self.outstanding.sending.saturating_sub(1),
             Event::Applied(round, head) => self.on_applied(round, head),
             Event::Scored(_) => self.outstanding.scoring = self.outstanding.scoring.saturating_sub(1),
@@ -366,17 +202,20 @@ impl Engine {
 
     /// Asks for the next chain state that the step needs, and votes when it is time.
     fn advance(&mut self, actions: &mut Vec<Action>) {
-        self.start_if_nothing_is_decided();
+        self.start_if_up_to_date();
         if self.is_behind() {
-            self.stop_training(actions);
-            self.step = Step::Joining(Joining::default());
+            self.leave_round(actions);
         }
         self.vote_if_due(actions);
-        if self.outstanding.reading.is_some() || self.outstanding.joining {
+        if self.outstanding.reading.is_some() || self.outstanding.joining || self.unreadable {
             return;
         }
-        let wanted = match &self.step {
-            Step::Joining(joining) => self.next_view_to_join(joining),
+        let wanted = match &mut self.step {
+            Step::Joining(joining) => {
+                let decided = clock::last_decided(&self.run, self.finalised).filter(|last| Some(*last) > self.unagreed);
+                joining.round = joining.round.or(decided);
+                joining.next_view(&self.run)
+            }
             Step::Waiting => self.blocks(self.tip.next()).map(|blocks| blocks.anchor),
             Step::Open(open) => Some(open.blocks.commit),
             Step::Revealed(open, _) => Some(open.blocks.vote),
@@ -388,10 +227,24 @@ impl Engine {
         }
     }
 
-    /// Whether a later round than the next one is decided already: it is quicker to replay headers.
+    /// Whether later rounds than the next one are decided already, so that an agreed head is the shorter way; or much
+    /// later ones, while what the next one selected is not to be had.
     fn is_behind(&self) -> bool {
-        let following = matches!(self.step, Step::Waiting | Step::Open(_) | Step::Revealed(..));
-        following && clock::last_decided(&self.run, self.finalised).is_some_and(|last| last > self.tip.next())
+        let patience = match self.step {
+            Step::Waiting | Step::Open(_) | Step::Revealed(..) => 0,
+            Step::Settling if self.outstanding.starving => self.run.electorate.checkpoint,
+            _ => return false,
+        };
+        clock::last_decided(&self.run, self.finalised)
+            .is_some_and(|last| last.0 > self.tip.next().0.saturating_add(patience) && Some(last) > self.unagreed)
+    }
+
+    /// Gives up what is being done in a round, and joins.
+    fn leave_round(&mut self, actions: &mut Vec<Action>) {
+        self.stop_training(actions);
+        self.outstanding.applying = false;
+        self.outstanding.starving = false;
+        self.step = Step::Joining(Joining::default());
     }
 
     fn blocks(&self, round: Round) -> Option<RoundBlocks> {
@@ -412,74 +265,67 @@ impl Engine {
         };
     }
 
-    fn on_no_view(&mut self, block: BlockNumber) {
+    fn on_no_view(&mut self, block: BlockNumber, actions: &mut Vec<Action>) {
         if self.outstanding.reading == Some(block) {
             self.outstanding.reading = None;
-            self.step = Step::Joining(Joining::default());
+            self.unreadable = true;
+            if !matches!(self.step, Step::Settling | Step::Halted) {
+                self.leave_round(actions);
+            }
         }
     }
 
     // ---- joining ----------------------------------------------------------------------------------------------------
 
-    /// A, C and V of the last round that is decided, in this order; a run that has decided nothing is joined at once.
-    fn next_view_to_join(&self, joining: &Joining) -> Option<BlockNumber> {
-        let round = joining
-            .round
-            .or_else(|| clock::last_decided(&self.run, self.finalised))?;
-        let blocks = self.blocks(round)?;
-        Some(match (&joining.at_a, &joining.at_c) {
-            (None, _) => blocks.anchor,
-            (Some(_), None) => blocks.commit,
-            (Some(_), Some(_)) => blocks.vote,
-        })
-    }
-
     fn join_with(&mut self, joining: Joining, view: Arc<ChainView>, actions: &mut Vec<Action>) -> Step {
-        let round = joining.round.or_else(|| clock::last_decided(&self.run, self.finalised));
-        let (Some(at_a), Some(at_c), Some(round)) = (&joining.at_a, &joining.at_c, round) else {
-            let at_a = joining.at_a.clone().unwrap_or_else(|| view.clone());
-            let at_c = joining.at_a.is_some().then_some(view);
-            return Step::Joining(Joining {
-                round,
-                at_a: Some(at_a),
-                at_c,
-            });
+        let Joining { round: Some(round), at_a, at_c } = joining else {
+            // Asked for before the node fell behind.
+            return Step::Joining(joining);
         };
-        let selection = match select::select(&self.run, self.run_id, round, at_a, at_c, &view) {
+        let (at_a, at_c) = match (at_a, at_c) {
+            (None, _) => return Step::Joining(Joining { round: Some(round), at_a: Some(view), at_c: None }),
+            (at_a, None) => return Step::Joining(Joining { round: Some(round), at_a, at_c: Some(view) }),
+            (Some(at_a), Some(at_c)) => (at_a, at_c),
+        };
+        let selection = match select::select(&self.run, self.run_id, round, &at_a, &at_c, &view) {
             Ok(selection) => selection,
             Err(error) => return halt(Halt::Contradiction(error), actions),
         };
-        if let Some(head) = selection.agreed {
-            self.outstanding.joining = true;
-            actions.push(Action::Join {
-                round: round.previous(),
-                head,
-            });
-        }
-        // Without an agreed head the next round's is waited for: a fresh start reads that one.
-        let pending = if selection.agreed.is_some() {
-            Some(round)
-        } else {
-            Some(round.next())
+        let Some(head) = selection.agreed else {
+            self.unagreed = Some(round);
+            return Step::Waiting;
         };
-        Step::Joining(Joining {
-            round: pending,
-            at_a: None,
-            at_c: None,
-        })
+        let target = Tip { round: round.previous(), head };
+        if self.tip == target {
+            return Step::Waiting;
+        }
+        if self.tip.round == target.round {
+            actions.push(Action::Diverged { round, mine: self.tip.head, agreed: head });
+        }
+        self.join(target, actions)
+    }
+
+    fn join(&mut self, Tip { round, head }: Tip, actions: &mut Vec<Action>) -> Step {
+        self.outstanding.joining = true;
+        actions.push(Action::Join { round, head });
+        Step::Joining(Joining::default())
     }
 
     fn on_joined(&mut self, tip: Tip) {
-        self.outstanding.joining = false;
-        self.tip = tip;
-        self.split = 0;
-        self.step = Step::Waiting;
+        if std::mem::take(&mut self.outstanding.joining) {
+            self.tip = tip;
+            // An agreed head brought it here: there are votes, and they do not split.
+            (self.voteless, self.split) = (0, 0);
+            self.step = Step::Waiting;
+        }
     }
 
-    /// A run that has decided nothing yet has nothing to catch up with.
-    fn start_if_nothing_is_decided(&mut self) {
-        let decided = clock::last_decided(&self.run, self.finalised).is_some();
-        if matches!(self.step, Step::Joining(_)) && self.heard && !decided && self.tip.round.is_none() {
+    /// Whoever has applied all that is decided has nothing to catch up with: the run's first nodes, and one that has
+    /// been away for a moment. If it stands wrong, the next votes say so.
+    fn start_if_up_to_date(&mut self) {
+        let next = self.tip.next();
+        let decided = clock::last_decided(&self.run, self.finalised);
+        if matches!(self.step, Step::Joining(_)) && self.heard && decided.is_none_or(|last| last < next) {
             self.step = Step::Waiting;
         }
     }
@@ -494,10 +340,7 @@ impl Engine {
         let assignment = Arc::new(Assignment::of(&self.run, self.run_id, round, &at_a));
         let member = self.hotkey.and_then(|hotkey| at_a.member(&hotkey).copied());
         let in_time = self.best <= blocks.submit_latest;
-        let mine = self
-            .committed
-            .filter(|(committed, _)| *committed == round)
-            .map(|(_, digest)| digest);
+        let mine = self.committed.filter(|(committed, _)| *committed == round).map(|(_, digest)| digest);
         match (member.filter(|_| self.roles.miner && in_time), mine) {
             // Killed between journal and block, maybe: the same bytes again change nothing.
             (Some(_), Some(digest)) => {
@@ -506,23 +349,12 @@ impl Engine {
             }
             (Some(member), None) if self.voteless < PATIENCE_ROUNDS => {
                 self.outstanding.training = Some(round);
-                let task = Task {
-                    round,
-                    base: self.tip.head,
-                    member,
-                    assignment: assignment.clone(),
-                };
+                let task = Task { round, base: self.tip.head, member, assignment: assignment.clone() };
                 actions.push(Action::Train(task));
             }
             _ => {}
         }
-        Step::Open(Open {
-            round,
-            blocks,
-            at_a,
-            assignment,
-            mine,
-        })
+        Step::Open(Open { round, blocks, at_a, assignment, mine })
     }
 
     fn on_trained(&mut self, round: Round, manifest: Option<Digest>, actions: &mut Vec<Action>) {
@@ -554,20 +386,10 @@ impl Engine {
             Ok(offered) => offered,
             Err(error) => return halt(Halt::Contradiction(error), actions),
         };
-        let me = self
-            .hotkey
-            .and_then(|hotkey| open.at_a.member(&hotkey))
-            .map(|member| member.uid);
+        let me = self.hotkey.and_then(|hotkey| open.at_a.member(&hotkey)).map(|member| member.uid);
         if let (Some(mine), Some(found)) = (open.mine, me.and_then(|uid| offered.get(&uid))) {
             if mine != *found {
-                return halt(
-                    Halt::Twin {
-                        round: open.round,
-                        mine,
-                        found: *found,
-                    },
-                    actions,
-                );
+                return halt(Halt::Twin { round: open.round, mine, found: *found }, actions);
             }
             self.outstanding.sending += 1;
             actions.push(Action::Announce(open.round));
@@ -580,6 +402,8 @@ impl Engine {
             assignment: open.assignment.clone(),
             beacon: clock::beacon(&self.run, self.run_id, open.blocks.commit, at_c.hash),
         };
+        let collecting = self.outstanding.collecting.filter(|(round, _)| *round == open.round);
+        self.outstanding.collecting = Some((open.round, collecting.map_or(1, |(_, times)| times + 1)));
         actions.push(Action::Collect(collection.clone()));
         let reveal = Reveal {
             at_c,
@@ -600,19 +424,36 @@ impl Engine {
         }
     }
 
+    /// Of a round's patience, that of its collection comes first, then that of its application.
+    fn on_patience_over(&mut self, round: Round) {
+        match &mut self.outstanding.collecting {
+            Some((collecting, times)) if *collecting == round => {
+                *times -= 1;
+                if *times == 0 {
+                    self.outstanding.collecting = None;
+                    self.on_collected(round, |reveal| reveal.patience_over = true);
+                }
+            }
+            _ => {
+                let settling = matches!(self.step, Step::Settling) && self.tip.next() == round;
+                self.outstanding.starving |= settling;
+            }
+        }
+    }
+
     fn vote_if_due(&mut self, actions: &mut Vec<Action>) {
         let Step::Revealed(open, reveal) = &mut self.step else {
             return;
         };
-        let due = self.best >= open.blocks.vote_submit && self.best < open.blocks.vote;
-        if self.roles.validator && due && !reveal.voted {
+        let (first, end) = (open.blocks.vote_submit, open.blocks.vote);
+        // Who reveals late has a block's grace to collect, or its empty ballot replaces a full one of before a crash.
+        let last = self.best > first || self.best.0.saturating_add(1) >= end.0;
+        let due = self.best >= first && self.best < end && (last || reveal.is_complete());
+        let may = self.roles.validator && self.hotkey.is_some_and(|hotkey| open.at_a.member(&hotkey).is_some());
+        if may && due && !reveal.voted {
             reveal.voted = true;
             self.outstanding.sending += 1;
-            actions.push(Action::Vote {
-                round: open.round,
-                head: self.tip.head,
-                held: reveal.held,
-            });
+            actions.push(Action::Vote { round: open.round, head: self.tip.head, held: reveal.held });
         }
     }
 
@@ -622,15 +463,8 @@ impl Engine {
             Err(error) => return halt(Halt::Contradiction(error), actions),
         };
         if let Some(agreed) = selection.agreed.filter(|agreed| *agreed != self.tip.head) {
-            let round = open.round.previous();
-            actions.push(Action::Diverged {
-                round: open.round,
-                mine: self.tip.head,
-                agreed,
-            });
-            actions.push(Action::Join { round, head: agreed });
-            self.outstanding.joining = true;
-            return Step::Joining(Joining::default());
+            actions.push(Action::Diverged { round: open.round, mine: self.tip.head, agreed });
+            return self.join(Tip { round: open.round.previous(), head: agreed }, actions);
         }
         if let Some(split) = self.count_empty_rounds(open.round, &selection) {
             return halt(split, actions);
@@ -655,14 +489,14 @@ impl Engine {
         Step::Settling
     }
 
-    /// Counts rounds without votes, and with votes but no agreed head.
+    /// Counts rounds without votes, and those in which a majority voted but agreed on no head. A majority that is
+    /// silent, or below the run's least, makes rounds void, but splits nothing.
     fn count_empty_rounds(&mut self, round: Round, selection: &Selection) -> Option<Halt> {
-        let voted = !selection.voted.is_empty();
-        self.voteless = if voted { 0 } else { self.voteless + 1 };
-        self.split = if voted && selection.agreed.is_none() {
-            self.split + 1
-        } else {
-            0
+        self.voteless = if selection.voted.is_empty() { self.voteless.saturating_add(1) } else { 0 };
+        let behind_heads: u128 = selection.heads.values().sum();
+        self.split = match selection.agreed {
+            Some(_) => 0,
+            None => self.split + u32::from(2 * behind_heads > selection.total_stake),
         };
         (self.split >= PATIENCE_ROUNDS).then_some(Halt::Split(round))
     }
@@ -671,10 +505,7 @@ impl Engine {
         if matches!(self.step, Step::Settling) && self.tip.next() == round {
             self.outstanding.applying = false;
             self.outstanding.starving = false;
-            self.tip = Tip {
-                round: Some(round),
-                head,
-            };
+            self.tip = Tip { round: Some(round), head };
             self.step = Step::Waiting;
         }
     }
@@ -683,6 +514,18 @@ impl Engine {
 fn halt(why: Halt, actions: &mut Vec<Action>) -> Step {
     actions.push(Action::Halt(why));
     Step::Halted
+}
+
+impl Joining {
+    /// A, C and V of the round, in this order.
+    fn next_view(&self, run: &Run) -> Option<BlockNumber> {
+        let blocks = RoundBlocks::of(run, self.round?).ok()?;
+        Some(match (&self.at_a, &self.at_c) {
+            (None, _) => blocks.anchor,
+            (Some(_), None) => blocks.commit,
+            (Some(_), Some(_)) => blocks.vote,
+        })
+    }
 }
 
 impl Reveal {
