@@ -1,7 +1,6 @@
 //! The face of a node: what others ask of it. Cheap to clone; the network's task does the work.
 
 use crate::event::{Ticket, Verdict};
-use crate::exchange::codec::blob_answer_bytes;
 use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
 use crate::peers::PeerKey;
 use crate::shared::Shared;
@@ -156,7 +155,6 @@ impl Handle {
         if size.most() > BLOB_BYTES_MAX as u64 {
             return Err(FetchError::TooLarge { root, size: size.most(), limit: BLOB_BYTES_MAX as u64 });
         }
-        debug_assert!(blob_answer_bytes(size.most()) <= covey_proto::message::RESPONSE_BYTES_MAX);
         if let Some(bytes) = self.stored(root).await? {
             let got = bytes.len() as u64;
             return if size.admits(got) { Ok(bytes) } else { Err(FetchError::Size { root, named: size.most(), got }) };

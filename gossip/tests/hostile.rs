@@ -1,5 +1,7 @@
 //! A peer that speaks libp2p as it likes, against a real node: what it sends, and what becomes of it.
 
+#![allow(clippy::unwrap_used)]
+
 mod rig;
 
 use covey_gossip::store::Durability;

@@ -1,5 +1,7 @@
 //! Real nodes on loopback: what they do for one another, and what they refuse.
 
+#![allow(clippy::unwrap_used)]
+
 mod rig;
 
 use covey_gossip::store::Durability;
@@ -81,6 +83,24 @@ async fn five_nodes_find_one_another_and_a_blob_comes_from_the_one_that_has_it()
     }
     let unsized_one = nodes[4].handle.fetch_unsized(named.root, 1 << 20, &[], PATIENCE).await.unwrap();
     assert_eq!(unsized_one[..], blob[..]);
+}
+
+/// Records travel by gossip, so that a uid is found that was never met.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hinted_uid_is_dialled_where_its_record_says() {
+    let aloof = |config: &mut covey_gossip::Config| config.limits.peers_target = 1;
+    let hub = node_with(&[TCP], &[], |config| config.limits.peers_target = 0).await;
+    let mut nodes = vec![];
+    for _ in 0..2 {
+        nodes.push(node_with(&[TCP], &hub.handle.addresses(), aloof).await);
+    }
+    for (uid, node) in [&hub, &nodes[0], &nodes[1]].into_iter().enumerate() {
+        node.handle.set_members(members(3));
+        node.handle.set_record(record(uid as u8, &node.handle, 1).sign(&hotkey(uid as u8)));
+    }
+    let blob = nodes[1].handle.store().put(b"far away", Durability::Buffered).unwrap();
+    let got = nodes[0].handle.fetch(blob, &[Uid::from(2).into()], PATIENCE).await.unwrap();
+    assert_eq!(got[..], *b"far away");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,6 +100,12 @@ impl Book {
         self.bound.get(&uid).map(|bound| bound.peer)
     }
 
+    /// The peer that a uid's record names, shown or only heard of: enough to ask it for what is checked anyway.
+    pub(crate) fn likely_peer_of(&self, uid: Uid) -> Option<PeerKey> {
+        let heard = || PeerKey::from_bytes(&self.heard.get(&uid)?.record().peer).ok();
+        self.peer_of(uid).or_else(heard)
+    }
+
     pub(crate) fn uid_of(&self, peer: &PeerKey) -> Option<Uid> {
         self.uids.get(peer).copied()
     }

@@ -153,6 +153,11 @@ impl Running<'_> {
         self.close_surplus(now);
         self.look_at_scores();
         self.dial_more(now);
+        for peer in std::mem::take(&mut self.unshown) {
+            if self.connected.contains(&peer) {
+                self.show_record_to(peer);
+            }
+        }
         self.repeat_record(now);
         self.introduce_late();
         if now >= self.remember_at {

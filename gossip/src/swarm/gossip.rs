@@ -10,7 +10,7 @@ use crate::handle::{PublishError, Published};
 use crate::peers::PeerKey;
 use crate::peers::bucket::Rate;
 use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, PEER_RECORD_BYTES_MAX, SignedPeerRecord};
-use covey_proto::wire;
+use covey_proto::{Digest, wire};
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
 use prost::Message as _;
@@ -110,6 +110,11 @@ impl Running<'_> {
         if !self.gossip_rate.take(PeerKey::of(source), now) {
             return MessageAcceptance::Ignore;
         }
+        let digest = Digest::of(bytes.get(4..).unwrap_or_default());
+        if let Some(uid) = self.verified.get(&digest).copied() {
+            let pass_on = self.repeat_rate.take(uid, now);
+            return if pass_on { MessageAcceptance::Accept } else { MessageAcceptance::Ignore };
+        }
         let Some(record) = read_record(bytes) else {
             return MessageAcceptance::Reject;
         };
@@ -117,6 +122,9 @@ impl Running<'_> {
         let heard = self.net.shared.book().hear(record);
         let pass_on = match heard {
             Ok(true) => {
+                // The one that it replaces is no repetition any more.
+                self.verified.retain(|_, other| *other != uid);
+                self.verified.insert(digest, uid);
                 self.upkeep_at = now;
                 self.news_rate.take(uid, now)
             }
@@ -191,7 +199,7 @@ impl Running<'_> {
 mod tests {
     use super::*;
     use covey_proto::message::PeerRecord;
-    use covey_proto::{BlockNumber, Digest, HotkeyPair, Uid};
+    use covey_proto::{BlockNumber, HotkeyPair, Uid};
     use proptest::prelude::*;
 
     #[test]

@@ -42,6 +42,11 @@ impl Running<'_> {
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 let breach = matches!(&error, OutboundFailure::Io(error) if is_breach(error));
+                let mute = matches!(&error, OutboundFailure::UnsupportedProtocols);
+                if !breach && !mute && matches!(self.pending.get(&request_id), Some(Pending::Record)) {
+                    // Its connection was closed as surplus, say: shown again over the other.
+                    self.unshown.insert(PeerKey::of(peer));
+                }
                 self.on_no_response(PeerKey::of(peer), request_id, breach);
             }
             Event::InboundFailure { request_id, .. } => self.done_serving(&request_id),
@@ -209,7 +214,7 @@ impl Running<'_> {
     fn decide(&mut self, event: fetch::Event) -> Vec<Action> {
         let mut actions = Vec::new();
         let book = self.net.shared.book();
-        let peer_of = |uid| book.peer_of(uid);
+        let peer_of = |uid| book.likely_peer_of(uid);
         let reach = Reach { connected: &self.connected, peer_of: &peer_of };
         self.net.fetches.handle(Instant::now(), event, &reach, &mut actions);
         actions

@@ -79,6 +79,10 @@ pub(super) struct Running<'a> {
     /// News and repetitions of records that are passed on, by uid.
     pub(super) news_rate: Buckets<Uid>,
     pub(super) repeat_rate: Buckets<Uid>,
+    /// Connected peers that did not answer to the own record.
+    pub(super) unshown: BTreeSet<PeerKey>,
+    /// Records whose signature held, by the digest of their message: repetitions need no second look.
+    pub(super) verified: HashMap<Digest, Uid>,
     pub(super) record_sent_at: Option<Instant>,
     pub(super) introduced_at: Option<Instant>,
     pub(super) introduction_due: bool,
@@ -112,6 +116,8 @@ impl<'a> Running<'a> {
             ask_rate: Buckets::new(limits.asks_per_peer, BUCKET_KEYS_MAX),
             news_rate: Buckets::new(super::gossip::NEWS_RATE, BUCKET_KEYS_MAX),
             repeat_rate: Buckets::new(super::gossip::REPEAT_RATE, BUCKET_KEYS_MAX),
+            unshown: BTreeSet::new(),
+            verified: HashMap::new(),
             record_sent_at: None,
             introduced_at: None,
             introduction_due: false,
@@ -218,6 +224,8 @@ impl<'a> Running<'a> {
 
     fn on_changed(&mut self) {
         let changes = std::mem::take(&mut *self.net.shared.changes());
+        // A record may have ceased to count with the chain view.
+        self.verified.clear();
         self.apply(changes);
         if self.net.shared.record_changed.swap(false, Ordering::AcqRel) {
             self.show_record();
