@@ -115,6 +115,11 @@ impl Display {
         display
     }
 
+    /// Says nothing: for swarms that nobody watches.
+    pub fn silent() -> Display {
+        Display::of(Box::new(std::io::sink()), Mode::Plain)
+    }
+
     fn of(out: Box<dyn Write + Send>, mode: Mode) -> Display {
         Display { screen: Arc::new(Mutex::new(Screen { out, mode, shown: Vec::new() })) }
     }

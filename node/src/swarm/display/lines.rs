@@ -9,6 +9,8 @@ use std::time::Duration;
 const NAME_MAX: usize = 18;
 /// Narrowest and widest useful curve.
 const CURVE: (usize, usize) = (6, 32);
+/// Columns from which a node's own round is shown; the swarm's is on the first line.
+const ROUND_COLUMNS: usize = 50;
 /// Heights of a curve.
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -104,7 +106,7 @@ fn cut(text: &str, width: usize) -> String {
 pub(super) fn block(frame: &Frame, columns: usize, rows: usize, paint: Paint) -> Vec<String> {
     let mut lines = vec![progress(frame, columns), figures(frame, columns)];
     let last = usize::from(frame.last.is_some());
-    lines.extend(nodes(&frame.nodes, rows.saturating_sub(lines.len() + last)));
+    lines.extend(nodes(&frame.nodes, columns, rows.saturating_sub(lines.len() + last)));
     if let Some(text) = &frame.last {
         let mut line = Line::default();
         line.push(Tone::Faint, " last  ");
@@ -140,8 +142,7 @@ fn progress(frame: &Frame, columns: usize) -> Line {
 /// From the pace so far; after two rounds, since the first one pays for the start.
 fn time_left(frame: &Frame) -> Option<Duration> {
     let left = frame.rounds.checked_sub(frame.round).filter(|left| *left > 0)?;
-    let pace = frame.elapsed.checked_div(frame.round).filter(|_| frame.round >= 2)?;
-    pace.checked_mul(left)
+    frame.elapsed.checked_mul(left)?.checked_div(frame.round).filter(|_| frame.round >= 2)
 }
 
 /// ` loss 4.812  █▇▅▃▂▁  18,234 tok/s  123 MB  1.2 M tokens  8 peers`, from the right as much as fits.
@@ -155,16 +156,19 @@ fn figures(frame: &Frame, columns: usize) -> Line {
         format!("{} tokens", units::short(frame.tokens)),
         units::count(frame.peers as u64, "peer"),
     ];
+    let losses = &frame.heldout_by_round;
+    // The rate comes before the curve, the curve before the others.
+    let curve_room = if losses.len() > 1 { CURVE.0 + 2 } else { 0 };
     let mut rest = String::new();
     for text in others {
-        if line.width() + rest.chars().count() + 2 + text.chars().count() > columns {
+        let kept = if rest.is_empty() { 0 } else { curve_room };
+        if line.width() + rest.chars().count() + 2 + text.chars().count() + kept > columns {
             break;
         }
         rest.push_str("  ");
         rest.push_str(&text);
     }
     let room = columns.saturating_sub(line.width() + rest.chars().count() + 2).min(CURVE.1);
-    let losses = &frame.heldout_by_round;
     if room >= CURVE.0 && losses.len() > 1 {
         line.push(Tone::Plain, "  ");
         line.push(Tone::Good, curve(losses, room));
@@ -194,17 +198,18 @@ fn curve(values: &[f64], width: usize) -> String {
 }
 
 /// One line a node. Where there are more than `rows`, the odd ones are kept first, and the last line counts the others.
-fn nodes(nodes: &[NodeLine], rows: usize) -> Vec<Line> {
+fn nodes(nodes: &[NodeLine], columns: usize, rows: usize) -> Vec<Line> {
     let width = nodes.iter().map(|node| measure_text_width(&node.name)).max().unwrap_or(0).min(NAME_MAX);
+    let rounds = columns >= ROUND_COLUMNS;
     if nodes.len() <= rows {
-        return nodes.iter().map(|node| node_line(node, width)).collect();
+        return nodes.iter().map(|node| node_line(node, width, rounds)).collect();
     }
     let room = rows.saturating_sub(1);
     let mut order: Vec<usize> = (0..nodes.len()).collect();
     order.sort_by_key(|i| (nodes[*i].live && nodes[*i].note.is_none(), *i));
     let hidden = order.split_off(room.min(order.len()));
     order.sort_unstable();
-    let mut lines: Vec<Line> = order.into_iter().map(|i| node_line(&nodes[i], width)).collect();
+    let mut lines: Vec<Line> = order.into_iter().map(|i| node_line(&nodes[i], width, rounds)).collect();
     if rows > 0 {
         let mut roles: Vec<(&str, u64)> = Vec::new();
         for i in hidden {
@@ -223,7 +228,7 @@ fn nodes(nodes: &[NodeLine], rows: usize) -> Vec<Line> {
 }
 
 /// ` ● miner-0      train      13   4.812  noise`
-fn node_line(node: &NodeLine, width: usize) -> Line {
+fn node_line(node: &NodeLine, width: usize, rounds: bool) -> Line {
     let mut line = Line::default();
     let (sign, tone) = if node.live { (" ● ", Tone::Good) } else { (" ○ ", Tone::Warn) };
     line.push(tone, sign);
@@ -231,9 +236,11 @@ fn node_line(node: &NodeLine, width: usize) -> Line {
     let pad = width.saturating_sub(measure_text_width(&name));
     line.push(Tone::Plain, format!("{name}{}", " ".repeat(pad)));
     line.push(Tone::Faint, format!("  {:<9}", node.phase));
-    line.push(Tone::Plain, format!("{:>5}", node.round));
+    if rounds {
+        line.push(Tone::Plain, format!("{:>6}", node.round));
+    }
     let loss = node.loss.map_or(String::new(), |value| loss(Some(value)));
-    line.push(Tone::Plain, format!("{loss:>8}"));
+    line.push(Tone::Plain, format!("{loss:>7}"));
     if let Some(note) = &node.note {
         line.push(Tone::Warn, format!("  {note}"));
     }
