@@ -1,0 +1,62 @@
+//! Nodes that are killed in every phase, come back, or come late.
+
+use covey_tests::{Finished, Rig};
+use std::time::Duration;
+
+fn swarm_with_kills(seed: u64, kills: &[&str]) -> Finished {
+    let rig = Rig::seeded(seed).rounds(10).patience(Duration::from_secs(3));
+    kills.iter().fold(rig, |rig, kill| rig.kill(kill)).run()
+}
+
+/// Killed while it trains, reveals or applies, a miner does not stop the others; started again it catches up and
+/// contributes.
+#[test]
+fn a_miner_killed_in_any_phase_contributes_again() {
+    let kills = ["miner-0@1:train", "miner-1@2:exchange", "miner-2@3:apply", "miner-3@2"];
+    let swarm = swarm_with_kills(1, &kills);
+    swarm.expect_agreement();
+    for miner in ["miner-0", "miner-1", "miner-2", "miner-3"] {
+        let rounds = swarm.rounds_of(miner);
+        assert!(rounds.iter().any(|round| *round >= 7), "{miner} was applied in rounds {rounds:?} only");
+    }
+    assert!(swarm.summary.void_rounds.is_empty(), "{:?}", swarm.summary.void_rounds);
+}
+
+/// Two of three validators decide without the third, whatever it was doing.
+#[test]
+fn a_validator_killed_in_any_phase_votes_again() {
+    let swarm = swarm_with_kills(2, &["validator-0@1:exchange", "validator-1@4:apply", "validator-2@7:score"]);
+    swarm.expect_agreement();
+    assert!(swarm.summary.void_rounds.is_empty(), "{:?}", swarm.summary.void_rounds);
+}
+
+/// Nobody is needed to enter, or to go on: the bootstrap node can go.
+#[test]
+fn the_seeder_can_be_killed() {
+    let swarm = swarm_with_kills(3, &["seeder-0@2"]);
+    swarm.expect_agreement();
+    assert!(swarm.summary.selected.iter().all(|selected| !selected.is_empty()));
+}
+
+/// Who was never there takes the agreed head, fetches headers and state from peers, replays, and contributes.
+#[test]
+fn a_newcomer_catches_up_and_contributes() {
+    let swarm = Rig::seeded(4).rounds(12).join(6).run();
+    swarm.expect_agreement();
+    let rounds = swarm.rounds_of("miner-4");
+    assert!(!rounds.is_empty(), "the newcomer was never applied");
+}
+
+/// Without votes a round is void: nothing is selected, the state stays, and the next round goes on.
+#[test]
+fn a_round_without_votes_is_void() {
+    let swarm = Rig::seeded(5).rounds(8).validators(1).patience(Duration::from_secs(2)).kill("validator-0@3").run();
+    swarm.expect_agreement();
+    let void: Vec<u32> = swarm.summary.void_rounds.iter().map(|void| void.round.0).collect();
+    assert!(!void.is_empty(), "a round without its only validator was not void");
+    for round in void {
+        let (before, after) = (round as usize - 1, round as usize);
+        assert_eq!(swarm.summary.state_roots[before], swarm.summary.state_roots[after]);
+    }
+    assert!(!swarm.summary.selected[7].is_empty(), "{:?}", swarm.summary.selected);
+}

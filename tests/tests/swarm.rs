@@ -1,0 +1,59 @@
+//! Whole swarms that nothing goes wrong in, or only what a miner does wrong.
+
+use covey::peer::misbehave::Misbehaviour;
+use covey_tests::Rig;
+use std::time::Duration;
+
+/// Strangers train one model: the loss falls, everyone has the same bits, and an audit finds the same.
+#[test]
+fn a_swarm_learns_and_agrees() {
+    let swarm = Rig::seeded(1).rounds(10).run();
+    swarm.expect_agreement().expect_learning(0.15);
+    assert!(swarm.summary.selected.iter().all(|selected| selected.len() == 4), "{:?}", swarm.summary.selected);
+    assert!(swarm.summary.void_rounds.is_empty());
+    assert_eq!(swarm.summary.rounds, 10);
+}
+
+#[test]
+fn one_seed_gives_one_root() {
+    let [first, second] = [7, 7].map(|seed| Rig::seeded(seed).rounds(5).run().summary);
+    assert_eq!(first.run_id, second.run_id);
+    assert_eq!(first.state_roots, second.state_roots);
+    let other = Rig::seeded(8).rounds(2).run().summary;
+    assert_ne!(first.state_roots[..2], other.state_roots[..]);
+}
+
+/// A miner that sends noise with the norms of honest updates ends without weight, and the run still converges.
+#[test]
+fn noise_earns_nothing() {
+    for seed in 1..=3 {
+        let swarm = Rig::seeded(seed).rounds(10).misbehave(Misbehaviour::Noise, 1).run();
+        swarm.expect_agreement().expect_learning(0.1);
+        let (noise, honest) = (swarm.weight(3), (0..3).map(|uid| swarm.weight(uid)).sum::<f64>());
+        assert!(noise < 0.02, "seed {seed}: noise has {noise} of the weight: {:?}", swarm.summary.weights);
+        assert!(honest >= 0.95, "seed {seed}: the honest have {honest}: {:?}", swarm.summary.weights);
+    }
+}
+
+/// Shards that do not decode are refused by every validator, and cost nobody else anything.
+#[test]
+fn a_corrupted_shard_is_never_selected() {
+    let swarm = Rig::seeded(2).misbehave(Misbehaviour::Corrupt, 1).run();
+    swarm.expect_agreement();
+    assert!(swarm.rounds_of("miner-3").is_empty());
+    assert_eq!(swarm.rounds_of("miner-0").len(), 6);
+}
+
+/// What nobody else holds gets no vote, so nobody waits for it.
+#[test]
+fn a_withheld_shard_is_never_selected() {
+    let swarm = Rig::seeded(3)
+        .rounds(4)
+        .misbehave(Misbehaviour::Withhold, 1)
+        .set(&["compress.inline_max=0"])
+        .patience(Duration::from_secs(2))
+        .run();
+    swarm.expect_agreement();
+    assert!(swarm.rounds_of("miner-3").is_empty());
+    assert_eq!(swarm.rounds_of("miner-1").len(), 4);
+}
