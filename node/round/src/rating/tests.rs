@@ -1,3 +1,5 @@
+//! A rating moves as the openskill package says, and a weight as the documented formula.
+
 use super::trials::{Dice, key, members};
 use super::*;
 use crate::clock::tests::bittensor;

@@ -1,3 +1,5 @@
+//! The selection, case by case: who votes, what is offered, what is chosen.
+
 use super::*;
 use crate::clock::tests::bittensor;
 use covey_proto::Hotkey;
