@@ -1,7 +1,7 @@
 //! What a swarm leaves for people: `summary.json` and `report.html`.
 
 mod html;
-mod units;
+pub mod units;
 
 pub use html::html;
 

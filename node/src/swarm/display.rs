@@ -239,7 +239,8 @@ impl Screen {
     fn erase(&self) -> String {
         let Mode::Block { size, .. } = self.mode else { return String::new() };
         let columns = usable(size()).0 + 1;
-        let rows: usize = self.shown.iter().map(|line| console::measure_text_width(line).max(1).div_ceil(columns)).sum();
+        let rows: usize =
+            self.shown.iter().map(|line| console::measure_text_width(line).max(1).div_ceil(columns)).sum();
         if rows == 0 { String::new() } else { format!("\r\x1b[{rows}A\x1b[J") }
     }
 
