@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 mod message;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;

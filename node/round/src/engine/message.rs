@@ -59,7 +59,8 @@ pub enum Event {
     Held(Round, Uid),
     /// An offered contribution is not valid.
     Refused(Round, Uid),
-    /// What has not come by now will hardly come in time.
+    /// What has not come by now will hardly come in time: once for each [`Action::Collect`], and then once more if an
+    /// [`Action::Apply`] of the round waits for bytes that long.
     PatienceOver(Round),
     /// A submission ([`Action::Commit`], [`Action::Vote`]) or a reveal is through, or has failed for good.
     Sent(Round),
