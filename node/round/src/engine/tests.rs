@@ -35,7 +35,7 @@ fn a_node_killed_at_any_step_rejoins_and_contributes_again() {
             }
             let away = 1 + world.rng.below(50) as u32;
             world.kill(victim, away);
-            world.run_rounds(7);
+            world.run_rounds(6);
             world.assert_well();
         }
     }
