@@ -17,6 +17,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{identify, ping, request_response as requests};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,9 +83,16 @@ fn message_id(message: &Message) -> MessageId {
     MessageId::new(&hasher.finalize().as_bytes()[..20])
 }
 
+/// What identify calls this life of the node: another one of the same peer id has another name, so that peers notice a
+/// crash whose old connections have not timed out yet (QUIC's take half a minute).
+fn agent() -> String {
+    let life = RandomState::new().build_hasher().finish();
+    format!(concat!("covey/", env!("CARGO_PKG_VERSION"), "/{:016x}"), life)
+}
+
 pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Result<Behaviour, &'static str> {
     let identify = identify::Config::new_with_signed_peer_record("/covey/1".into(), key)
-        .with_agent_version(concat!("covey/", env!("CARGO_PKG_VERSION")).into());
+        .with_agent_version(agent());
     let requests = requests::Config::default()
         .with_request_timeout(STREAM_TIMEOUT)
         .with_max_concurrent_streams(REQUEST_STREAMS_MAX);

@@ -8,6 +8,7 @@ use crate::exchange::fetch;
 use crate::peers::PeerKey;
 use crate::peers::book::Change;
 use crate::peers::dialer::Dial;
+use covey_proto::Digest;
 use covey_proto::message::{PEER_RECORD_BYTES_MAX, Request};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
@@ -44,7 +45,8 @@ impl Running<'_> {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_established(PeerKey::of(peer_id), connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                tracing::debug!(%peer_id, left = num_established, cause = cause.map(|cause| cause.to_string()), "closed");
                 self.connections.remove(&connection_id);
                 if num_established == 0 {
                     self.on_disconnected(PeerKey::of(peer_id));
@@ -68,8 +70,9 @@ impl Running<'_> {
     fn on_established(&mut self, peer: PeerKey, id: ConnectionId, endpoint: &ConnectedPoint) {
         self.dialling.remove(&id);
         let dialled = endpoint.is_dialer();
-        self.connections.insert(id, Connection { peer, dialled, since: Instant::now() });
+        self.connections.insert(id, Connection { peer, dialled, since: Instant::now(), life: None });
         let address = super::split(endpoint.get_remote_address()).1;
+        tracing::debug!(%peer, %address, dialled, "connected");
         {
             let mut connected = self.net.shared.connected();
             let seen = connected.entry(peer).or_default();
@@ -88,6 +91,21 @@ impl Running<'_> {
             self.value(peer.id(), bound);
             self.show_record_to(peer);
             self.fetch(fetch::Event::Tick);
+        }
+    }
+
+    /// A connection with another life of its peer than an older one: the peer has crashed and come back, and the older one
+    /// is dead. Gossip tells a peer its topics on the first connection only, so all are closed: the peer dials again.
+    pub(super) fn on_identified(&mut self, id: ConnectionId, agent: &str) {
+        let life = Digest::of(agent.as_bytes());
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.life = Some(life);
+        let peer = connection.peer;
+        let another = |other: &Connection| other.peer == peer && other.life.is_some_and(|other| other != life);
+        if self.connections.values().any(another) {
+            tracing::debug!(%peer, "the peer was restarted: its old connections are dead");
+            // An error means that it is not connected.
+            let _ = self.swarm.disconnect_peer_id(peer.id());
         }
     }
 

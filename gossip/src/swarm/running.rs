@@ -14,7 +14,7 @@ use libp2p::futures::StreamExt;
 use libp2p::gossipsub::MessageAcceptance;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Swarm, ping};
+use libp2p::{Swarm, identify, ping};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,6 +50,8 @@ pub(super) struct Connection {
     pub(super) peer: PeerKey,
     pub(super) dialled: bool,
     pub(super) since: Instant,
+    /// Which life of the peer is at its other end, once identify has said.
+    pub(super) life: Option<Digest>,
 }
 
 /// A pull of a round's announcements.
@@ -160,6 +162,9 @@ impl<'a> Running<'a> {
                 }
             }
             // Identify tells others where this node is; what it hears is nobody's proof.
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { connection_id, info, .. })) => {
+                self.on_identified(connection_id, &info.agent_version);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.on_listening(listener_id, address);
