@@ -60,10 +60,11 @@ fn headline(summary: &Summary) -> String {
     let first = summary.heldout_loss.first().copied().unwrap_or(f64::NAN);
     let last = last_loss(summary);
     if !first.is_finite() || !last.is_finite() {
-        return format!("{rounds}, and the held-out loss is not a number");
+        return format!("{rounds}, and the held\u{2011}out loss is not a number");
     }
     let direction = if last <= first { "to" } else { "up to" };
-    format!("{rounds} took held-out loss from {first:.2} {direction} {last:.2}")
+    // The hyphen does not break, or a headline would end in "held-".
+    format!("{rounds} took held\u{2011}out loss from {first:.2} {direction} {last:.2}")
 }
 
 /// The best estimate after the last round.
@@ -153,7 +154,7 @@ fn tiles(summary: &Summary, facts: &Facts<'_>) -> String {
     };
     let bad = match facts.misbehaving.len() {
         0 => "all honest".to_string(),
-        n => format!("{n} of them misbehaving"),
+        n => format!("{n} misbehaving"),
     };
     let each = |part: Option<String>| part.map_or_else(|| units::NONE.to_string(), |part| format!("{part} a round"));
     let pace = (rounds > 0).then(|| units::seconds(wall / rounds as f64));
@@ -232,7 +233,7 @@ pub(super) fn nodes(summary: &Summary) -> String {
     let rows: String = summary.nodes.iter().take(ROWS_MAX).map(|node| node_row(summary, node)).collect();
     let more = more(summary.nodes.len());
     format!(
-        "<section class=\"card\"><h2>Nodes</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"rows\"><thead><tr><th>Node</th><th class=\"number\">Uid</th><th class=\"number\">Applied</th><th class=\"number\">Weight</th><th class=\"number\">Tokens</th><th class=\"number\">Received</th><th class=\"number\">Work</th><th>Remarks</th></tr></thead><tbody>\n{rows}</tbody></table></div>{more}</section>\n"
+        "<section class=\"card\"><h2>Nodes</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"rows\"><thead><tr><th>Node</th><th class=\"number\">Uid</th><th class=\"number\">Applied</th><th class=\"number\">Weight</th><th class=\"number\">Tokens</th><th class=\"number\">Received</th><th class=\"number\">Work</th></tr></thead><tbody>\n{rows}</tbody></table></div>{more}</section>\n"
     )
 }
 
@@ -249,7 +250,7 @@ fn node_row(summary: &Summary, node: &NodeSummary) -> String {
     let numbers = [uid, applied, weight, tokens, bytes, work];
     let numbers: String = numbers.iter().map(|text| format!("<td class=\"number\">{text}</td>")).collect();
     let (name, remarks) = (escape(&node.name), remarks(summary, node));
-    format!("<tr><th scope=\"row\">{name}</th>{numbers}<td>{remarks}</td></tr>\n")
+    format!("<tr><th scope=\"row\">{name}{remarks}</th>{numbers}</tr>\n")
 }
 
 fn remarks(summary: &Summary, node: &NodeSummary) -> String {
@@ -269,7 +270,7 @@ fn remarks(summary: &Summary, node: &NodeSummary) -> String {
     if summary.disagreements.iter().any(|d| d.node == node.name) {
         remarks.push("<span class=\"tag misbehaves\">another root</span>".to_string());
     }
-    remarks.join(" ")
+    remarks.concat()
 }
 
 /// Every state root, folded away.

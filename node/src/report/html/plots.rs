@@ -28,6 +28,11 @@ pub(super) fn all(summary: &Summary, facts: &Facts<'_>) -> String {
     format!("<div class=\"plots\">\n{}</div>\n", parts.concat())
 }
 
+/// Weights and contributions stand side by side, or each has the page's width.
+fn pair_class(summary: &Summary, facts: &Facts<'_>) -> &'static str {
+    if selection::is_wide(summary, facts) { "wide" } else { "" }
+}
+
 /// A plot with its heading, a line of prose, and what explains its colours.
 fn figure(class: &str, title: &str, says: &str, body: &str, legend: &str) -> String {
     let (title, says) = (escape(title), escape(says));

@@ -56,7 +56,8 @@ impl Scale {
         // A flat line lies in the middle of its plot.
         let (low, high) = if high - low < 1e-9 { (low - 0.5, high + 0.5) } else { (low, high) };
         let step = step(high - low, ticks);
-        Scale::new((low / step).floor() * step, (high / step).ceil() * step)
+        // What is a tick but for rounding is that tick.
+        Scale::new((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step)
     }
 
     /// Where `value` lies, in percent from the low end.
@@ -221,12 +222,12 @@ impl Plot {
     pub(crate) fn curve(&mut self, points: &[(f64, f64)], class: &str) {
         let mut path = String::new();
         for run in points.split(|(x, y)| !x.is_finite() || !y.is_finite()) {
+            if let [alone] = run {
+                self.dot(*alone, 1.5, class);
+                continue;
+            }
             for (i, (x, up)) in run.iter().enumerate() {
                 let _ = write!(path, "{}{} {}", if i == 0 { "M" } else { "L" }, short(*x), short(100.0 - up));
-            }
-            if run.len() == 1 {
-                // A stroke of no length: its round cap is the dot.
-                path.push_str("h0");
             }
         }
         self.stretched(&path, class);
@@ -309,6 +310,7 @@ mod tests {
         assert_eq!(Scale::new(0.0, 48.0).whole_ticks(10), [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0]);
         assert_eq!(Scale::new(0.0, 1.0).whole_ticks(10), [0.0, 1.0]);
         assert_eq!(Scale::around([2.13, 6.24], 5).ticks(5), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(Scale::around([0.0, 0.6], 4).ticks(4).len(), 4);
         assert_eq!(decimals(&[0.0, 0.25]), 2);
         assert_eq!(decimals(&[0.2, 0.30000000000000004]), 1);
         assert_eq!(decimals(&[2.0, 3.0]), 0);
@@ -328,7 +330,8 @@ mod tests {
     fn a_curve_breaks_at_what_is_not_a_number() {
         let mut plot = Plot::new("p", 10, Margins { left: 0, right: 0, top: 0, bottom: 0 });
         plot.curve(&[(0.0, 0.0), (1.0, 50.0), (2.0, f64::NAN), (3.0, 100.0)], "c");
-        assert!(plot.body.contains(r#"d="M0 100L1 50M3 0h0""#), "{}", plot.body);
+        assert!(plot.body.contains(r#"d="M0 100L1 50""#), "{}", plot.body);
+        assert!(plot.body.contains(r#"<circle cx="3%" cy="0%""#), "{}", plot.body);
         assert!(!plot.finish().contains("NaN"));
     }
 }

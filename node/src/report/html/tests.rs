@@ -129,12 +129,12 @@ fn the_headline_says_what_came_of_it() {
         page.split("<h1>").nth(1).and_then(|rest| rest.split("</h1>").next()).map(str::to_owned).unwrap()
     };
     assert_eq!(headline(&sample::swarm(0, 4)), "No round was finished");
-    assert_eq!(headline(&sample::diverged()), "12 rounds, and the held-out loss is not a number");
+    assert_eq!(headline(&sample::diverged()), "12 rounds, and the held\u{2011}out loss is not a number");
     let mut summary = sample::swarm(1, 4);
     summary.heldout_loss = vec![6.0, 7.0];
     summary.heldout_loss_final = 7.1;
-    assert_eq!(headline(&summary), "1 round took held-out loss from 6.00 up to 7.10");
-    assert!(headline(&sample::swarm(48, 4)).starts_with("48 rounds took held-out loss from 6.2"));
+    assert_eq!(headline(&summary), "1 round took held\u{2011}out loss from 6.00 up to 7.10");
+    assert!(headline(&sample::swarm(48, 4)).starts_with("48 rounds took held\u{2011}out loss from 6.2"));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use crate::report::{Summary, units};
 
 const TITLE: &str = "Held-out loss";
 const HEIGHT: u32 = 300;
+/// Pixels between the plot and its first lane of events: clear of the highest tick's label.
+const LANE_FIRST: u32 = 22;
 /// Pixels between two lanes of events.
 const LANE: u32 = 20;
 /// Names are written beside marks only if the next mark is this far, in percent.
@@ -39,7 +41,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let levels = baselines.iter().map(|(_, nats)| *nats).chain([summary.heldout_loss_final]);
     let y = Scale::around(losses.iter().copied().chain(levels), 5);
     let says = says(summary);
-    let margins = Margins { left: 62, right: 14, top: 14 + LANE * lanes.len() as u32, bottom: 44 };
+    let margins = Margins { left: 62, right: 14, top: LANE_FIRST + LANE * lanes.len() as u32, bottom: 44 };
     let mut plot = Plot::new("loss", HEIGHT, margins).described(TITLE, &says);
     for round in facts.voids.keys() {
         plot.rect((x.at(f64::from(*round)), x.span(1.0)), (0.0, 100.0), "void-band");
@@ -105,7 +107,7 @@ fn lanes<'a>(facts: &Facts<'a>) -> Vec<Lane<'a>> {
 fn draw_lanes(plot: &mut Plot, lanes: &[Lane<'_>], x: Scale) {
     let place = |round: u32| x.at(f64::from(round) + 0.5).clamp(0.0, 100.0);
     for (i, lane) in lanes.iter().rev().enumerate() {
-        let above = 14 + LANE * i as u32;
+        let above = LANE_FIRST + LANE * i as u32;
         let dy = 4 - above as i32;
         plot.text((0.0, 100.0), (-8, dy), Anchor::End, "tick", lane.name);
         let mut events = lane.events.iter().peekable();

@@ -14,17 +14,21 @@ const LABELS_MAX: usize = 26;
 /// Rounds up to which cells are set apart.
 const GAPS_MAX: usize = 120;
 
+/// Whether the grid needs the whole width of the page.
+pub(super) fn is_wide(summary: &Summary, facts: &Facts<'_>) -> bool {
+    summary.offered.len().max(summary.selected.len()) > GAPS_MAX || facts.uids.len() > LABELS_MAX
+}
+
 /// Ranges of rounds, the end excluded, by uid.
 type Runs = Vec<Vec<(usize, usize)>>;
 
 pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let rounds = summary.offered.len().max(summary.selected.len());
     if rounds == 0 || facts.uids.is_empty() {
-        return empty("", TITLE, "No round was finished.");
+        return empty(super::pair_class(summary, facts), TITLE, "No round was finished.");
     }
     let rows = facts.uids.len();
-    let row_height = (400 / rows).clamp(4, 30) as u32;
-    let wide = if rounds > GAPS_MAX || rows > LABELS_MAX { "wide" } else { "" };
+    let row_height = (400 / rows).clamp(4, 44) as u32;
     let margins = Margins { left: 84, right: 62, top: 26, bottom: 44 };
     let says = "What was committed before the deadline, and what the validators' votes made everyone apply.";
     let mut plot = Plot::new("contributions", row_height * rows as u32, margins).described(TITLE, says);
@@ -42,7 +46,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     }
     label_rows(&mut plot, facts, &selected, &offered);
     plot.x_axis(x, 0.5, "round");
-    figure(wide, TITLE, says, &plot.finish(), &legend(facts))
+    figure(super::pair_class(summary, facts), TITLE, says, &plot.finish(), &legend(facts))
 }
 
 /// All cells of one kind as one path; neighbouring rounds are one rectangle.

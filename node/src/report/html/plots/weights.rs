@@ -23,7 +23,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let weighed = |uid: &u32| rounds.iter().any(|weights| weight(weights, *uid) > 0.0);
     let weighed: Vec<u32> = facts.uids.iter().copied().filter(weighed).collect();
     if weighed.is_empty() {
-        return empty("", TITLE, "No validator has set weights.");
+        return empty(super::pair_class(summary, facts), TITLE, "No validator has set weights.");
     }
     let classes = classes(facts, &weighed, rounds);
     let all = rounds.iter().flat_map(BTreeMap::values).copied();
@@ -48,7 +48,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     for i in thinned(rounds.len(), STRIPS_MAX) {
         plot.strip((x.at(i as f64 - stride / 2.0), x.span(stride)), None, &tip(facts, i, &rounds[i]));
     }
-    figure("", TITLE, &says, &plot.finish(), &legend(summary, facts, &classes))
+    figure(super::pair_class(summary, facts), TITLE, &says, &plot.finish(), &legend(summary, facts, &classes))
 }
 
 fn says(facts: &Facts<'_>) -> String {
