@@ -70,8 +70,9 @@ impl Template {
     pub fn load(name: &str) -> Result<Template, PresetError> {
         let text = match PRESETS.iter().find(|(preset, ..)| *preset == name) {
             Some((_, text, _)) => (*text).to_owned(),
-            None if name.ends_with(".toml") => std::fs::read_to_string(name)
-                .map_err(|error| PresetError::File { path: name.to_owned(), error })?,
+            None if name.ends_with(".toml") => {
+                std::fs::read_to_string(name).map_err(|error| PresetError::File { path: name.to_owned(), error })?
+            }
             None => return Err(PresetError::Unknown { name: name.to_owned() }),
         };
         Template::parse(name, &text)

@@ -113,22 +113,13 @@ pub struct BlobRef {
 impl BlobRef {
     /// The name and size of `bytes`.
     pub fn of(bytes: &[u8]) -> BlobRef {
-        BlobRef {
-            root: Digest::of(bytes),
-            size: bytes.len() as u64,
-        }
+        BlobRef { root: Digest::of(bytes), size: bytes.len() as u64 }
     }
     fn to_wire(self) -> wire::BlobRef {
-        wire::BlobRef {
-            root: self.root.as_bytes().to_vec(),
-            size: self.size,
-        }
+        wire::BlobRef { root: self.root.as_bytes().to_vec(), size: self.size }
     }
     fn from_wire(wire: wire::BlobRef) -> Result<BlobRef, DecodeError> {
-        Ok(BlobRef {
-            root: digest(&wire.root, "root")?,
-            size: wire.size,
-        })
+        Ok(BlobRef { root: digest(&wire.root, "root")?, size: wire.size })
     }
 }
 
@@ -283,13 +274,7 @@ impl StateManifest {
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let shards = self.shards.iter().map(|shard| shard.to_wire()).collect();
-        encode(
-            STATE,
-            &wire::State {
-                elements: self.elements,
-                shards,
-            },
-        )
+        encode(STATE, &wire::State { elements: self.elements, shards })
     }
     /// The state root.
     pub fn root(&self) -> Digest {
@@ -314,9 +299,6 @@ impl StateManifest {
         if left != 0 || wire.elements != elements as u64 {
             return Err(DecodeError::Field("elements"));
         }
-        Ok(StateManifest {
-            elements: wire.elements,
-            shards,
-        })
+        Ok(StateManifest { elements: wire.elements, shards })
     }
 }

@@ -95,23 +95,13 @@ impl Layout {
     /// The layout of these tensors; they are sorted by name here.
     pub fn new(mut shapes: Vec<(String, Vec<usize>)>) -> Layout {
         shapes.sort();
-        let mut layout = Layout {
-            tensors: Vec::with_capacity(shapes.len()),
-            elements: 0,
-            chunks: 0,
-        };
+        let mut layout = Layout { tensors: Vec::with_capacity(shapes.len()), elements: 0, chunks: 0 };
         for (name, shape) in shapes {
             let chunks = match shape[..] {
                 [rows, columns] => rows.div_ceil(TILE) * columns.div_ceil(TILE),
                 _ => shape.iter().product::<usize>().div_ceil(CHUNK),
             };
-            let tensor = Tensor {
-                name,
-                shape,
-                offset: layout.elements,
-                first_chunk: layout.chunks,
-                chunks,
-            };
+            let tensor = Tensor { name, shape, offset: layout.elements, first_chunk: layout.chunks, chunks };
             layout.elements += tensor.elements();
             layout.chunks += chunks;
             layout.tensors.push(tensor);
@@ -160,10 +150,7 @@ impl Layout {
     }
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.tensors
-            .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
-            .ok()
-            .map(|at| &self.tensors[at])
+        self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|at| &self.tensors[at])
     }
     /// The tensor that chunk `number` belongs to.
     ///
@@ -195,12 +182,7 @@ impl Layout {
             _ => {
                 let start = within * CHUNK;
                 let length = CHUNK.min(tensor.elements() - start);
-                Chunk {
-                    offset: tensor.offset + start,
-                    rows: 1,
-                    columns: length,
-                    stride: length,
-                }
+                Chunk { offset: tensor.offset + start, rows: 1, columns: length, stride: length }
             }
         }
     }

@@ -88,35 +88,15 @@ impl Announcement {
         let wire: wire::Announcement = canonical(bytes, ANNOUNCEMENT_BYTES_MAX)?;
         let manifest = Manifest::from_bytes(&wire.manifest)?;
         if manifest.uid.number() != wire.uid {
-            return Err(AnnouncementError::Author {
-                envelope: wire.uid,
-                manifest: manifest.uid,
-            });
+            return Err(AnnouncementError::Author { envelope: wire.uid, manifest: manifest.uid });
         }
-        let announcement = Announcement {
-            manifest,
-            inline: wire.shards,
-        };
+        let announcement = Announcement { manifest, inline: wire.shards };
         let limit = u64::from(inline_max.min(INLINE_MAX));
-        let needed = announcement
-            .manifest
-            .shards
-            .iter()
-            .filter(|shard| shard.size <= limit)
-            .count();
+        let needed = announcement.manifest.shards.iter().filter(|shard| shard.size <= limit).count();
         if needed != announcement.inline.len() {
-            return Err(AnnouncementError::ShardCount {
-                got: announcement.inline.len(),
-                needed,
-                limit: inline_max,
-            });
+            return Err(AnnouncementError::ShardCount { got: announcement.inline.len(), needed, limit: inline_max });
         }
-        let small = announcement
-            .manifest
-            .shards
-            .iter()
-            .enumerate()
-            .filter(|(_, shard)| shard.size <= limit);
+        let small = announcement.manifest.shards.iter().enumerate().filter(|(_, shard)| shard.size <= limit);
         for ((index, named), bytes) in small.zip(&announcement.inline) {
             if BlobRef::of(bytes) != *named {
                 return Err(AnnouncementError::Shard { index });
@@ -210,10 +190,7 @@ impl PeerRecord {
     /// Signs it.
     pub fn sign(self, pair: &HotkeyPair) -> SignedPeerRecord {
         let signature = pair.sign(&PeerRecord::signed_text(&self.to_bytes()));
-        SignedPeerRecord {
-            record: self,
-            signature,
-        }
+        SignedPeerRecord { record: self, signature }
     }
 }
 
@@ -225,10 +202,7 @@ impl SignedPeerRecord {
 
     /// As a message.
     pub fn to_wire(&self) -> wire::SignedPeerRecord {
-        wire::SignedPeerRecord {
-            record: self.record.to_bytes(),
-            signature: self.signature.to_vec(),
-        }
+        wire::SignedPeerRecord { record: self.record.to_bytes(), signature: self.signature.to_vec() }
     }
 
     /// Checks a message: its form and its signature. Whether the hotkey holds that uid is for whoever knows the chain.
@@ -237,11 +211,8 @@ impl SignedPeerRecord {
     /// Bytes that are not canonical, or a signature that does not hold.
     pub fn from_wire(wire: &wire::SignedPeerRecord) -> Result<SignedPeerRecord, PeerRecordError> {
         let record = PeerRecord::from_bytes(&wire.record)?;
-        let signature: [u8; SIGNATURE_BYTES] = wire
-            .signature
-            .as_slice()
-            .try_into()
-            .map_err(|_| DecodeError::Field("signature"))?;
+        let signature: [u8; SIGNATURE_BYTES] =
+            wire.signature.as_slice().try_into().map_err(|_| DecodeError::Field("signature"))?;
         if !verify(&record.hotkey, &PeerRecord::signed_text(&wire.record), &signature) {
             return Err(PeerRecordError::Signature(record.hotkey));
         }
@@ -278,13 +249,10 @@ impl Request {
     pub fn to_bytes(&self) -> Vec<u8> {
         use wire::request::Ask;
         let ask = match self {
-            Request::Blob(root) => Ask::Blob(wire::BlobAsk {
-                root: root.as_bytes().to_vec(),
-            }),
-            Request::Announcements(round, have) => Ask::Announcements(wire::RoundAsk {
-                round: round.0,
-                have: have.as_bytes().to_vec(),
-            }),
+            Request::Blob(root) => Ask::Blob(wire::BlobAsk { root: root.as_bytes().to_vec() }),
+            Request::Announcements(round, have) => {
+                Ask::Announcements(wire::RoundAsk { round: round.0, have: have.as_bytes().to_vec() })
+            }
             Request::Record(record) => Ask::Record(record.to_wire()),
         };
         wire::Request { ask: Some(ask) }.encode_to_vec()
@@ -315,9 +283,7 @@ impl Response {
         let answer = match self {
             Response::Nothing => Answer::Nothing(wire::Nothing {}),
             Response::Blob(bytes) => Answer::Blob(bytes.clone()),
-            Response::Announcements(list) => Answer::Announcements(wire::Announcements {
-                announcement: list.clone(),
-            }),
+            Response::Announcements(list) => Answer::Announcements(wire::Announcements { announcement: list.clone() }),
             Response::Record(record) => Answer::Record(record.to_wire()),
         };
         wire::Response { answer: Some(answer) }.encode_to_vec()

@@ -109,11 +109,7 @@ pub enum RecordError {
 impl Record {
     /// An empty record of a run.
     pub fn of(run: RunId) -> Record {
-        Record {
-            run: run.0.prefix(),
-            contribution: None,
-            vote: None,
-        }
+        Record { run: run.0.prefix(), contribution: None, vote: None }
     }
 
     /// Whether it is this run's.
@@ -123,7 +119,8 @@ impl Record {
 
     /// The bytes for the chain.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let flags = HAS_CONTRIBUTION * u8::from(self.contribution.is_some()) | HAS_VOTE * u8::from(self.vote.is_some());
+        let flags =
+            (HAS_CONTRIBUTION * u8::from(self.contribution.is_some())) | (HAS_VOTE * u8::from(self.vote.is_some()));
         let mut bytes = Vec::with_capacity(length(flags));
         bytes.extend([MAGIC, VERSION | flags]);
         bytes.extend(self.run);
@@ -151,10 +148,7 @@ impl Record {
         if kind & 0xf0 != VERSION || flags == 0 || flags & !(HAS_CONTRIBUTION | HAS_VOTE) != 0 {
             return Err(RecordError::Foreign);
         }
-        let wrong_length = RecordError::Length {
-            got: bytes.len(),
-            needed: length(flags),
-        };
+        let wrong_length = RecordError::Length { got: bytes.len(), needed: length(flags) };
         if bytes.len() != length(flags) {
             return Err(wrong_length);
         }
@@ -163,10 +157,7 @@ impl Record {
             let run = take(&mut rest)?;
             let contribution = match flags & HAS_CONTRIBUTION {
                 0 => None,
-                _ => Some(Contribution {
-                    round: take_round(&mut rest)?,
-                    manifest: Digest::new(take(&mut rest)?),
-                }),
+                _ => Some(Contribution { round: take_round(&mut rest)?, manifest: Digest::new(take(&mut rest)?) }),
             };
             let vote = match flags & HAS_VOTE {
                 0 => None,
@@ -176,11 +167,7 @@ impl Record {
                     ballot: UidSet(take(&mut rest)?),
                 }),
             };
-            Some(Record {
-                run,
-                contribution,
-                vote,
-            })
+            Some(Record { run, contribution, vote })
         };
         read().ok_or(wrong_length)
     }
@@ -206,28 +193,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_record() -> impl Strategy<Value = Record> {
-        let contribution = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(round, digest)| Contribution {
-            round: Round(round),
-            manifest: Digest::new(digest),
-        });
+        let contribution = (any::<u32>(), any::<[u8; 32]>())
+            .prop_map(|(round, digest)| Contribution { round: Round(round), manifest: Digest::new(digest) });
         let vote = (any::<u32>(), any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(round, head, bits)| Vote {
             round: Round(round),
             head: Digest::new(head),
             ballot: UidSet(bits),
         });
-        (
-            any::<[u8; 8]>(),
-            proptest::option::of(contribution),
-            proptest::option::of(vote),
-        )
-            .prop_map(|(run, contribution, vote)| Record {
-                run,
-                contribution,
-                vote,
-            })
-            .prop_filter("a record holds something", |record| {
-                record.contribution.is_some() || record.vote.is_some()
-            })
+        (any::<[u8; 8]>(), proptest::option::of(contribution), proptest::option::of(vote))
+            .prop_map(|(run, contribution, vote)| Record { run, contribution, vote })
+            .prop_filter("a record holds something", |record| record.contribution.is_some() || record.vote.is_some())
     }
 
     proptest! {
@@ -253,11 +228,7 @@ mod tests {
             head: Digest::new([9; 32]),
             ballot: [Uid::from(1), Uid::from(255)].into_iter().collect(),
         };
-        let record = Record {
-            run: [7; 8],
-            contribution: None,
-            vote: Some(vote),
-        };
+        let record = Record { run: [7; 8], contribution: None, vote: Some(vote) };
         let bytes = record.to_bytes();
         assert_eq!(&bytes[..14], &[0xC5, 0x12, 7, 7, 7, 7, 7, 7, 7, 7, 3, 0, 0, 0]);
         assert_eq!((bytes[46], bytes[77], bytes.len()), (2, 128, 78));

@@ -266,11 +266,7 @@ impl Run {
     /// Every fault at once.
     pub fn checked(self) -> Result<Run, RunError> {
         let faults = self.faults();
-        if faults.is_empty() {
-            Ok(self)
-        } else {
-            Err(RunError::Faults(faults))
-        }
+        if faults.is_empty() { Ok(self) } else { Err(RunError::Faults(faults)) }
     }
 
     /// The run's name.
@@ -309,15 +305,10 @@ impl Run {
     fn check_clock(&self, faults: &mut Faults) {
         let clock = &self.clock;
         let sane = clock.length <= 100_000 && clock.anchor <= self.chain.start && self.chain.start <= 1 << 30;
-        faults.unless(sane, || {
-            "chain.start must be at least clock.anchor, clock.length at most 100000".into()
-        });
+        faults.unless(sane, || "chain.start must be at least clock.anchor, clock.length at most 100000".into());
         let ordered = clock.commit < clock.vote && clock.vote < clock.length;
         faults.unless(ordered, || {
-            format!(
-                "clock: commit {} < vote {} < length {} must hold",
-                clock.commit, clock.vote, clock.length
-            )
+            format!("clock: commit {} < vote {} < length {} must hold", clock.commit, clock.vote, clock.length)
         });
         let margins = clock.commit_margin >= 1
             && clock.commit_margin < clock.commit
@@ -330,23 +321,12 @@ impl Run {
         });
         // An ordinary chain node keeps 256 blocks of state, and a joiner reads A when V is final.
         let kept = u64::from(clock.length) + u64::from(clock.anchor) + u64::from(clock.vote);
-        faults.unless(kept <= 256, || {
-            format!("clock: length + anchor + vote is {kept}; a chain node keeps 256 blocks")
-        });
+        faults
+            .unless(kept <= 256, || format!("clock: length + anchor + vote is {kept}; a chain node keeps 256 blocks"));
         let electorate = &self.electorate;
         faults.between("electorate.window", electorate.window, 1, 10_000);
-        faults.between(
-            "electorate.contributions_max",
-            electorate.contributions_max,
-            1,
-            UIDS as u32,
-        );
-        faults.between(
-            "electorate.contributions_min",
-            electorate.contributions_min,
-            1,
-            electorate.contributions_max,
-        );
+        faults.between("electorate.contributions_max", electorate.contributions_max, 1, UIDS as u32);
+        faults.between("electorate.contributions_min", electorate.contributions_min, 1, electorate.contributions_max);
         faults.between("electorate.checkpoint", electorate.checkpoint, 1, 10_000);
     }
 
@@ -367,9 +347,7 @@ impl Run {
         let heads = model.width.is_multiple_of(model.heads)
             && model.heads.is_multiple_of(model.kv_heads)
             && model.head_width().is_multiple_of(2);
-        faults.unless(heads, || {
-            "model: width must divide by heads into an even number, heads by kv_heads".to_owned()
-        });
+        faults.unless(heads, || "model: width must divide by heads into an even number, heads by kv_heads".to_owned());
         let (width, ff) = (u64::from(model.width), u64::from(model.feed_forward));
         let embeddings = u64::from(model.vocabulary) * width * 2;
         let elements = embeddings + u64::from(model.layers) * (4 * width * width + 3 * width * ff);
@@ -379,13 +357,7 @@ impl Run {
     }
 
     fn check_training(&self, faults: &mut Faults) {
-        let Run {
-            inner,
-            outer,
-            compress,
-            data,
-            ..
-        } = self;
+        let Run { inner, outer, compress, data, .. } = self;
         faults.unless(data.samples >= 1, || "data.samples must be at least 1".into());
         faults.schedule("inner.steps", &inner.steps, 1.0, 100_000.0, true);
         faults.schedule("inner.rate", &inner.rate, 0.0, 1.0, false);
@@ -416,17 +388,7 @@ impl Run {
     }
 
     fn to_wire(&self) -> wire::Run {
-        let Run {
-            chain,
-            clock,
-            electorate,
-            model,
-            data,
-            inner,
-            outer,
-            compress,
-            scoring,
-        } = self;
+        let Run { chain, clock, electorate, model, data, inner, outer, compress, scoring } = self;
         wire::Run {
             genesis: chain.genesis.as_bytes().to_vec(),
             netuid: chain.netuid.into(),
@@ -463,10 +425,7 @@ impl Run {
                 tied: model.tied.into(),
                 seed: model.seed,
             }),
-            data: Some(wire::Data {
-                digest: data.digest.as_bytes().to_vec(),
-                samples: data.samples,
-            }),
+            data: Some(wire::Data { digest: data.digest.as_bytes().to_vec(), samples: data.samples }),
             inner: Some(wire::Inner {
                 steps: inner.steps.to_wire(),
                 batch: inner.batch,
@@ -479,10 +438,7 @@ impl Run {
                 clip: inner.clip,
                 steps_min: inner.steps_min,
             }),
-            outer: Some(wire::Outer {
-                rate: outer.rate.to_wire(),
-                rho: outer.rho,
-            }),
+            outer: Some(wire::Outer { rate: outer.rate.to_wire(), rho: outer.rho }),
             compress: Some(wire::Compress {
                 k: compress.k.to_wire(),
                 beta: compress.beta,
@@ -526,11 +482,7 @@ impl Run {
                 commit_margin: clock.commit_margin,
                 announce_margin: clock.announce_margin,
                 vote_margin: clock.vote_margin,
-                beacon: if flag(clock.beacon, "beacon")? {
-                    Beacon::Seed
-                } else {
-                    Beacon::Chain
-                },
+                beacon: if flag(clock.beacon, "beacon")? { Beacon::Seed } else { Beacon::Chain },
             },
             electorate: Electorate {
                 window: electorate.window,
@@ -553,10 +505,7 @@ impl Run {
                 tied: flag(model.tied, "tied")?,
                 seed: model.seed,
             },
-            data: Data {
-                digest: digest(&data.digest, "data.digest")?,
-                samples: data.samples,
-            },
+            data: Data { digest: digest(&data.digest, "data.digest")?, samples: data.samples },
             inner: Inner {
                 steps: Schedule::from_wire(inner.steps, "inner.steps")?,
                 batch: inner.batch,
@@ -569,10 +518,7 @@ impl Run {
                 clip: inner.clip,
                 steps_min: inner.steps_min,
             },
-            outer: Outer {
-                rate: Schedule::from_wire(outer.rate, "outer.rate")?,
-                rho: outer.rho,
-            },
+            outer: Outer { rate: Schedule::from_wire(outer.rate, "outer.rate")?, rho: outer.rho },
             compress: Compress {
                 k: Schedule::from_wire(compress.k, "compress.k")?,
                 beta: compress.beta,
@@ -595,9 +541,7 @@ impl Run {
 impl Quantiser {
     /// The quantiser of that byte, if there is one.
     pub fn from_byte(byte: u32) -> Option<Quantiser> {
-        [Quantiser::Sign, Quantiser::TwoMagnitudes]
-            .into_iter()
-            .find(|quantiser| *quantiser as u32 == byte)
+        [Quantiser::Sign, Quantiser::TwoMagnitudes].into_iter().find(|quantiser| *quantiser as u32 == byte)
     }
 }
 
@@ -610,14 +554,10 @@ impl Faults {
         }
     }
     fn between(&mut self, name: &str, value: u32, least: u32, most: u32) {
-        self.unless((least..=most).contains(&value), || {
-            format!("{name} is {value}; it must be {least} to {most}")
-        });
+        self.unless((least..=most).contains(&value), || format!("{name} is {value}; it must be {least} to {most}"));
     }
     fn positive(&mut self, name: &str, value: f64) {
-        self.unless(value > 0.0 && value < 1e12, || {
-            format!("{name} is {value}; it must be above 0 and below 1e12")
-        });
+        self.unless(value > 0.0 && value < 1e12, || format!("{name} is {value}; it must be above 0 and below 1e12"));
     }
     fn share(&mut self, name: &str, value: f64) {
         // -0.0 would have two encodings: protobuf leaves a default out.

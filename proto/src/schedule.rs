@@ -69,10 +69,7 @@ impl Schedule {
     /// Only + − × ÷ in f64: the same bits everywhere.
     pub fn linear(&self, at: f64) -> f64 {
         let after = self.0.partition_point(|point| f64::from(point.0) <= at);
-        match (
-            after.checked_sub(1).and_then(|before| self.0.get(before)),
-            self.0.get(after),
-        ) {
+        match (after.checked_sub(1).and_then(|before| self.0.get(before)), self.0.get(after)) {
             (Some(&(r0, v0)), Some(&(r1, v1))) => {
                 v0 + (v1 - v0) * ((at - f64::from(r0)) / (f64::from(r1) - f64::from(r0)))
             }
@@ -97,19 +94,14 @@ impl Schedule {
     }
 
     pub(crate) fn to_wire(&self) -> Vec<wire::Point> {
-        self.0
-            .iter()
-            .map(|&(round, value)| wire::Point { round, value })
-            .collect()
+        self.0.iter().map(|&(round, value)| wire::Point { round, value }).collect()
     }
 
     pub(crate) fn from_wire(points: Vec<wire::Point>, name: &'static str) -> Result<Schedule, DecodeError> {
         if points.is_empty() || points.len() > POINTS_MAX {
             return Err(DecodeError::Field(name));
         }
-        Ok(Schedule(
-            points.into_iter().map(|point| (point.round, point.value)).collect(),
-        ))
+        Ok(Schedule(points.into_iter().map(|point| (point.round, point.value)).collect()))
     }
 }
 
@@ -120,14 +112,8 @@ mod tests {
     #[test]
     fn a_schedule_is_linear_or_held() {
         let schedule = Schedule::points(vec![(2, 1.0), (4, 3.0)]);
-        assert_eq!(
-            [0.0, 2.0, 3.0, 3.5, 4.0, 9.0].map(|at| schedule.linear(at)),
-            [1.0, 1.0, 2.0, 2.5, 3.0, 3.0]
-        );
-        assert_eq!(
-            [0, 2, 3, 4, 9].map(|round| schedule.held(Round(round))),
-            [1.0, 1.0, 1.0, 3.0, 3.0]
-        );
+        assert_eq!([0.0, 2.0, 3.0, 3.5, 4.0, 9.0].map(|at| schedule.linear(at)), [1.0, 1.0, 2.0, 2.5, 3.0, 3.0]);
+        assert_eq!([0, 2, 3, 4, 9].map(|round| schedule.held(Round(round))), [1.0, 1.0, 1.0, 3.0, 3.0]);
         assert_eq!(schedule.end(), Round(4));
     }
 }

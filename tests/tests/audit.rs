@@ -1,5 +1,7 @@
 //! An audit finds what was changed after the fact, and says where.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use covey::audit::AuditError;
 use covey::peer::disk::Disk;
 use covey_gossip::store::{Durability, Store};
@@ -56,7 +58,11 @@ fn a_changed_block_is_named_by_its_line() {
     let changed: Vec<String> = text
         .lines()
         .enumerate()
-        .map(|(number, text)| if number == line { text.replacen("\"calls\":[\"0a20", "\"calls\":[\"0a21", 1) } else { text.into() })
+        .map(
+            |(number, text)| {
+                if number == line { text.replacen("\"calls\":[\"0a20", "\"calls\":[\"0a21", 1) } else { text.into() }
+            },
+        )
         .collect();
     fs::write(swarm.folder.ledger(), changed.join("\n") + "\n").unwrap();
     let error = swarm.audit().unwrap_err().to_string();

@@ -8,14 +8,7 @@ use covey_trainer::cpu::CpuBackend;
 use covey_trainer::{Backend, Batch, StepHyper, genesis};
 use std::time::Instant;
 
-const HYPER: StepHyper = StepHyper {
-    rate: 1e-3,
-    beta1: 0.9,
-    beta2: 0.95,
-    epsilon: 1e-8,
-    weight_decay: 0.1,
-    clip: 1.0,
-};
+const HYPER: StepHyper = StepHyper { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
 
 fn model(width: u32, feed_forward: u32, vocabulary: u32) -> Model {
     Model {
@@ -55,27 +48,13 @@ fn main() {
         let parameters = genesis::initial_state(&model);
         backend.load(&parameters).expect("the state is this model's");
         let sequences = 8;
-        let tokens = (0..sequences * 129)
-            .map(|at| (at * 7919 + at / 13 * 104_729) % vocabulary)
-            .collect();
+        let tokens = (0..sequences * 129).map(|at| (at * 7919 + at / 13 * 104_729) % vocabulary).collect();
         let batch = Batch::new(&model, tokens).expect("whole rows of known tokens");
         let count = batch.predictions() as f64;
-        println!(
-            "{} parameters, {count} tokens a step, {}",
-            parameters.len(),
-            backend.name()
-        );
+        println!("{} parameters, {count} tokens a step, {}", parameters.len(), backend.name());
         let (best, median) = time(30, || assert!(backend.step(&batch, &HYPER).is_ok()));
-        println!(
-            "  step      best {:7.0}  median {:7.0} tokens/s",
-            count / best,
-            count / median
-        );
+        println!("  step      best {:7.0}  median {:7.0} tokens/s", count / best, count / median);
         let (best, median) = time(30, || assert!(backend.loss(&batch).is_ok()));
-        println!(
-            "  evaluate  best {:7.0}  median {:7.0} tokens/s",
-            count / best,
-            count / median
-        );
+        println!("  evaluate  best {:7.0}  median {:7.0} tokens/s", count / best, count / median);
     }
 }

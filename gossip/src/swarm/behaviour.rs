@@ -15,9 +15,9 @@ use libp2p::gossipsub::{
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{identify, ping, request_response as requests};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,8 +91,7 @@ fn agent() -> String {
 }
 
 pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Result<Behaviour, &'static str> {
-    let identify = identify::Config::new_with_signed_peer_record("/covey/1".into(), key)
-        .with_agent_version(agent());
+    let identify = identify::Config::new_with_signed_peer_record("/covey/1".into(), key).with_agent_version(agent());
     let requests = requests::Config::default()
         .with_request_timeout(STREAM_TIMEOUT)
         .with_max_concurrent_streams(REQUEST_STREAMS_MAX);

@@ -162,7 +162,9 @@ impl<'a> Running<'a> {
                 }
             }
             // Identify tells others where this node is; what it hears is nobody's proof.
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { connection_id, info, .. })) => {
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                connection_id, info, ..
+            })) => {
                 self.on_identified(connection_id, &info.agent_version);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}

@@ -42,11 +42,7 @@ impl Permutation {
             u64::from_le_bytes(word)
         });
         let bits = len.saturating_sub(1).checked_ilog2().map_or(0, |highest| highest + 1);
-        Permutation {
-            keys,
-            half_bits: bits.div_ceil(2).max(HALF_BITS_MIN),
-            len,
-        }
+        Permutation { keys, half_bits: bits.div_ceil(2).max(HALF_BITS_MIN), len }
     }
 
     /// How many values it permutes.
@@ -99,10 +95,7 @@ pub fn samples_per_member(run: &Run, round: Round) -> u64 {
 
 /// A round's seed: `derive("covey/1/seed", run id ‖ round u32 LE ‖ beacon(A))`.
 pub fn seed(run_id: RunId, round: Round, beacon_a: Digest) -> Digest {
-    derive_digest(
-        "covey/1/seed",
-        &[run_id.0.as_bytes(), &round.0.to_le_bytes(), beacon_a.as_bytes()],
-    )
+    derive_digest("covey/1/seed", &[run_id.0.as_bytes(), &round.0.to_le_bytes(), beacon_a.as_bytes()])
 }
 
 /// One round's data: each member's samples, and those that judge.
@@ -127,12 +120,7 @@ impl Assignment {
         let mut members: Vec<Uid> = members.into_iter().collect();
         members.sort_unstable();
         members.dedup();
-        Assignment {
-            seed,
-            order: Permutation::new(seed, samples),
-            members,
-            per_member,
-        }
+        Assignment { seed, order: Permutation::new(seed, samples), members, per_member }
     }
 
     /// The assignment of `round`, from the state at its anchor.
@@ -155,11 +143,7 @@ impl Assignment {
     /// The member's samples in the order of training, `batch` after `batch`; none for who is no member.
     pub fn samples_of(&self, uid: Uid) -> Option<Samples<'_>> {
         let next = self.start_of(uid)?;
-        Some(Samples {
-            order: &self.order,
-            next,
-            left: self.per_member,
-        })
+        Some(Samples { order: &self.order, next, left: self.per_member })
     }
 
     /// The samples that `voter` judges everyone by after C: `count` distinct ones that nobody was assigned.
@@ -187,10 +171,7 @@ impl Assignment {
     pub fn own_samples(&self, beacon_c: Digest, voter: Uid, uid: Uid, count: usize) -> Option<Vec<u64>> {
         let first = self.start_of(uid)?;
         let (voter, uid) = (voter.number().to_le_bytes(), uid.number().to_le_bytes());
-        let key = derive_digest(
-            "covey/1/own",
-            &[self.seed.as_bytes(), beacon_c.as_bytes(), &voter, &uid],
-        );
+        let key = derive_digest("covey/1/own", &[self.seed.as_bytes(), beacon_c.as_bytes(), &voter, &uid]);
         let count = usize::try_from(self.per_member).unwrap_or(usize::MAX).min(count);
         Some(self.pick(key, first, self.per_member, count))
     }
@@ -224,11 +205,7 @@ impl Iterator for Samples<'_> {
     fn next(&mut self) -> Option<u64> {
         self.left = self.left.checked_sub(1)?;
         let sample = self.order.at(self.next);
-        self.next = if self.next == self.order.len() - 1 {
-            0
-        } else {
-            self.next + 1
-        };
+        self.next = if self.next == self.order.len() - 1 { 0 } else { self.next + 1 };
         Some(sample)
     }
 
@@ -314,14 +291,8 @@ mod tests {
         let (one, two) = (Uid::from(1), Uid::from(2));
         let at_c = Digest::of(b"C");
         assert_ne!(assignment.evaluation(at_c, one, 8), assignment.evaluation(at_c, two, 8));
-        assert_ne!(
-            assignment.own_samples(at_c, one, two, 8),
-            assignment.own_samples(at_c, two, two, 8)
-        );
-        assert_ne!(
-            assignment.evaluation(at_c, one, 8),
-            assignment.evaluation(Digest::ZERO, one, 8)
-        );
+        assert_ne!(assignment.own_samples(at_c, one, two, 8), assignment.own_samples(at_c, two, two, 8));
+        assert_ne!(assignment.evaluation(at_c, one, 8), assignment.evaluation(Digest::ZERO, one, 8));
         assert!(assignment.samples_of(Uid::from(4)).is_none());
         assert!(assignment.own_samples(at_c, one, Uid::from(4), 8).is_none());
     }
@@ -330,17 +301,11 @@ mod tests {
     #[test]
     fn the_assignment_is_the_documented_one() {
         let seed = seed(RunId(Digest::of(b"run")), Round(7), Digest::of(b"A"));
-        assert_eq!(
-            seed.to_string(),
-            "20df9ed9667029bc64aea7ab46467203398a8321ff4fdc98ab721a9310a521e7"
-        );
+        assert_eq!(seed.to_string(), "20df9ed9667029bc64aea7ab46467203398a8321ff4fdc98ab721a9310a521e7");
         let assignment = Assignment::new(seed, 1_000_000, [9, 2, 4].map(Uid::from), 120);
         let first: Vec<u64> = assignment.samples_of(Uid::from(4)).unwrap().take(4).collect();
         assert_eq!(first, [425_718, 828_722, 205_631, 138_856]);
-        assert_eq!(
-            assignment.evaluation(Digest::of(b"C"), Uid::from(2), 3),
-            [833_373, 678_849, 636_405]
-        );
+        assert_eq!(assignment.evaluation(Digest::of(b"C"), Uid::from(2), 3), [833_373, 678_849, 636_405]);
         let own = assignment.own_samples(Digest::of(b"C"), Uid::from(2), Uid::from(4), 3);
         assert_eq!(own.unwrap(), [185_109, 828_722, 745_941]);
         let five = Permutation::new(seed, 5);
@@ -353,10 +318,7 @@ mod tests {
         let permutation = Permutation::new(Digest::of(b"spread"), 10_000_000);
         let mut bins = [0f64; 64];
         (0..64_000).for_each(|position| bins[(permutation.at(position) * 64 / 10_000_000) as usize] += 1.0);
-        let chi: f64 = bins
-            .iter()
-            .map(|count| (count - 1000.0) * (count - 1000.0) / 1000.0)
-            .sum();
+        let chi: f64 = bins.iter().map(|count| (count - 1000.0) * (count - 1000.0) / 1000.0).sum();
         assert!((20.0..120.0).contains(&chi), "chi-squared is {chi}");
     }
 }

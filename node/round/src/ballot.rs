@@ -58,10 +58,7 @@ pub fn fetch_order(
 /// The ballot: of what is valid and held, the first `places` (K) in [`fetch_order`], without the bad.
 pub fn ballot(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>, places: u32) -> UidSet {
     let admitted = held.iter().filter(|uid| standing(standings, *uid) != Standing::Bad);
-    fetch_order(probation, admitted, standings)
-        .into_iter()
-        .take(places as usize)
-        .collect()
+    fetch_order(probation, admitted, standings).into_iter().take(places as usize).collect()
 }
 
 fn standing(standings: &BTreeMap<Uid, Standing>, uid: Uid) -> Standing {
@@ -79,11 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn probation() -> Probation {
-        Probation {
-            run_id: RunId(Digest::of(b"run")),
-            round: Round(7),
-            beacon_c: Digest::of(b"C"),
-        }
+        Probation { run_id: RunId(Digest::of(b"run")), round: Round(7), beacon_c: Digest::of(b"C") }
     }
 
     fn uids(numbers: impl IntoIterator<Item = u8>) -> UidSet {
@@ -98,10 +91,7 @@ mod tests {
     #[test]
     fn the_probation_order_is_the_documented_one() {
         let place = probation().place(Uid::from(3));
-        assert_eq!(
-            place.to_string(),
-            "12ee222e9519c6bb8177cd907bb7f74f9ecdc484d03df01d8f50b3d4ba936076"
-        );
+        assert_eq!(place.to_string(), "12ee222e9519c6bb8177cd907bb7f74f9ecdc484d03df01d8f50b3d4ba936076");
     }
 
     #[test]
@@ -128,11 +118,8 @@ mod tests {
 
     #[test]
     fn when_places_run_out_the_best_stay() {
-        let known = standings(&[
-            (1, Standing::Admitted(0.1)),
-            (2, Standing::Admitted(0.3)),
-            (3, Standing::Admitted(0.2)),
-        ]);
+        let known =
+            standings(&[(1, Standing::Admitted(0.1)), (2, Standing::Admitted(0.3)), (3, Standing::Admitted(0.2))]);
         assert_eq!(ballot(&probation(), &uids(1..=9), &known, 2), uids([2, 3]));
         assert_eq!(ballot(&probation(), &uids(1..=9), &known, 4).len(), 4);
     }

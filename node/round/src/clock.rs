@@ -47,11 +47,7 @@ impl RoundBlocks {
     /// # Errors
     /// A round of which some block lies outside u32: the chain does not live that long.
     pub fn of(run: &Run, round: Round) -> Result<RoundBlocks, BeyondBlocks> {
-        Self::checked(run, round).ok_or(BeyondBlocks {
-            round,
-            start: run.chain.start,
-            length: run.clock.length,
-        })
+        Self::checked(run, round).ok_or(BeyondBlocks { round, start: run.chain.start, length: run.clock.length })
     }
 
     fn checked(run: &Run, round: Round) -> Option<RoundBlocks> {
@@ -178,10 +174,7 @@ pub(crate) mod tests {
         assert_ne!(seeded, beacon(&run, id, BlockNumber(8), hash));
         // Computed by a second implementation.
         let pinned = beacon(&run, RunId(Digest::of(b"run")), BlockNumber(9), hash);
-        assert_eq!(
-            pinned.to_string(),
-            "d67296efabc1d114444026226dd0073cdafe79288ca56e9e57c23b73c03535b8"
-        );
+        assert_eq!(pinned.to_string(), "d67296efabc1d114444026226dd0073cdafe79288ca56e9e57c23b73c03535b8");
     }
 
     proptest! {

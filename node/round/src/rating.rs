@@ -67,11 +67,7 @@ pub struct PeerKey {
 
 impl From<&Member> for PeerKey {
     fn from(member: &Member) -> PeerKey {
-        PeerKey {
-            uid: member.uid,
-            hotkey: member.hotkey,
-            registered_at: member.registered_at,
-        }
+        PeerKey { uid: member.uid, hotkey: member.hotkey, registered_at: member.registered_at }
     }
 }
 
@@ -173,11 +169,7 @@ pub struct Ratings {
 impl Ratings {
     /// Ratings of nobody.
     pub fn new(scoring: &Scoring) -> Ratings {
-        Ratings {
-            average: scoring.average,
-            last: None,
-            peers: BTreeMap::new(),
-        }
+        Ratings { average: scoring.average, last: None, peers: BTreeMap::new() }
     }
 
     /// The last round that is in.
@@ -187,10 +179,7 @@ impl Ratings {
 
     /// What is known of a peer.
     pub fn rating(&self, peer: &PeerKey) -> Option<&Rating> {
-        self.peers
-            .get(&peer.uid)
-            .filter(|(key, _)| key == peer)
-            .map(|(_, rating)| rating)
+        self.peers.get(&peer.uid).filter(|(key, _)| key == peer).map(|(_, rating)| rating)
     }
 
     /// Takes in a round's evaluations, in whatever order; of two of one uid the first counts.
@@ -229,12 +218,8 @@ impl Ratings {
     }
 
     fn rate(&mut self, round: Round, entrants: &[(PeerKey, Option<(f64, f64)>)]) {
-        let scale = mean(
-            entrants
-                .iter()
-                .filter_map(|(_, gains)| gains.map(|gains| gains.1))
-                .filter(|gain| *gain > 0.0),
-        );
+        let scale =
+            mean(entrants.iter().filter_map(|(_, gains)| gains.map(|gains| gains.1)).filter(|gain| *gain > 0.0));
         let mut skills = Vec::with_capacity(entrants.len());
         for (peer, gains) in entrants {
             let rating = self.entry(*peer);
@@ -246,10 +231,8 @@ impl Ratings {
             let average = self.average;
             self.entry(*peer).evaluate(round, average, won, gain);
         }
-        let strengths: Vec<f64> = entrants
-            .iter()
-            .map(|(_, gains)| gains.map_or(f64::NEG_INFINITY, |gains| gains.1))
-            .collect();
+        let strengths: Vec<f64> =
+            entrants.iter().map(|(_, gains)| gains.map_or(f64::NEG_INFINITY, |gains| gains.1)).collect();
         skill::rank(&mut skills, &strengths);
         for ((peer, _), skill) in entrants.iter().zip(skills) {
             self.entry(*peer).skill = skill;
@@ -266,10 +249,8 @@ impl Ratings {
 
     /// Scores of those of `members` that have a rating, 0 or more.
     pub fn scores(&self, members: &BTreeMap<Uid, Member>) -> BTreeMap<Uid, f64> {
-        let rated: Vec<(Uid, &Rating)> = members
-            .iter()
-            .filter_map(|(uid, member)| Some((*uid, self.rating(&member.into())?)))
-            .collect();
+        let rated: Vec<(Uid, &Rating)> =
+            members.iter().filter_map(|(uid, member)| Some((*uid, self.rating(&member.into())?))).collect();
         let useful = |rating: &Rating| rating.usefulness().unwrap_or(0.0).max(0.0);
         let ordinals = rated.iter().filter(|(_, rating)| useful(rating) > 0.0);
         let middle = mean(ordinals.map(|(_, rating)| rating.skill.ordinal())).unwrap_or(0.0);
@@ -285,11 +266,7 @@ impl Ratings {
     fn own_trust(&self, average: f64) -> f64 {
         let deviation = (self.average / (2.0 - self.average)).sqrt();
         // An average that never moves says nothing about anyone.
-        if deviation > 0.0 {
-            ((average + deviation) / (4.0 * deviation)).clamp(OWN_TRUST_MIN, 1.0)
-        } else {
-            1.0
-        }
+        if deviation > 0.0 { ((average + deviation) / (4.0 * deviation)).clamp(OWN_TRUST_MIN, 1.0) } else { 1.0 }
     }
 
     /// Shares of the weight among `members`, summing to 1: scores to the run's power. Empty if nobody has a score.
@@ -311,20 +288,14 @@ impl Ratings {
         let shares = self.shares(members, power);
         let top = shares.values().copied().fold(0.0, f64::max);
         let weight = |share: f64| (share / top * f64::from(u16::MAX)).round() as u16;
-        shares
-            .into_iter()
-            .map(|(uid, share)| (uid, weight(share)))
-            .filter(|(_, weight)| *weight > 0)
-            .collect()
+        shares.into_iter().map(|(uid, share)| (uid, weight(share))).filter(|(_, weight)| *weight > 0).collect()
     }
 
     /// How each of `members` stands in `round`.
     pub fn standings(&self, members: &BTreeMap<Uid, Member>, round: Round) -> BTreeMap<Uid, Standing> {
         let scores = self.scores(members);
         let standing = |uid: &Uid, member: &Member| {
-            let Some(rating) = self
-                .rating(&member.into())
-                .filter(|rating| rating.evaluations >= EVALUATIONS_MIN)
+            let Some(rating) = self.rating(&member.into()).filter(|rating| rating.evaluations >= EVALUATIONS_MIN)
             else {
                 return Standing::Unrated;
             };
@@ -335,10 +306,7 @@ impl Ratings {
                 _ => Standing::Unrated,
             }
         };
-        members
-            .iter()
-            .map(|(uid, member)| (*uid, standing(uid, member)))
-            .collect()
+        members.iter().map(|(uid, member)| (*uid, standing(uid, member))).collect()
     }
 }
 

@@ -159,22 +159,13 @@ pub fn offered(
         let standing = contribution.round == round && blocks.anchor < slot.block && slot.block <= blocks.commit;
         standing.then_some(contribution.manifest)
     };
-    Ok(at_a
-        .members
-        .iter()
-        .filter_map(|(uid, member)| Some((*uid, manifest(member)?)))
-        .collect())
+    Ok(at_a.members.iter().filter_map(|(uid, member)| Some((*uid, manifest(member)?))).collect())
 }
 
 fn same_block(round: Round, name: char, view: &ChainView, needed: BlockNumber) -> Result<(), SelectError> {
     match view.block == needed {
         true => Ok(()),
-        false => Err(SelectError::WrongBlock {
-            round,
-            name,
-            got: view.block,
-            needed,
-        }),
+        false => Err(SelectError::WrongBlock { round, name, got: view.block, needed }),
     }
 }
 
@@ -206,13 +197,7 @@ fn votes_of_round(run: &Run, run_id: RunId, round: Round, at_a: &ChainView, at_v
     eligible(run, at_a)
         .filter_map(|(uid, member)| {
             let vote = vote_of(run_id, member, at_v).filter(|vote| vote.round == round)?;
-            Some((
-                uid,
-                Cast {
-                    stake: member.stake,
-                    vote,
-                },
-            ))
+            Some((uid, Cast { stake: member.stake, vote }))
         })
         .collect()
 }
@@ -254,24 +239,16 @@ fn decide(
     }
     let places = run.electorate.contributions_max as usize;
     let ballots = || {
-        let cast = electorate
-            .iter()
-            .filter_map(|(uid, stake)| Some((*uid, *stake, votes.get(uid)?.vote)));
+        let cast = electorate.iter().filter_map(|(uid, stake)| Some((*uid, *stake, votes.get(uid)?.vote)));
         cast.filter(|(_, _, vote)| vote.ballot.len() <= places && vote.head != Digest::ZERO)
     };
     for (_, stake, vote) in ballots() {
         *selection.heads.entry(vote.head).or_default() += u128::from(stake);
     }
     let Some(most) = selection.heads.values().copied().max() else {
-        return Err(VoidReason::NoBallot {
-            voters: electorate.len(),
-        });
+        return Err(VoidReason::NoBallot { voters: electorate.len() });
     };
-    let mut leading = selection
-        .heads
-        .iter()
-        .filter(|(_, stake)| **stake == most)
-        .map(|(head, _)| *head);
+    let mut leading = selection.heads.iter().filter(|(_, stake)| **stake == most).map(|(head, _)| *head);
     let (Some(head), None) = (leading.next(), leading.next()) else {
         return Err(VoidReason::TiedHeads { stake: most });
     };
@@ -299,10 +276,7 @@ fn chosen(run: &Run, selection: &Selection, tie_order: impl Fn(Uid) -> Digest) -
     chosen.sort_by_key(|(uid, _)| *uid);
     let needed = run.electorate.contributions_min;
     match chosen.len() < needed as usize {
-        true => Outcome::Void(VoidReason::TooFew {
-            chosen: chosen.len(),
-            needed,
-        }),
+        true => Outcome::Void(VoidReason::TooFew { chosen: chosen.len(), needed }),
         false => Outcome::Chosen(chosen),
     }
 }

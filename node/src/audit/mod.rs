@@ -219,8 +219,7 @@ impl Auditor {
         let newest = newest.ok_or_else(|| AuditError::NoState(folder.path().to_owned()))?;
         let report = Report { rounds: 0, state_roots: Vec::new(), contributions: 0, vouched: 0 };
         let tip = Tip::genesis(run_id);
-        let mut auditor =
-            Auditor { run, run_id, layout, stores, headers: BTreeMap::new(), parameters, tip, report };
+        let mut auditor = Auditor { run, run_id, layout, stores, headers: BTreeMap::new(), parameters, tip, report };
         auditor.headers = auditor.walk(newest)?;
         Ok(auditor)
     }
@@ -328,7 +327,11 @@ impl Auditor {
         let what = if computed.selected != claimed.selected {
             Fault::Selection { computed: uids(computed), claimed: uids(claimed) }
         } else if computed.state != claimed.state {
-            Fault::State { computed: computed.state, claimed: claimed.state, place: self.place(manifest, claimed.state) }
+            Fault::State {
+                computed: computed.state,
+                claimed: claimed.state,
+                place: self.place(manifest, claimed.state),
+            }
         } else if computed != claimed {
             Fault::Header { computed: computed.digest(), claimed: claimed.digest() }
         } else {

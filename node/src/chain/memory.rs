@@ -96,7 +96,7 @@ impl MemoryLedger {
         let mut chain = self.chain();
         let mut pool = std::mem::take(&mut chain.pool);
         // The order in which calls came must not matter: tests compare whole chains.
-        pool.sort_by(|(a, _), (b, _)| (a.hotkey, a.nonce).cmp(&(b.hotkey, b.nonce)));
+        pool.sort_by_key(|(a, _)| (a.hotkey, a.nonce));
         let (number, hash, state) = chain.tip();
         let number = BlockNumber(number.0 + 1);
         let mut state = State::clone(&state);
@@ -166,7 +166,10 @@ impl State {
     fn execute(&mut self, block: BlockNumber, signed: &Signed) -> Result<(), LedgerError> {
         let next = self.nonces.get(&signed.hotkey).copied().unwrap_or(0);
         if signed.nonce != next {
-            return Err(LedgerError::Refused(format!("nonce {} of {}; the next is {next}", signed.nonce, signed.hotkey)));
+            return Err(LedgerError::Refused(format!(
+                "nonce {} of {}; the next is {next}",
+                signed.nonce, signed.hotkey
+            )));
         }
         self.nonces.insert(signed.hotkey, next + 1);
         match &signed.call {
@@ -289,7 +292,8 @@ struct SignedBytes {
 
 impl Signed {
     fn unsigned(&self) -> SignedBytes {
-        let mut bytes = SignedBytes { hotkey: self.hotkey.as_bytes().to_vec(), nonce: self.nonce, ..SignedBytes::default() };
+        let mut bytes =
+            SignedBytes { hotkey: self.hotkey.as_bytes().to_vec(), nonce: self.nonce, ..SignedBytes::default() };
         match &self.call {
             Call::Register => bytes.kind = 1,
             Call::Commit(commitment) => {
@@ -298,7 +302,8 @@ impl Signed {
             }
             Call::SetWeights(weights) => {
                 bytes.kind = 3;
-                (bytes.uids, bytes.shares) = weights.iter().map(|(uid, share)| (uid.number(), u32::from(*share))).unzip();
+                (bytes.uids, bytes.shares) =
+                    weights.iter().map(|(uid, share)| (uid.number(), u32::from(*share))).unzip();
             }
         }
         bytes

@@ -50,6 +50,7 @@ pub(super) fn run(args: LabArgs) -> Result<Done, Failure> {
     let template = Template::load(&args.preset)?.with(&args.set)?;
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
     let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    let template = template.with(&[format!("model.vocabulary={}", data.vocabulary())])?;
     let chain = Chain { genesis: Digest::ZERO, netuid: 0, start: 1000, genesis_state: Digest::ZERO };
     let run = template.resolve(&chain, &Data { digest: data.digest(), samples: 1 })?;
     let run = Arc::new(run);

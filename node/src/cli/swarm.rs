@@ -90,7 +90,11 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
             None => random_seed()?,
         },
         repeatable: args.seed.is_some(),
-        script: Script { misbehave: args.misbehave, kills: args.kill, joins: args.join.into_iter().map(Round).collect() },
+        script: Script {
+            misbehave: args.misbehave,
+            kills: args.kill,
+            joins: args.join.into_iter().map(Round).collect(),
+        },
         cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         patience: PATIENCE,
         heldout_sequences: HELDOUT_SEQUENCES,
@@ -112,7 +116,8 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
 
 fn random_seed() -> Result<u64, Failure> {
     let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|error| Plain(format!("the system gives no random seed ({error}); give --seed")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Plain(format!("the system gives no random seed ({error}); give --seed")))?;
     // Short enough to type again.
     Ok(u64::from(u32::from_le_bytes(bytes)))
 }

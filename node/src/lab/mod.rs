@@ -145,7 +145,9 @@ pub fn run(experiment: &Experiment, mut each: impl FnMut(Point)) -> Result<Vec<P
     let (mut tokens, mut bytes) = (0, 0);
     for round in (0..*rounds).map(Round) {
         let assignment = assignment(experiment, run, round);
-        let handed = in_parallel(&mut workers, *cores, |worker| one_round(*method, run, &layout, data, &assignment, worker, round, &theta))?;
+        let handed = in_parallel(&mut workers, *cores, |worker| {
+            one_round(*method, run, &layout, data, &assignment, worker, round, &theta)
+        })?;
         for (_, sent, trained) in &handed {
             tokens += trained;
             bytes += sent / workers.len() as u64;
@@ -197,13 +199,19 @@ fn in_parallel<T: Send>(
         let work = &work;
         let threads: Vec<_> =
             workers.chunks_mut(share).map(|part| scope.spawn(move || part.iter_mut().map(work).collect())).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// A miner's round: what it hands in, the bytes of it, the tokens trained on.
-#[expect(clippy::too_many_arguments, reason = "the parts of an experiment, borrowed apart so that miners run in parallel")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of an experiment, borrowed apart so that miners run in parallel"
+)]
 fn one_round(
     method: Method,
     run: &Run,

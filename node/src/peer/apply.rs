@@ -35,7 +35,9 @@ pub enum ApplyError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Replaying a header gave another state.
-    #[error("round {round}: applying what was selected gives state {mine}; the header says {agreed}. This machine computes wrong, or its disk is damaged: test its memory")]
+    #[error(
+        "round {round}: applying what was selected gives state {mine}; the header says {agreed}. This machine computes wrong, or its disk is damaged: test its memory"
+    )]
     OtherRoot {
         /// The round.
         round: Round,

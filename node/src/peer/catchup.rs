@@ -96,7 +96,8 @@ async fn find_start<L: Ledger>(
             };
         };
         let header = header(context, round, at.head).await?;
-        let far = headers.len() as u32 >= context.run.electorate.checkpoint || mine.iter().all(|m| m.tip.round.is_none());
+        let far =
+            headers.len() as u32 >= context.run.electorate.checkpoint || mine.iter().all(|m| m.tip.round.is_none());
         if far && is_checkpoint(&context.run, round) {
             return Ok((checkpoint(context, &header).await?, headers, true));
         }

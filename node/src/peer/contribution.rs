@@ -120,7 +120,12 @@ pub fn check_manifest(run: &Run, run_id: RunId, expected: &Expected, manifest: &
     must("uid", manifest.uid == author.uid, manifest.uid.to_string(), author.uid.to_string())?;
     must("hotkey", manifest.hotkey == author.hotkey, manifest.hotkey.to_string(), author.hotkey.to_string())?;
     let registered = author.registered_at.0;
-    must("registered_at", manifest.registered_at == registered, manifest.registered_at.to_string(), registered.to_string())?;
+    must(
+        "registered_at",
+        manifest.registered_at == registered,
+        manifest.registered_at.to_string(),
+        registered.to_string(),
+    )?;
     must("base", manifest.base == *base, manifest.base.to_string(), base.to_string())?;
     let least = u64::from(run.inner.steps_min) * u64::from(run.inner.batch);
     let most = samples_per_member(run, *round);
@@ -155,7 +160,12 @@ fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Result<(), Un
 ///
 /// # Errors
 /// The first shard that is not the one encoding of anything.
-pub fn decode<B: AsRef<[u8]>>(run: &Run, layout: &Layout, manifest: Manifest, shards: &[B]) -> Result<Contribution, Unfit> {
+pub fn decode<B: AsRef<[u8]>>(
+    run: &Run,
+    layout: &Layout,
+    manifest: Manifest,
+    shards: &[B],
+) -> Result<Contribution, Unfit> {
     let (chunks, k) = (run.compress.shard_chunks as usize, run.compress.k.count(manifest.round));
     let decode = |(shard, bytes): (usize, &B)| {
         decode_shard(bytes.as_ref(), layout, layout.shard(shard, chunks), k, run.compress.quantiser)

@@ -372,7 +372,8 @@ mod tests {
         let layout = Layout::new(vec![("a".into(), vec![4])]);
         let feedback = ErrorFeedback::from_bytes(&layout, &bytes_of(&[0.25; 4])).unwrap();
         disk.write_feedback(Round(3), base, &feedback).unwrap();
-        let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: String::new() };
+        let contribution =
+            |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: String::new() };
         assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), Some(feedback));
         assert_eq!(disk.feedback(&contribution(Digest::ZERO), &layout).unwrap(), None);
         disk.keep_only_feedback(None).unwrap();

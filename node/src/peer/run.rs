@@ -170,7 +170,10 @@ impl<L: Ledger> Peer<L> {
     }
 
     fn offered(&self) -> Vec<Uid> {
-        self.collector.as_ref().map(|collector| collector.collection.offered.keys().copied().collect()).unwrap_or_default()
+        self.collector
+            .as_ref()
+            .map(|collector| collector.collection.offered.keys().copied().collect())
+            .unwrap_or_default()
     }
 
     // ---- collecting -------------------------------------------------------------------------------------------------
@@ -239,7 +242,9 @@ impl<L: Ledger> Peer<L> {
                 }
             }
             Ruling::Ignore => {}
-            Ruling::Reject(blame) => tracing::debug!(node = %self.context.name, from = %incoming.from, %blame, "refused"),
+            Ruling::Reject(blame) => {
+                tracing::debug!(node = %self.context.name, from = %incoming.from, %blame, "refused")
+            }
         }
     }
 
@@ -258,7 +263,12 @@ impl<L: Ledger> Peer<L> {
         collector.taken.insert(uid);
         let collection = collector.collection.clone();
         self.context.network.remember(collection.round, uid, accepted.bytes);
-        let job = tasks::Fetch { collection, uid, digest: accepted.digest, from: Some((accepted.from, accepted.announcement)) };
+        let job = tasks::Fetch {
+            collection,
+            uid,
+            digest: accepted.digest,
+            from: Some((accepted.from, accepted.announcement)),
+        };
         self.spawn(tasks::fetch(self.context.clone(), job));
     }
 
@@ -286,6 +296,8 @@ impl<L: Ledger> Peer<L> {
                 None
             }
             Done::Patience(round) => Some(Event::PatienceOver(round)),
+            // A starved round that came through after the node had to rejoin is an old one.
+            Done::Applied(applied) if applied.settlement.round != self.engine.tip().next() => None,
             Done::Applied(applied) => Some(self.on_applied(*applied)),
             Done::Joined(caught) => Some(self.on_caught(*caught)),
             Done::Scored { round, took } => {
@@ -302,11 +314,11 @@ impl<L: Ledger> Peer<L> {
 
     fn on_view(&mut self, view: ChainView) -> Event {
         let view = Arc::new(view);
-        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied()) {
-            if self.uid != Some(member.uid) {
-                self.uid = Some(member.uid);
-                self.context.introduce(&member, view.block);
-            }
+        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied())
+            && self.uid != Some(member.uid)
+        {
+            self.uid = Some(member.uid);
+            self.context.introduce(&member, view.block);
         }
         self.context.network.set_members(view.clone());
         Event::View(view)
@@ -375,10 +387,11 @@ impl<L: Ledger> Peer<L> {
 
     fn on_caught(&mut self, caught: super::catchup::Caught) -> Event {
         let tip = caught.state.tip;
-        if caught.by_state && tip.round.is_some() {
-            if let Some(miner) = &self.miner {
-                miner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reset(&self.context);
-            }
+        if caught.by_state
+            && tip.round.is_some()
+            && let Some(miner) = &self.miner
+        {
+            miner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reset(&self.context);
         }
         tracing::info!(node = %self.context.name, round = ?tip.round, head = %tip.head, "caught up");
         if let Err(error) = self.context.disk.forget_states_after(&tip) {

@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const ANNOUNCE_TRIES: u32 = 10;
 
 /// What came of a task.
-pub enum Done {
+pub(super) enum Done {
     /// A state of the chain, or the block of which none is to be had.
     View(Result<ChainView, BlockNumber>),
     /// A round's training: a contribution in the journal, or none.
@@ -54,7 +54,7 @@ pub enum Done {
 }
 
 /// A contribution that the journal names.
-pub struct Journalled {
+pub(super) struct Journalled {
     /// The manifest's digest.
     pub manifest: Digest,
     /// What the training amounted to.
@@ -64,7 +64,7 @@ pub struct Journalled {
 }
 
 /// A round that is applied.
-pub struct Settled {
+pub(super) struct Settled {
     /// The state after it.
     pub state: State,
     /// What was applied.
@@ -76,7 +76,7 @@ pub struct Settled {
 }
 
 /// Reads the chain at a final block.
-pub async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
+pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
     loop {
         match context.ledger.view(block).await {
             Ok(view) => return Done::View(Ok(view)),
@@ -90,7 +90,7 @@ pub async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Do
 }
 
 /// What a miner needs for a round.
-pub struct TrainJob {
+pub(super) struct TrainJob {
     /// What to train on.
     pub task: Task,
     /// The state to start from.
@@ -100,7 +100,7 @@ pub struct TrainJob {
 }
 
 /// Trains, compresses, stores, journals.
-pub async fn train<L: Ledger>(
+pub(super) async fn train<L: Ledger>(
     context: Arc<Context<L>>,
     miner: Arc<Mutex<Miner>>,
     job: TrainJob,
@@ -162,7 +162,7 @@ fn last_vote(journal: &Journal) -> Option<record::Vote> {
 }
 
 /// Submits the journalled call: the same bytes, however often.
-pub async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
+pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
     match hex::decode(&journalled.call) {
         Ok(bytes) => submit(&context, SignedCall(bytes)).await,
         Err(error) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
@@ -185,7 +185,7 @@ async fn submit<L: Ledger>(context: &Context<L>, call: SignedCall) {
 }
 
 /// Journals a ballot, then submits it.
-pub async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Record) -> Done {
+pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Record) -> Done {
     let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
     let write = move || owned.journal.change(|journal| journal.record = Some(text));
     let written = context.compute.run(write).await.0;
@@ -200,8 +200,10 @@ pub async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Rec
 }
 
 /// Reveals the journalled contribution.
-pub async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) -> Done {
-    let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else { return Done::Sent(round) };
+pub(super) async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) -> Done {
+    let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else {
+        return Done::Sent(round);
+    };
     let owned = context.clone();
     let announcement = tokio::task::spawn_blocking(move || own_announcement(&owned, made.manifest)).await;
     let Ok(Some((uid, bytes))) = announcement else {
@@ -232,7 +234,7 @@ fn own_announcement<L>(context: &Context<L>, digest: Digest) -> Option<(Uid, Vec
 }
 
 /// A contribution to fetch.
-pub struct Fetch {
+pub(super) struct Fetch {
     /// The round.
     pub collection: Collection,
     /// Its author.
@@ -244,7 +246,7 @@ pub struct Fetch {
 }
 
 /// Has a contribution's bytes, checks and decodes them; a validator makes sure that they stay.
-pub async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> Done {
+pub(super) async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> Done {
     let start = Instant::now();
     let (round, uid) = (job.collection.round, job.uid);
     let found = fetch_one(&context, job).await.map(Arc::new);
@@ -258,7 +260,8 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<C
         hints.push(peer.into());
         let store = context.network.store().clone();
         let put = move || {
-            let blobs: Vec<Vec<u8>> = announcement.inline.into_iter().chain([announcement.manifest.to_bytes()]).collect();
+            let blobs: Vec<Vec<u8>> =
+                announcement.inline.into_iter().chain([announcement.manifest.to_bytes()]).collect();
             store.put_batch(&blobs, Durability::Buffered).map(drop)
         };
         tokio::task::spawn_blocking(put).await.expect("putting blobs does not panic")?;
@@ -267,8 +270,7 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<C
     let expected = author.map(|author| Expected { round: collection.round, base: collection.base, author });
     // A slow link may take the whole round; who votes has looked at what is held by then.
     let contribution = obtain(context, digest, expected, &hints, 10 * context.patience).await?;
-    let names: Vec<Digest> =
-        contribution.manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect();
+    let names: Vec<Digest> = contribution.manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect();
     let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % 4));
     // Pinning brings the bytes to the disk: a vote vouches for them.
     tokio::task::spawn_blocking(move || store.pin(&tag, &names)).await.expect("pinning does not panic")?;
@@ -276,22 +278,21 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<C
 }
 
 /// Asks peers for a round's announcements, after a while.
-pub async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet, after: Duration) -> Done {
+pub(super) async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet, after: Duration) -> Done {
     tokio::time::sleep(after).await;
     let found = context.network.announcements(round, have).await;
-    let announcements =
-        found.into_iter().map(|(from, bytes)| Incoming { bytes, from, ticket: None }).collect();
+    let announcements = found.into_iter().map(|(from, bytes)| Incoming { bytes, from, ticket: None }).collect();
     Done::Pulled { round, announcements }
 }
 
 /// Waits.
-pub async fn patience(patience: Duration, round: Round) -> Done {
+pub(super) async fn patience(patience: Duration, round: Round) -> Done {
     tokio::time::sleep(patience).await;
     Done::Patience(round)
 }
 
 /// A round to apply.
-pub struct ApplyJob {
+pub(super) struct ApplyJob {
     /// The state before.
     pub before: State,
     /// What was decided.
@@ -305,7 +306,7 @@ pub struct ApplyJob {
 }
 
 /// Has whatever was selected, however long it takes, and applies it.
-pub async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) -> Done {
+pub(super) async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) -> Done {
     let ApplyJob { before, settlement, held, offered, tasks } = job;
     let round = settlement.round;
     let waiting = tokio::spawn({
@@ -329,8 +330,7 @@ pub async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) -> Done {
     waiting.abort();
     let decision = Decision { round, parent: settlement.parent, hashes: settlement.hashes };
     let owned = context.clone();
-    let (state, took) =
-        context.compute.run(move || apply::settle(&owned, &before, &decision, &selected)).await;
+    let (state, took) = context.compute.run(move || apply::settle(&owned, &before, &decision, &selected)).await;
     match state {
         Ok(state) => Done::Applied(Box::new(Settled { state, settlement, offered, took })),
         Err(error) => Done::Fatal(format!("round {round} cannot be applied: {error}")),
@@ -354,7 +354,7 @@ async fn obtain_selected<L: Ledger>(
 }
 
 /// Catches up, however often it takes.
-pub async fn join<L: Ledger>(context: Arc<Context<L>>, mine: Vec<State>, target: Tip) -> Done {
+pub(super) async fn join<L: Ledger>(context: Arc<Context<L>>, mine: Vec<State>, target: Tip) -> Done {
     loop {
         match catch_up(&context, &mine, target.round, target.head).await {
             Ok(caught) => return Done::Joined(Box::new(caught)),
@@ -367,7 +367,7 @@ pub async fn join<L: Ledger>(context: Arc<Context<L>>, mine: Vec<State>, target:
 }
 
 /// A round to score.
-pub struct ScoreJob {
+pub(super) struct ScoreJob {
     /// What it offered.
     pub collection: Collection,
     /// The state before it.
@@ -377,7 +377,7 @@ pub struct ScoreJob {
 }
 
 /// Scores a round's contributions, then puts the weights on chain.
-pub async fn score<L: Ledger>(
+pub(super) async fn score<L: Ledger>(
     context: Arc<Context<L>>,
     validator: Arc<Mutex<Validator>>,
     job: ScoreJob,

@@ -65,8 +65,7 @@ impl Validator {
 
     /// Who goes on the ballot, of those whose contributions are held.
     pub fn ballot<L>(&self, context: &Context<L>, collection: &Collection, held: UidSet) -> UidSet {
-        let probation =
-            Probation { run_id: context.run_id, round: collection.round, beacon_c: collection.beacon };
+        let probation = Probation { run_id: context.run_id, round: collection.round, beacon_c: collection.beacon };
         let standings = self.ratings.standings(&collection.members, collection.round);
         ballot(&probation, &held, &standings, context.run.electorate.contributions_max)
     }

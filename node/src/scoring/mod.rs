@@ -45,7 +45,8 @@ pub fn order(collection: &Collection, ratings: &Ratings, voter: Uid) -> Vec<Uid>
         Some(ratings.rating(&PeerKey::from(member))?.evaluated)
     };
     let tie = |uid: &Uid| {
-        let parts = [collection.beacon.as_bytes().as_slice(), &voter.number().to_le_bytes(), &uid.number().to_le_bytes()];
+        let parts =
+            [collection.beacon.as_bytes().as_slice(), &voter.number().to_le_bytes(), &uid.number().to_le_bytes()];
         let mut bytes = [0; 32];
         derive("covey/1/look", &parts).fill(&mut bytes);
         Digest::new(bytes)
@@ -107,7 +108,8 @@ impl<'a> Bench<'a> {
     pub fn evaluate(&mut self, contribution: &Contribution) -> Result<Evaluation, ScoreError> {
         let (round, uid) = (self.collection.round, contribution.manifest.uid);
         let count = self.run.scoring.sequences as usize;
-        let Some(samples) = self.collection.assignment.own_samples(self.collection.beacon, self.voter, uid, count) else {
+        let Some(samples) = self.collection.assignment.own_samples(self.collection.beacon, self.voter, uid, count)
+        else {
             return Ok(Evaluation::Failed);
         };
         let own = sequences(self.data, &self.run.model, samples.into_iter())?;

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 const DEATH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A node that runs.
-pub struct Host {
+pub(super) struct Host {
     runtime: Runtime,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
@@ -62,7 +62,7 @@ impl Host {
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(config: Config<MemoryLedger>) -> Result<Host, HostError> {
+    pub(super) async fn start(config: Config<MemoryLedger>) -> Result<Host, HostError> {
         let (name, directory) = (config.name.clone(), config.directory.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -104,7 +104,7 @@ impl Host {
     ///
     /// # Errors
     /// The folder cannot be moved, or a thread does not end.
-    pub async fn kill(self) -> Result<PathBuf, HostError> {
+    pub(super) async fn kill(self) -> Result<PathBuf, HostError> {
         let aside = self.directory.with_extension("killed");
         rename(&self.directory, &aside)?;
         self.runtime.shutdown_background();
@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// Stops the node in good order.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.send_replace(true);
         if tokio::time::timeout(Duration::from_secs(10), self.ended).await.is_err() {
             tracing::warn!(folder = %self.directory.display(), "the node did not stop in time");

@@ -58,14 +58,6 @@ pub enum SwarmError {
     /// The preset is no run.
     #[error(transparent)]
     Preset(#[from] PresetError),
-    /// The data set does not fit the model.
-    #[error("the data has a vocabulary of {data}, the model of {model}: prepare the data again with --vocabulary {model}")]
-    Vocabulary {
-        /// The data set's.
-        data: u32,
-        /// The model's.
-        model: u32,
-    },
     /// The data set is too small.
     #[error("the data has {held_out} held-out and {training} training sequences of {sequence} tokens; give more text")]
     TooLittleData {
@@ -334,10 +326,10 @@ fn resolve(options: &Options, genesis: &Genesis) -> Result<Run, SwarmError> {
     let start = 8;
     let mut chain = Chain { genesis: genesis.hash(), netuid: NETUID, start, genesis_state: Digest::ZERO };
     let mut data = Data { digest: options.data.digest(), samples: 1 };
-    let draft = options.template.resolve(&chain, &data)?;
-    if draft.model.vocabulary != options.data.vocabulary() {
-        return Err(SwarmError::Vocabulary { data: options.data.vocabulary(), model: draft.model.vocabulary });
-    }
+    // A small text has fewer tokens than the preset asks for: the model's are the data's.
+    let vocabulary = format!("model.vocabulary={}", options.data.vocabulary());
+    let template = options.template.clone().with(&[vocabulary])?;
+    let draft = template.resolve(&chain, &data)?;
     let sequence = draft.model.sequence;
     let (training, held_out) = (options.data.samples(sequence), options.data.heldout_samples(sequence));
     if training == 0 || held_out == 0 {
@@ -345,7 +337,7 @@ fn resolve(options: &Options, genesis: &Genesis) -> Result<Run, SwarmError> {
     }
     data.samples = training;
     chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
-    let mut run = options.template.resolve(&chain, &data)?;
+    let mut run = template.resolve(&chain, &data)?;
     if options.repeatable {
         run.clock.beacon = Beacon::Seed;
     }

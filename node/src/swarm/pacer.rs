@@ -16,7 +16,7 @@ use tokio::time::Instant;
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes blocks.
-pub struct Pacer {
+pub(super) struct Pacer {
     ledger: MemoryLedger,
     log: ChainLog,
     best: BlockNumber,
@@ -25,7 +25,7 @@ pub struct Pacer {
 
 impl Pacer {
     /// Makes the blocks of `ledger`, and keeps them in `log`.
-    pub fn new(ledger: MemoryLedger, log: ChainLog) -> Pacer {
+    pub(super) fn new(ledger: MemoryLedger, log: ChainLog) -> Pacer {
         Pacer { ledger, log, best: BlockNumber(0), since: Instant::now() }
     }
 
@@ -33,7 +33,7 @@ impl Pacer {
     ///
     /// # Errors
     /// The log cannot be written.
-    pub fn produce(&mut self) -> Result<BlockNumber, LogError> {
+    pub(super) fn produce(&mut self) -> Result<BlockNumber, LogError> {
         let block = self.ledger.produce();
         self.log.append(&block)?;
         self.best = block.number;
@@ -45,7 +45,7 @@ impl Pacer {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn wait(&self, nodes: &[watch::Receiver<Status>]) -> Waited {
+    pub(super) async fn wait(&self, nodes: &[watch::Receiver<Status>]) -> Waited {
         let best = self.best;
         let idle = |status: &Status| !status.live || (status.idle && status.seen >= best);
         let mut waits: FuturesUnordered<_> = nodes
@@ -64,7 +64,7 @@ impl Pacer {
 
 /// Why the wait for a block is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
+pub(super) enum Waited {
     /// No live node has work left.
     AllIdle,
     /// Some node has not said so for long.

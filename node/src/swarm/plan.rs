@@ -131,7 +131,7 @@ pub enum PlanError {
 
 /// A node of the plan.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// What it does.
     pub roles: Roles,
     /// Its uid from genesis on; none of a seeder, or of who comes later.
@@ -143,7 +143,7 @@ pub struct Node {
 }
 
 /// Who is there, and what happens to them.
-pub struct Plan {
+pub(super) struct Plan {
     /// In the order of starting.
     order: Vec<Arc<str>>,
     nodes: BTreeMap<Arc<str>, Node>,
@@ -156,7 +156,7 @@ impl Plan {
     ///
     /// # Errors
     /// What was asked for cannot be.
-    pub fn new(options: &Options) -> Result<Plan, PlanError> {
+    pub(super) fn new(options: &Options) -> Result<Plan, PlanError> {
         let Options { miners, validators, rounds, script, .. } = options;
         if *miners == 0 || *validators == 0 {
             return Err(PlanError::TooFew { miners: *miners, validators: *validators });
@@ -165,10 +165,10 @@ impl Plan {
         if all > NODES_MAX {
             return Err(PlanError::TooMany(all));
         }
-        let mut plan = Plan { order: Vec::new(), nodes: BTreeMap::new(), kills: script.kills.clone(), away: Vec::new() };
+        let mut plan =
+            Plan { order: Vec::new(), nodes: BTreeMap::new(), kills: script.kills.clone(), away: Vec::new() };
         let cheats = cheats(script, *miners)?;
-        let (miner, validator) =
-            (Roles { miner: true, validator: false }, Roles { miner: false, validator: true });
+        let (miner, validator) = (Roles { miner: true, validator: false }, Roles { miner: false, validator: true });
         let node = |roles, uid| Node { roles, uid, misbehaviour: None, joins: None };
         plan.add("seeder-0".into(), node(Roles::default(), None));
         for (number, misbehaviour) in cheats.into_iter().enumerate() {
@@ -202,7 +202,7 @@ impl Plan {
     }
 
     /// The nodes, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &Node)> {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &Node)> {
         self.nodes.iter()
     }
 
@@ -210,17 +210,17 @@ impl Plan {
     ///
     /// # Panics
     /// If there is none of that name; names come from the plan.
-    pub fn node(&self, name: &str) -> &Node {
+    pub(super) fn node(&self, name: &str) -> &Node {
         self.nodes.get(name).expect("a name of the plan")
     }
 
     /// Who is there from the start: the seeder first, since the others dial it.
-    pub fn first_nodes(&self) -> Vec<Arc<str>> {
+    pub(super) fn first_nodes(&self) -> Vec<Arc<str>> {
         self.order.iter().filter(|name| self.node(name).joins.is_none()).cloned().collect()
     }
 
     /// Who comes in this round, or should have.
-    pub fn due_to_join(&mut self, round: Round) -> Vec<Arc<str>> {
+    pub(super) fn due_to_join(&mut self, round: Round) -> Vec<Arc<str>> {
         let due = |node: &Node| node.joins.is_some_and(|joins| joins <= round);
         let names = self.order.iter().filter(|name| due(self.node(name))).cloned().collect::<Vec<_>>();
         for name in &names {
@@ -232,7 +232,7 @@ impl Plan {
     }
 
     /// Who is to be killed now, given each node's round and phase; with the round.
-    pub fn due_to_die(&mut self, phases: &BTreeMap<Arc<str>, (Round, &'static str)>) -> Vec<(Arc<str>, Round)> {
+    pub(super) fn due_to_die(&mut self, phases: &BTreeMap<Arc<str>, (Round, &'static str)>) -> Vec<(Arc<str>, Round)> {
         let mut due: Vec<(Arc<str>, Round)> = Vec::new();
         self.kills.retain(|kill| {
             let Some((name, (round, phase))) = phases.get_key_value(kill.node.as_str()) else { return true };
@@ -250,12 +250,12 @@ impl Plan {
     }
 
     /// A node was killed, and is to be started again in a round.
-    pub fn killed(&mut self, name: &Arc<str>, back: Round) {
+    pub(super) fn killed(&mut self, name: &Arc<str>, back: Round) {
         self.away.push((name.clone(), back));
     }
 
     /// Who is to be started again.
-    pub fn due_to_return(&mut self, round: Round) -> Vec<Arc<str>> {
+    pub(super) fn due_to_return(&mut self, round: Round) -> Vec<Arc<str>> {
         let (due, away) = std::mem::take(&mut self.away).into_iter().partition(|(_, back)| *back <= round);
         self.away = away;
         let due: Vec<(Arc<str>, Round)> = due;

@@ -26,7 +26,7 @@ const FRAME: Duration = Duration::from_millis(200);
 const FINAL_SEQUENCES: u64 = 2048;
 
 /// Takes in what a swarm does.
-pub struct Watcher {
+pub(super) struct Watcher {
     options: Options,
     run: Arc<Run>,
     display: Display,
@@ -111,7 +111,7 @@ impl Heldout {
 
 impl Watcher {
     /// Watches a swarm that is about to start.
-    pub fn new(
+    pub(super) fn new(
         options: &Options,
         run: &Arc<Run>,
         plan: &Plan,
@@ -144,21 +144,21 @@ impl Watcher {
     }
 
     /// The first block is about to be made.
-    pub fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.start = Instant::now();
         self.heldout.ask(self.last_state.clone());
         self.draw();
     }
 
     /// A node runs, for the first time or again.
-    pub fn node_started(&mut self, name: &Arc<str>, status: watch::Receiver<Status>) {
+    pub(super) fn node_started(&mut self, name: &Arc<str>, status: watch::Receiver<Status>) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.status = Some(status);
         }
     }
 
     /// A node has come while the run goes on.
-    pub fn node_joined(&mut self, name: &Arc<str>, round: Round) {
+    pub(super) fn node_joined(&mut self, name: &Arc<str>, round: Round) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.joined = Some(round);
         }
@@ -166,7 +166,7 @@ impl Watcher {
     }
 
     /// A node was killed.
-    pub fn node_killed(&mut self, name: &Arc<str>, round: Round) {
+    pub(super) fn node_killed(&mut self, name: &Arc<str>, round: Round) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.before = node.lived();
             node.status = None;
@@ -176,7 +176,7 @@ impl Watcher {
     }
 
     /// Something that a person should see.
-    pub fn event(&mut self, text: &str) {
+    pub(super) fn event(&mut self, text: &str) {
         self.last = Some(text.to_owned());
         self.display.event(text);
     }
@@ -185,7 +185,7 @@ impl Watcher {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn watch(&mut self) {
+    pub(super) async fn watch(&mut self) {
         tokio::select! {
             Some(applied) = self.applications.recv() => self.on_applied(applied),
             Some(loss) = self.heldout.losses.recv() => self.heldout.found.push(loss),
@@ -196,7 +196,7 @@ impl Watcher {
     }
 
     /// Takes in what has been reported already.
-    pub async fn catch_up(&mut self) {
+    pub(super) async fn catch_up(&mut self) {
         while let Ok(applied) = self.applications.try_recv() {
             self.on_applied(applied);
         }
@@ -210,7 +210,11 @@ impl Watcher {
         let Applied { node, round, root, chosen, offered, void, parameters, .. } = applied;
         match self.rounds.get(round.0 as usize) {
             Some(seen) if seen.root != root => {
-                self.event(&format!("ROOTS DISAGREE in round {round}: {node} has {}, not {}", root.short(), seen.root.short()));
+                self.event(&format!(
+                    "ROOTS DISAGREE in round {round}: {node} has {}, not {}",
+                    root.short(),
+                    seen.root.short()
+                ));
                 let node = node.to_string();
                 self.disagreements.push(Disagreement { round, node, root });
             }
@@ -254,7 +258,7 @@ impl Watcher {
     }
 
     /// Notes the weights as they stand on chain now.
-    pub async fn note_weights(&mut self, ledger: &MemoryLedger) {
+    pub(super) async fn note_weights(&mut self, ledger: &MemoryLedger) {
         let weights = mean_weights(ledger).await;
         while self.weights.len() < self.rounds.len() {
             self.weights.push(weights.clone());
@@ -309,7 +313,7 @@ impl Watcher {
     // ---- the end -----------------------------------------------------------------------------------------------------
 
     /// Waits for the evaluations and sums up.
-    pub async fn finish(mut self, ledger: &MemoryLedger, interrupted: bool) -> Summary {
+    pub(super) async fn finish(mut self, ledger: &MemoryLedger, interrupted: bool) -> Summary {
         let wall_seconds = self.start.elapsed().as_secs_f64();
         self.catch_up().await;
         while self.heldout.found.len() < self.heldout.asked {
@@ -323,7 +327,9 @@ impl Watcher {
         self.display.finish();
         let (loss, baselines) = self.last_evaluation().await;
         let data = &self.options.data;
-        let sum = |part: fn(&Lived) -> &BTreeMap<String, f64>| add(self.nodes.values().map(|node| part(&node.lived()).clone()));
+        let sum = |part: fn(&Lived) -> &BTreeMap<String, f64>| {
+            add(self.nodes.values().map(|node| part(&node.lived()).clone()))
+        };
         Summary {
             rounds: self.rounds.len() as u32,
             seed: self.options.seed,

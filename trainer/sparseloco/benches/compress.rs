@@ -22,10 +22,7 @@ fn main() {
     let layout = Layout::new(vec![("weight".to_owned(), vec![millions * 256, 4096])]);
     println!("{millions} Mi parameters, one thread, best of {RUNS}; GB/s of f32 parameters");
     println!("   k  quantiser        bits/value  of bound  compress   encode   decode  decode+apply ({CONTRIBUTORS})");
-    for k in [64, 256, 1024]
-        .into_iter()
-        .filter(|&k| only.is_none_or(|only| only == k))
-    {
+    for k in [64, 256, 1024].into_iter().filter(|&k| only.is_none_or(|only| only == k)) {
         for quantiser in [Quantiser::Sign, Quantiser::TwoMagnitudes] {
             row(&layout, k, quantiser);
         }
@@ -33,12 +30,7 @@ fn main() {
 }
 
 fn row(layout: &Layout, k: usize, quantiser: Quantiser) {
-    let how = Compression {
-        beta: 0.95,
-        k,
-        quantiser,
-        shard_chunks: 1024,
-    };
+    let how = Compression { beta: 0.95, k, quantiser, shard_chunks: 1024 };
     let delta = noise(layout.elements());
     let feedback = ErrorFeedback::zero(layout);
     let (compress, done) = best(|| feedback.compress(layout, &how, &delta).expect("the noise is finite"));

@@ -57,10 +57,7 @@ pub struct NormAccumulator<'l> {
 impl<'l> NormAccumulator<'l> {
     /// For as many contributors as were selected.
     pub fn new(layout: &'l Layout, contributors: usize) -> NormAccumulator<'l> {
-        NormAccumulator {
-            layout,
-            squares: vec![vec![0.0; layout.chunks()]; contributors],
-        }
+        NormAccumulator { layout, squares: vec![vec![0.0; layout.chunks()]; contributors] }
     }
 
     /// Takes a shard of the contributor at that place by rising uid. Any order; a shard taken twice counts once, one never
@@ -71,9 +68,8 @@ impl<'l> NormAccumulator<'l> {
     pub fn add_shard(&mut self, contributor: usize, shard: &SparseShard) {
         for number in shard.chunks() {
             let (_, values) = shard.chunk(number);
-            self.squares[contributor][number] = values
-                .iter()
-                .fold(0.0, |sum, &value| sum + f64::from(value) * f64::from(value));
+            self.squares[contributor][number] =
+                values.iter().fold(0.0, |sum, &value| sum + f64::from(value) * f64::from(value));
         }
     }
 
@@ -83,18 +79,12 @@ impl<'l> NormAccumulator<'l> {
     /// If there is no such contributor.
     pub fn norms(&self, contributor: usize) -> Vec<f64> {
         let squares = &self.squares[contributor];
-        self.layout
-            .tensors()
-            .iter()
-            .map(|tensor| tree_sum(&squares[tensor.chunk_range()]).sqrt())
-            .collect()
+        self.layout.tensors().iter().map(|tensor| tree_sum(&squares[tensor.chunk_range()]).sqrt()).collect()
     }
 
     /// How much each tensor of each contributor is scaled: min(1, lower median of the norms ÷ its norm).
     pub fn factors(&self) -> Factors {
-        let norms: Vec<Vec<f64>> = (0..self.squares.len())
-            .map(|contributor| self.norms(contributor))
-            .collect();
+        let norms: Vec<Vec<f64>> = (0..self.squares.len()).map(|contributor| self.norms(contributor)).collect();
         let tensors = self.layout.tensors().len();
         let mut of = vec![vec![0.0; tensors]; norms.len()];
         for tensor in 0..tensors {
@@ -174,10 +164,7 @@ pub fn apply_shard(
     step: OuterStep,
 ) -> Result<(), StepError> {
     if theta.len() != layout.elements() {
-        return Err(StepError::Elements {
-            got: theta.len(),
-            need: layout.elements(),
-        });
+        return Err(StepError::Elements { got: theta.len(), need: layout.elements() });
     }
     let contributors = factors.contributors();
     let chunks = shards.first().map_or(0..0, |shard| shard.chunks());
@@ -186,9 +173,7 @@ pub fn apply_shard(
         return Err(StepError::Shards { contributors });
     }
     let mut work = Work::new(contributors, step);
-    let mut tensor = layout
-        .tensors()
-        .partition_point(|tensor| tensor.chunk_range().end <= chunks.start);
+    let mut tensor = layout.tensors().partition_point(|tensor| tensor.chunk_range().end <= chunks.start);
     for number in chunks {
         while layout.tensors()[tensor].chunk_range().end <= number {
             tensor += 1;
@@ -196,16 +181,9 @@ pub fn apply_shard(
         let chunk = layout.chunk(number);
         work.sum(&chunk, number, shards, |contributor| factors.get(contributor, tensor));
         if !work.step(&chunk, theta) {
-            let index = chunk
-                .row_ranges()
-                .flatten()
-                .find(|&at| !theta[at].is_finite())
-                .unwrap_or(chunk.offset);
+            let index = chunk.row_ranges().flatten().find(|&at| !theta[at].is_finite()).unwrap_or(chunk.offset);
             let tensor = &layout.tensors()[tensor];
-            return Err(StepError::NotFinite {
-                tensor: tensor.name.clone(),
-                index: index - tensor.offset,
-            });
+            return Err(StepError::NotFinite { tensor: tensor.name.clone(), index: index - tensor.offset });
         }
     }
     Ok(())
@@ -226,9 +204,7 @@ pub fn outer_step<C: AsRef<[SparseShard]>>(
     let Some(first) = contributions.first() else {
         return Ok(());
     };
-    let mismatch = StepError::Shards {
-        contributors: contributions.len(),
-    };
+    let mismatch = StepError::Shards { contributors: contributions.len() };
     let mut next = 0;
     for (number, shard) in first.iter().enumerate() {
         let chunks = shard.chunks();
@@ -265,12 +241,7 @@ struct Work {
 impl Work {
     fn new(contributors: usize, step: OuterStep) -> Work {
         let divisor_min = (step.rho * contributors as f64).ceil().max(1.0) as f32;
-        Work {
-            alpha: step.alpha as f32,
-            divisor_min,
-            sum: [0.0; CHUNK],
-            hits: [0.0; CHUNK],
-        }
+        Work { alpha: step.alpha as f32, divisor_min, sum: [0.0; CHUNK], hits: [0.0; CHUNK] }
     }
 
     /// Adds the contributors' values up, in their order.
@@ -298,11 +269,7 @@ impl Work {
             for ((theta, &sum), &hits) in theta[range].iter_mut().zip(sum).zip(hits) {
                 let divisor = if hits > divisor_min { hits } else { divisor_min };
                 let stepped = *theta - alpha * (sum / divisor);
-                *theta = if stepped.abs() < f32::MIN_POSITIVE {
-                    0.0
-                } else {
-                    stepped
-                };
+                *theta = if stepped.abs() < f32::MIN_POSITIVE { 0.0 } else { stepped };
                 finite &= stepped.abs() <= f32::MAX;
             }
         }
@@ -345,11 +312,7 @@ mod tests {
             contribution(&[(1, 4.0)], &[]),
             contribution(&[(2, 4.0)], &[]),
         ];
-        for (rho, expected) in [
-            (0.0, [-4.0, -4.0, -4.0]),
-            (0.5, [-2.0, -4.0, -2.0]),
-            (1.0, [-1.0, -2.0, -1.0]),
-        ] {
+        for (rho, expected) in [(0.0, [-4.0, -4.0, -4.0]), (0.5, [-2.0, -4.0, -2.0]), (1.0, [-1.0, -2.0, -1.0])] {
             let mut theta = [0.0; 7];
             outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho }).unwrap();
             assert_eq!(theta[..3], expected, "rho {rho}");
@@ -373,27 +336,16 @@ mod tests {
     fn a_tensor_scaled_away_is_no_hit() {
         let layout = layout();
         let huge = 1_048_576.0;
-        let sent = [
-            contribution(&[(0, huge)], &[(0, 1.0)]),
-            contribution(&[(0, 0.5)], &[]),
-            contribution(&[(0, 0.5)], &[]),
-        ];
+        let sent =
+            [contribution(&[(0, huge)], &[(0, 1.0)]), contribution(&[(0, 0.5)], &[]), contribution(&[(0, 0.5)], &[])];
         let mut norms = NormAccumulator::new(&layout, 3);
         for (contributor, shards) in sent.iter().enumerate() {
             norms.add_shard(contributor, &shards[0]);
         }
         assert_eq!(norms.norms(0), [1_048_576.0, 1.0]);
         let factors = norms.factors();
-        assert_eq!(
-            (factors.get(0, 0), factors.get(1, 0)),
-            (None, Some(1.0)),
-            "2^-21 is too little"
-        );
-        assert_eq!(
-            (factors.get(0, 1), factors.get(1, 1)),
-            (None, None),
-            "most sent nothing of b"
-        );
+        assert_eq!((factors.get(0, 0), factors.get(1, 0)), (None, Some(1.0)), "2^-21 is too little");
+        assert_eq!((factors.get(0, 1), factors.get(1, 1)), (None, None), "most sent nothing of b");
         let mut theta = [0.0; 7];
         outer_step(&layout, &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0 }).unwrap();
         assert_eq!(theta, [-0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
@@ -414,24 +366,12 @@ mod tests {
         let sent = [contribution(&[(0, 1.0)], &[])];
         let step = OuterStep { alpha: 1.0, rho: 1.0 };
         let error = outer_step(&layout(), &mut theta, &sent, step).unwrap_err();
-        assert_eq!(
-            error,
-            StepError::NotFinite {
-                tensor: "b".into(),
-                index: 1
-            }
-        );
+        assert_eq!(error, StepError::NotFinite { tensor: "b".into(), index: 1 });
         let mut theta = [-f32::MAX; 7];
         let sent = [contribution(&[(3, 1_048_576.0)], &[])];
         let loud = OuterStep { alpha: 1e30, rho: 1.0 };
         let error = outer_step(&layout(), &mut theta, &sent, loud).unwrap_err();
-        assert_eq!(
-            error,
-            StepError::NotFinite {
-                tensor: "a".into(),
-                index: 3
-            }
-        );
+        assert_eq!(error, StepError::NotFinite { tensor: "a".into(), index: 3 });
     }
 
     #[test]
@@ -441,23 +381,17 @@ mod tests {
         let mut part = SparseShard::with_capacity(0, 1, 0);
         part.push_chunk(&[0], &[1.0]);
         let mut theta = [1.0; 7];
-        for sent in [
-            vec![whole.clone(), vec![part.clone()]],
-            vec![vec![part]],
-            vec![whole.clone(), vec![]],
-            vec![vec![]],
-        ] {
+        for sent in
+            [vec![whole.clone(), vec![part.clone()]], vec![vec![part]], vec![whole.clone(), vec![]], vec![vec![]]]
+        {
             let contributors = sent.len();
-            assert_eq!(
-                outer_step(&layout(), &mut theta, &sent, step),
-                Err(StepError::Shards { contributors })
-            );
+            assert_eq!(outer_step(&layout(), &mut theta, &sent, step), Err(StepError::Shards { contributors }));
         }
         assert_eq!(
             outer_step(&layout(), &mut theta[..6], &[whole], step),
             Err(StepError::Elements { got: 6, need: 7 })
         );
-        assert_eq!(outer_step(&layout(), &mut theta, &[], step), Ok(()));
+        assert_eq!(outer_step::<Vec<SparseShard>>(&layout(), &mut theta, &[], step), Ok(()));
         let factors = NormAccumulator::new(&layout(), 2).factors();
         let none = apply_shard(&layout(), &mut theta, &[], &factors, step);
         assert_eq!(none, Err(StepError::Shards { contributors: 2 }));

@@ -37,23 +37,14 @@ mod tests {
 
     #[test]
     fn scatter_undoes_gather_on_every_shape() {
-        let layout = Layout::new(vec![
-            ("a".into(), vec![70, 130]),
-            ("b".into(), vec![5000]),
-            ("c".into(), vec![1, 1]),
-        ]);
+        let layout = Layout::new(vec![("a".into(), vec![70, 130]), ("b".into(), vec![5000]), ("c".into(), vec![1, 1])]);
         let state: Vec<f32> = (0..layout.elements()).map(|at| at as f32).collect();
         let mut copy = vec![-1.0; state.len()];
         let mut scratch = [0.0; CHUNK];
         for number in 0..layout.chunks() {
             let chunk = layout.chunk(number);
             let dense = gather(&state, &chunk, &mut scratch);
-            assert!(
-                dense
-                    .iter()
-                    .enumerate()
-                    .all(|(index, &value)| value == state[chunk.position(index)])
-            );
+            assert!(dense.iter().enumerate().all(|(index, &value)| value == state[chunk.position(index)]));
             scatter(dense, &chunk, &mut copy);
         }
         assert_eq!(copy, state);

@@ -55,11 +55,7 @@ pub struct CompressStats {
 impl CompressStats {
     /// Bits a value, everything included; 0 if nothing was sent.
     pub fn bits_per_value(&self) -> f64 {
-        if self.values == 0 {
-            0.0
-        } else {
-            self.bytes as f64 * 8.0 / self.values as f64
-        }
+        if self.values == 0 { 0.0 } else { self.bytes as f64 * 8.0 / self.values as f64 }
     }
 }
 
@@ -98,9 +94,7 @@ pub struct ErrorFeedback {
 impl ErrorFeedback {
     /// Zero: at the start, after joining by state, after eight missed rounds.
     pub fn zero(layout: &Layout) -> ErrorFeedback {
-        ErrorFeedback {
-            e: vec![0.0; layout.elements()],
-        }
+        ErrorFeedback { e: vec![0.0; layout.elements()] }
     }
 
     /// The elements, in the state's order.
@@ -118,9 +112,7 @@ impl ErrorFeedback {
     /// # Errors
     /// Another length than the layout's, or an element that is not finite.
     pub fn from_bytes(layout: &Layout, bytes: &[u8]) -> Result<ErrorFeedback, StateError> {
-        Ok(ErrorFeedback {
-            e: from_le_bytes(bytes, layout.elements())?,
-        })
+        Ok(ErrorFeedback { e: from_le_bytes(bytes, layout.elements())? })
     }
 
     /// Compresses `delta`, f32 `[elements]`, the base state less the trained one. `self` stays as it is.
@@ -156,11 +148,7 @@ impl ErrorFeedback {
             work.stats.bytes += bytes.len();
             shards.push(bytes);
         }
-        Ok(Compressed {
-            feedback: ErrorFeedback { e: new_e },
-            shards,
-            stats: work.finish(),
-        })
+        Ok(Compressed { feedback: ErrorFeedback { e: new_e }, shards, stats: work.finish() })
     }
 }
 
@@ -170,15 +158,8 @@ fn not_finite(layout: &Layout, number: usize, beta: f64, e: &[f32], delta: &[f32
     let chunk = layout.chunk(number);
     let tensor = layout.tensor_of_chunk(number);
     let bad = |&at: &usize| !(beta as f32 * e[at] + delta[at]).is_finite();
-    let at = (0..chunk.len())
-        .map(|index| chunk.position(index))
-        .find(bad)
-        .unwrap_or(chunk.offset);
-    CompressError::NotFinite {
-        tensor: tensor.name.clone(),
-        index: at - tensor.offset,
-        delta: delta[at],
-    }
+    let at = (0..chunk.len()).map(|index| chunk.position(index)).find(bad).unwrap_or(chunk.offset);
+    CompressError::NotFinite { tensor: tensor.name.clone(), index: at - tensor.offset, delta: delta[at] }
 }
 
 /// Scratch of one chunk, and sums of all.
@@ -223,8 +204,7 @@ impl Work {
         let dense = &mut self.dense[..elements];
         self.selector.choose(dense, count, &mut self.chosen);
         self.values.clear();
-        self.values
-            .extend(self.chosen.iter().map(|&index| dense[usize::from(index)]));
+        self.values.extend(self.chosen.iter().map(|&index| dense[usize::from(index)]));
         if quantise(quantiser, &mut self.values) {
             for (&index, &sent) in self.chosen.iter().zip(&self.values) {
                 dense[usize::from(index)] -= sent;
@@ -276,17 +256,10 @@ mod tests {
     }
 
     fn wave(elements: usize, step: usize) -> Vec<f32> {
-        (0..elements)
-            .map(|at| ((at * step) % 101) as f32 / 101.0 - 0.47)
-            .collect()
+        (0..elements).map(|at| ((at * step) % 101) as f32 / 101.0 - 0.47).collect()
     }
 
-    const HOW: Compression = Compression {
-        beta: 0.95,
-        k: 64,
-        quantiser: Quantiser::Sign,
-        shard_chunks: 3,
-    };
+    const HOW: Compression = Compression { beta: 0.95, k: 64, quantiser: Quantiser::Sign, shard_chunks: 3 };
 
     #[test]
     fn the_residual_is_the_signal_less_what_the_shards_decode_to() {
@@ -299,12 +272,8 @@ mod tests {
                 let old = feedback.clone();
                 let done = feedback.compress(&layout, &how, &delta).unwrap();
                 assert_eq!(feedback, old, "the old feedback stays");
-                let mut expected: Vec<f32> = old
-                    .elements()
-                    .iter()
-                    .zip(&delta)
-                    .map(|(e, delta)| 0.95f32 * e + delta)
-                    .collect();
+                let mut expected: Vec<f32> =
+                    old.elements().iter().zip(&delta).map(|(e, delta)| 0.95f32 * e + delta).collect();
                 for (number, bytes) in done.shards.iter().enumerate() {
                     let chunks = layout.shard(number, how.shard_chunks);
                     let shard = decode_shard(bytes, &layout, chunks.clone(), how.k, quantiser).unwrap();
@@ -326,35 +295,16 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_refused_by_name() {
         let layout = layout();
-        for (at, value) in [
-            (3, f32::NAN),
-            (70 + 129, f32::INFINITY),
-            (70 + 99 * 130, f32::NEG_INFINITY),
-        ] {
+        for (at, value) in [(3, f32::NAN), (70 + 129, f32::INFINITY), (70 + 99 * 130, f32::NEG_INFINITY)] {
             let mut delta = wave(layout.elements(), 7);
             delta[at] = value;
-            let error = ErrorFeedback::zero(&layout)
-                .compress(&layout, &HOW, &delta)
-                .unwrap_err();
-            let CompressError::NotFinite { tensor, index, .. } = error else {
-                panic!("{error}")
-            };
+            let error = ErrorFeedback::zero(&layout).compress(&layout, &HOW, &delta).unwrap_err();
+            let CompressError::NotFinite { tensor, index, .. } = error else { panic!("{error}") };
             let name = if at < 70 { "bias" } else { "weight" };
-            assert_eq!(
-                (tensor.as_str(), index),
-                (name, at - layout.tensor(name).unwrap().offset)
-            );
+            assert_eq!((tensor.as_str(), index), (name, at - layout.tensor(name).unwrap().offset));
         }
-        let error = ErrorFeedback::zero(&layout)
-            .compress(&layout, &HOW, &[1.0])
-            .unwrap_err();
-        assert_eq!(
-            error,
-            CompressError::Elements {
-                got: 1,
-                need: layout.elements()
-            }
-        );
+        let error = ErrorFeedback::zero(&layout).compress(&layout, &HOW, &[1.0]).unwrap_err();
+        assert_eq!(error, CompressError::Elements { got: 1, need: layout.elements() });
     }
 
     #[test]
@@ -363,9 +313,6 @@ mod tests {
         let mut bytes = ErrorFeedback::zero(&layout).to_bytes();
         assert!(ErrorFeedback::from_bytes(&layout, &bytes[4..]).is_err());
         bytes[8..12].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert_eq!(
-            ErrorFeedback::from_bytes(&layout, &bytes),
-            Err(StateError::NotFinite { index: 2 })
-        );
+        assert_eq!(ErrorFeedback::from_bytes(&layout, &bytes), Err(StateError::NotFinite { index: 2 }));
     }
 }

@@ -55,9 +55,7 @@ fn to_two_magnitudes(values: &mut [f32]) -> bool {
     let (least, most) = values
         .iter()
         .map(|value| value.abs())
-        .fold((f32::MAX, 0.0), |(least, most): (f32, f32), v| {
-            (least.min(v), most.max(v))
-        });
+        .fold((f32::MAX, 0.0), |(least, most): (f32, f32), v| (least.min(v), most.max(v)));
     let mut threshold = (f64::from(least) + f64::from(most)) / 2.0;
     for _ in 0..LLOYD_STEPS {
         let (low, high) = means(values, threshold);
@@ -117,9 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn finite() -> impl Strategy<Value = f32> {
-        any::<u32>()
-            .prop_map(f32::from_bits)
-            .prop_filter("finite", |value| value.is_finite())
+        any::<u32>().prop_map(f32::from_bits).prop_filter("finite", |value| value.is_finite())
     }
 
     proptest! {

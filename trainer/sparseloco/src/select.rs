@@ -17,11 +17,7 @@ pub struct Selector {
 
 impl Default for Selector {
     fn default() -> Selector {
-        Selector {
-            maxima: Vec::with_capacity(CHUNK),
-            kept: vec![0; CHUNK],
-            ranked: Vec::with_capacity(CHUNK),
-        }
+        Selector { maxima: Vec::with_capacity(CHUNK), kept: vec![0; CHUNK], ranked: Vec::with_capacity(CHUNK) }
     }
 }
 
@@ -37,11 +33,7 @@ impl Selector {
     /// # Panics
     /// If `dense` has more than 4,096 elements or fewer than `count`.
     pub fn choose(&mut self, dense: &[f32], count: usize, chosen: &mut Vec<u16>) {
-        assert!(
-            dense.len() <= CHUNK && count <= dense.len(),
-            "{count} of {} elements",
-            dense.len()
-        );
+        assert!(dense.len() <= CHUNK && count <= dense.len(), "{count} of {} elements", dense.len());
         chosen.clear();
         if count == dense.len() {
             chosen.extend(0..count as u16);
@@ -103,12 +95,7 @@ mod tests {
 
     fn reference(dense: &[f32], count: usize) -> Vec<u16> {
         let mut order: Vec<u16> = (0..dense.len() as u16).collect();
-        order.sort_by(|&a, &b| {
-            dense[b as usize]
-                .abs()
-                .total_cmp(&dense[a as usize].abs())
-                .then(a.cmp(&b))
-        });
+        order.sort_by(|&a, &b| dense[b as usize].abs().total_cmp(&dense[a as usize].abs()).then(a.cmp(&b)));
         order.truncate(count);
         order.sort();
         order
@@ -131,9 +118,7 @@ mod tests {
     #[test]
     fn ties_go_to_the_lower_index() {
         let mut chosen = Vec::new();
-        let dense: Vec<f32> = (0..CHUNK)
-            .map(|index| if index % 2 == 0 { 1.0 } else { -1.0 })
-            .collect();
+        let dense: Vec<f32> = (0..CHUNK).map(|index| if index % 2 == 0 { 1.0 } else { -1.0 }).collect();
         Selector::new().choose(&dense, 64, &mut chosen);
         assert_eq!(chosen, (0..64).collect::<Vec<u16>>());
         Selector::new().choose(&[0.0; CHUNK], 3, &mut chosen);

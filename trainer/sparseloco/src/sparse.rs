@@ -19,12 +19,7 @@ impl SparseShard {
     pub fn with_capacity(first_chunk: usize, chunks: usize, values: usize) -> SparseShard {
         let mut starts = Vec::with_capacity(chunks + 1);
         starts.push(0);
-        SparseShard {
-            first_chunk,
-            starts,
-            indices: Vec::with_capacity(values),
-            values: Vec::with_capacity(values),
-        }
+        SparseShard { first_chunk, starts, indices: Vec::with_capacity(values), values: Vec::with_capacity(values) }
     }
 
     /// Appends the next chunk; without values if it sends none.

@@ -38,13 +38,8 @@ pub fn state_shards(theta: &[f32], state_elements: usize) -> impl ExactSizeItera
 /// # Panics
 /// If `state_elements` is 0.
 pub fn state_manifest(theta: &[f32], state_elements: usize) -> StateManifest {
-    let shards = state_shards(theta, state_elements)
-        .map(|bytes| BlobRef::of(&bytes))
-        .collect();
-    StateManifest {
-        elements: theta.len() as u64,
-        shards,
-    }
+    let shards = state_shards(theta, state_elements).map(|bytes| BlobRef::of(&bytes)).collect();
+    StateManifest { elements: theta.len() as u64, shards }
 }
 
 /// The state root.
@@ -74,11 +69,7 @@ pub fn state_from_shards<B: AsRef<[u8]>>(
         }
         extend_from_le_bytes(&mut theta, shard)?;
     }
-    if bytes_seen == need {
-        Ok(theta)
-    } else {
-        Err(StateError::Length { got: bytes_seen, need })
-    }
+    if bytes_seen == need { Ok(theta) } else { Err(StateError::Length { got: bytes_seen, need }) }
 }
 
 pub(crate) fn to_le_bytes(values: &[f32]) -> Vec<u8> {
@@ -95,11 +86,7 @@ pub(crate) fn from_le_bytes(bytes: &[u8], elements: usize) -> Result<Vec<f32>, S
 
 fn extend_from_le_bytes(values: &mut Vec<f32>, bytes: &[u8]) -> Result<(), StateError> {
     let first = values.len();
-    values.extend(
-        bytes
-            .chunks_exact(4)
-            .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])),
-    );
+    values.extend(bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])));
     match values[first..].iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => Err(StateError::NotFinite { index: first + index }),
@@ -117,10 +104,7 @@ mod tests {
         assert_eq!(shards.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096, 1808]);
         assert_eq!(state_from_shards(&shards, 2500).unwrap(), theta);
         let manifest = state_manifest(&theta, 1024);
-        assert_eq!(
-            StateManifest::from_bytes(&manifest.to_bytes(), 2500, 1024).unwrap(),
-            manifest
-        );
+        assert_eq!(StateManifest::from_bytes(&manifest.to_bytes(), 2500, 1024).unwrap(), manifest);
         assert_eq!(state_root(&theta, 1024), manifest.root());
         assert_ne!(state_root(&theta, 2048), manifest.root());
     }
@@ -128,22 +112,10 @@ mod tests {
     #[test]
     fn shards_of_another_state_are_refused() {
         let shards: Vec<Vec<u8>> = state_shards(&[1.0; 100], 30).collect();
-        assert_eq!(
-            state_from_shards(&shards, 99),
-            Err(StateError::Length { got: 400, need: 396 })
-        );
-        assert_eq!(
-            state_from_shards(&shards, 101),
-            Err(StateError::Length { got: 400, need: 404 })
-        );
-        assert_eq!(
-            state_from_shards([[0u8; 3]], 1),
-            Err(StateError::Length { got: 3, need: 4 })
-        );
+        assert_eq!(state_from_shards(&shards, 99), Err(StateError::Length { got: 400, need: 396 }));
+        assert_eq!(state_from_shards(&shards, 101), Err(StateError::Length { got: 400, need: 404 }));
+        assert_eq!(state_from_shards([[0u8; 3]], 1), Err(StateError::Length { got: 3, need: 4 }));
         let bad = f32::INFINITY.to_le_bytes();
-        assert_eq!(
-            state_from_shards([[0; 4], bad], 2),
-            Err(StateError::NotFinite { index: 1 })
-        );
+        assert_eq!(state_from_shards([[0; 4], bad], 2), Err(StateError::NotFinite { index: 1 }));
     }
 }

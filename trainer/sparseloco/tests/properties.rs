@@ -14,14 +14,7 @@ use proptest::prelude::*;
 fn contribution(layout: &Layout, how: Compression, delta: &[f32]) -> Vec<SparseShard> {
     let done = ErrorFeedback::zero(layout).compress(layout, &how, delta).unwrap();
     let decode = |(number, bytes): (usize, &Vec<u8>)| {
-        decode_shard(
-            bytes,
-            layout,
-            layout.shard(number, how.shard_chunks),
-            how.k,
-            how.quantiser,
-        )
-        .unwrap()
+        decode_shard(bytes, layout, layout.shard(number, how.shard_chunks), how.k, how.quantiser).unwrap()
     };
     done.shards.iter().enumerate().map(decode).collect()
 }
@@ -122,45 +115,21 @@ proptest! {
 #[test]
 fn what_is_not_sent_is_sent_later() {
     let layout = layout(SHAPES);
-    let how = Compression {
-        beta: 1.0,
-        k: 256,
-        quantiser: Quantiser::Sign,
-        shard_chunks: 4,
-    };
+    let how = Compression { beta: 1.0, k: 256, quantiser: Quantiser::Sign, shard_chunks: 4 };
     let delta = noise(5, layout.elements());
     let mut feedback = ErrorFeedback::zero(&layout);
     let mut theta = vec![0.0; layout.elements()];
     for round in 0..40 {
         let zero = vec![0.0; layout.elements()];
-        let done = feedback
-            .compress(&layout, &how, if round == 0 { &delta } else { &zero })
-            .unwrap();
+        let done = feedback.compress(&layout, &how, if round == 0 { &delta } else { &zero }).unwrap();
         let sent = done.shards.iter().enumerate().map(|(number, bytes)| {
-            decode_shard(
-                bytes,
-                &layout,
-                layout.shard(number, how.shard_chunks),
-                how.k,
-                how.quantiser,
-            )
-            .unwrap()
+            decode_shard(bytes, &layout, layout.shard(number, how.shard_chunks), how.k, how.quantiser).unwrap()
         });
-        outer_step(
-            &layout,
-            &mut theta,
-            &[sent.collect()],
-            OuterStep { alpha: 1.0, rho: 1.0 },
-        )
-        .unwrap();
+        outer_step(&layout, &mut theta, &[sent.collect::<Vec<_>>()], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
         feedback = done.feedback;
     }
     for ((delta, moved), left) in delta.iter().zip(&theta).zip(feedback.elements()) {
-        assert!(
-            (delta + moved - left).abs() < 1e-5,
-            "{delta} came, {} went, {left} is left",
-            -moved
-        );
+        assert!((delta + moved - left).abs() < 1e-5, "{delta} came, {} went, {left} is left", -moved);
     }
     assert_eq!(state_root(&theta, 1000), state_root(&theta.clone(), 1000));
 }

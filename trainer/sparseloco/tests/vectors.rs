@@ -38,27 +38,14 @@ struct Case {
 impl Case {
     fn new(name: &'static str, shapes: &[&[usize]], k: usize, quantiser: Quantiser) -> Case {
         let layout = layout(shapes);
-        Case {
-            name,
-            chunks: 0..layout.chunks(),
-            layout,
-            k,
-            quantiser,
-        }
+        Case { name, chunks: 0..layout.chunks(), layout, k, quantiser }
     }
 
     /// The shard that this pseudo-gradient makes.
     fn encode(&self, delta: &[f32]) -> Vec<u8> {
         let shard_chunks = self.chunks.len();
-        let how = Compression {
-            beta: 0.95,
-            k: self.k,
-            quantiser: self.quantiser,
-            shard_chunks,
-        };
-        let done = ErrorFeedback::zero(&self.layout)
-            .compress(&self.layout, &how, delta)
-            .unwrap();
+        let how = Compression { beta: 0.95, k: self.k, quantiser: self.quantiser, shard_chunks };
+        let done = ErrorFeedback::zero(&self.layout).compress(&self.layout, &how, delta).unwrap();
         done.shards[self.chunks.start / shard_chunks].clone()
     }
 
@@ -75,11 +62,7 @@ impl Case {
 }
 
 fn shapes_of(layout: &Layout) -> Value {
-    layout
-        .tensors()
-        .iter()
-        .map(|tensor| json!([tensor.name, tensor.shape]))
-        .collect()
+    layout.tensors().iter().map(|tensor| json!([tensor.name, tensor.shape])).collect()
 }
 
 fn cases() -> Vec<(Case, Vec<f32>)> {
@@ -89,26 +72,12 @@ fn cases() -> Vec<(Case, Vec<f32>)> {
         let delta = (0..case.layout.elements()).map(delta).collect();
         (case, delta)
     };
-    let part = Case {
-        chunks: 2..4,
-        ..Case::new("chunks 2 and 3 of five", &[&[130, 100]], 40, Sign)
-    };
+    let part = Case { chunks: 2..4, ..Case::new("chunks 2 and 3 of five", &[&[130, 100]], 40, Sign) };
     vec![
         noisy(Case::new("whole tiles, signs", &[&[64, 128]], 64, Sign), 1),
-        noisy(
-            Case::new("ragged tiles, two magnitudes", &[&[70, 66], &[5]], 100, TwoMagnitudes),
-            2,
-        ),
+        noisy(Case::new("ragged tiles, two magnitudes", &[&[70, 66], &[5]], 100, TwoMagnitudes), 2),
         noisy(Case::new("more than one group", &[&[1, 64 * 70]], 64, Sign), 3),
-        noisy(
-            Case::new(
-                "more than one group, two magnitudes",
-                &[&[1, 4 * 70]],
-                2048,
-                TwoMagnitudes,
-            ),
-            4,
-        ),
+        noisy(Case::new("more than one group, two magnitudes", &[&[1, 4 * 70]], 2048, TwoMagnitudes), 4),
         noisy(Case::new("every value sent", &[&[9], &[2, 3]], 4096, Sign), 5),
         noisy(Case::new("nearly every value sent", &[&[300]], 3900, TwoMagnitudes), 6),
         noisy(part, 7),
@@ -122,14 +91,11 @@ fn cases() -> Vec<(Case, Vec<f32>)> {
         with(Case::new("equal magnitudes", &[&[500]], 64, TwoMagnitudes), &|at| {
             if at % 3 == 0 { -1.5 } else { 1.5 }
         }),
-        with(
-            Case::new("largest and smallest magnitudes", &[&[64]], 256, TwoMagnitudes),
-            &|at| match at {
-                5 => 1e30,
-                9 => -1e-25,
-                _ => 0.0,
-            },
-        ),
+        with(Case::new("largest and smallest magnitudes", &[&[64]], 256, TwoMagnitudes), &|at| match at {
+            5 => 1e30,
+            9 => -1e-25,
+            _ => 0.0,
+        }),
     ]
 }
 
@@ -138,14 +104,7 @@ fn shard_vectors() -> Vec<Value> {
         let bytes = case.encode(&delta);
         let shard = case.decode(&bytes).unwrap();
         let indices: Vec<&[u16]> = case.chunks.clone().map(|number| shard.chunk(number).0).collect();
-        let bits = |number| {
-            shard
-                .chunk(number)
-                .1
-                .iter()
-                .map(|value| value.to_bits())
-                .collect::<Vec<u32>>()
-        };
+        let bits = |number| shard.chunk(number).1.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
         let mut vector = case.to_json(&bytes);
         vector["indices"] = json!(indices);
         vector["value_bits"] = json!(case.chunks.clone().map(bits).collect::<Vec<_>>());
@@ -180,24 +139,12 @@ fn refused_vectors() -> Vec<Value> {
         bytes[0] -= 4;
     });
     refuse("a negative scale", &sign, &sign_bytes, &|bytes| bytes[5] |= 0x80);
-    refuse("a scale below the smallest", &sign, &sign_bytes, &|bytes| {
-        bytes[4..6].copy_from_slice(&[0x7f, 0x21])
-    });
-    refuse("a scale above the largest", &sign, &sign_bytes, &|bytes| {
-        bytes[4..6].copy_from_slice(&[0x81, 0x49])
-    });
-    refuse("a scale that is not a number", &sign, &sign_bytes, &|bytes| {
-        bytes[4..6].copy_from_slice(&[0xc0, 0x7f])
-    });
-    refuse("a chunk silenced, its values left", &sign, &sign_bytes, &|bytes| {
-        bytes[4..6].fill(0)
-    });
-    refuse("a state below the least", &sign, &sign_bytes, &|bytes| {
-        bytes[11..16].fill(0)
-    });
-    refuse("a state above the largest", &sign, &sign_bytes, &|bytes| {
-        bytes[15] |= 0x80
-    });
+    refuse("a scale below the smallest", &sign, &sign_bytes, &|bytes| bytes[4..6].copy_from_slice(&[0x7f, 0x21]));
+    refuse("a scale above the largest", &sign, &sign_bytes, &|bytes| bytes[4..6].copy_from_slice(&[0x81, 0x49]));
+    refuse("a scale that is not a number", &sign, &sign_bytes, &|bytes| bytes[4..6].copy_from_slice(&[0xc0, 0x7f]));
+    refuse("a chunk silenced, its values left", &sign, &sign_bytes, &|bytes| bytes[4..6].fill(0));
+    refuse("a state below the least", &sign, &sign_bytes, &|bytes| bytes[11..16].fill(0));
+    refuse("a state above the largest", &sign, &sign_bytes, &|bytes| bytes[15] |= 0x80);
     refuse("a changed last byte", &sign, &sign_bytes, &|bytes| {
         if let Some(last) = bytes.last_mut() {
             *last ^= 1;
@@ -207,9 +154,7 @@ fn refused_vectors() -> Vec<Value> {
         let (low, high) = bytes[4..8].split_at_mut(2);
         low.swap_with_slice(high);
     });
-    refuse("the low magnitude silent", &two, &two_bytes, &|bytes| {
-        bytes[4..6].fill(0)
-    });
+    refuse("the low magnitude silent", &two, &two_bytes, &|bytes| bytes[4..6].fill(0));
     // Index 0 and 1, both of the low magnitude: each symbol is the first class of its table.
     let unused = unused_magnitude(&two);
     refuse("a magnitude that no value has", &two, &unused, &|_| {});
@@ -234,40 +179,23 @@ fn deltas(layout: &Layout) -> Vec<Vec<f32>> {
     let mut deltas: Vec<Vec<f32>> = (1..4).map(|uid| noise(100 + uid, layout.elements())).collect();
     deltas[1][layout.tensors()[0].range()].fill(0.0);
     deltas[2].iter_mut().for_each(|value| *value *= 8.0);
-    deltas[2][layout.tensors()[1].range()]
-        .iter_mut()
-        .for_each(|value| *value *= 1e7);
+    deltas[2][layout.tensors()[1].range()].iter_mut().for_each(|value| *value *= 1e7);
     deltas
 }
 
 fn outer_vectors() -> Vec<Value> {
     let layout = layout(&[&[12, 3], &[40], &[7, 9]]);
-    let how = Compression {
-        beta: 0.95,
-        k: 1024,
-        quantiser: Quantiser::Sign,
-        shard_chunks: 2,
-    };
+    let how = Compression { beta: 0.95, k: 1024, quantiser: Quantiser::Sign, shard_chunks: 2 };
     let contributions: Vec<Vec<Vec<u8>>> = deltas(&layout)
         .iter()
-        .map(|delta| {
-            ErrorFeedback::zero(&layout)
-                .compress(&layout, &how, delta)
-                .unwrap()
-                .shards
-        })
+        .map(|delta| ErrorFeedback::zero(&layout).compress(&layout, &how, delta).unwrap().shards)
         .collect();
     let theta = noise(9, layout.elements());
     let hex_of = |theta: &[f32]| state_shards(theta, theta.len()).map(hex::encode).collect::<String>();
     let vector = |(alpha, rho): (f64, f64)| {
         let mut stepped = theta.clone();
-        outer_step(
-            &layout,
-            &mut stepped,
-            &decode_all(&layout, &how, &contributions),
-            OuterStep { alpha, rho },
-        )
-        .unwrap();
+        outer_step(&layout, &mut stepped, &decode_all(&layout, &how, &contributions), OuterStep { alpha, rho })
+            .unwrap();
         json!({
             "name": format!("alpha {alpha}, rho {rho}"), "shapes": shapes_of(&layout), "k": how.k, "quantiser": how.quantiser,
             "shard_chunks": how.shard_chunks, "alpha": alpha, "rho": rho,
@@ -280,30 +208,15 @@ fn outer_vectors() -> Vec<Value> {
 
 fn decode_all(layout: &Layout, how: &Compression, contributions: &[Vec<Vec<u8>>]) -> Vec<Vec<SparseShard>> {
     let decode = |(number, bytes): (usize, &Vec<u8>)| {
-        decode_shard(
-            bytes,
-            layout,
-            layout.shard(number, how.shard_chunks),
-            how.k,
-            how.quantiser,
-        )
-        .unwrap()
+        decode_shard(bytes, layout, layout.shard(number, how.shard_chunks), how.k, how.quantiser).unwrap()
     };
-    contributions
-        .iter()
-        .map(|shards| shards.iter().enumerate().map(decode).collect())
-        .collect()
+    contributions.iter().map(|shards| shards.iter().enumerate().map(decode).collect()).collect()
 }
 
 /// Three rounds of three contributors on a state of 83 k elements: one digest for all that was made.
 fn pin(quantiser: Quantiser, k: usize, rho: f64) -> Value {
     let layout = layout(&[&[5000], &[200, 333], &[64], &[65, 190]]);
-    let how = Compression {
-        beta: 0.95,
-        k,
-        quantiser,
-        shard_chunks: 7,
-    };
+    let how = Compression { beta: 0.95, k, quantiser, shard_chunks: 7 };
     let mut theta = noise(10, layout.elements());
     let mut feedback = vec![ErrorFeedback::zero(&layout); 3];
     let mut shard_digests = Vec::new();
@@ -334,13 +247,7 @@ fn vectors() -> String {
         pin(Quantiser::TwoMagnitudes, 64, 0.0),
         pin(Quantiser::TwoMagnitudes, 1024, 1.0),
     ];
-    let list = |vectors: &[Value]| {
-        vectors
-            .iter()
-            .map(|vector| format!("  {vector}"))
-            .collect::<Vec<_>>()
-            .join(",\n")
-    };
+    let list = |vectors: &[Value]| vectors.iter().map(|vector| format!("  {vector}")).collect::<Vec<_>>().join(",\n");
     format!(
         "{{\n\"codec\": {CODEC_VERSION},\n\"shards\": [\n{}\n],\n\"refused\": [\n{}\n],\n\"outer\": [\n{}\n],\n\"pins\": [\n{}\n]\n}}\n",
         list(&shard_vectors()),
@@ -373,9 +280,5 @@ fn a_decoder_in_another_language_agrees() {
         Err(error) => return println!("skipped: python3 does not start ({error})"),
     };
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains(" 0 failed"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success() && said.contains(" 0 failed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -66,12 +66,7 @@ impl Ratings {
     pub fn from_bytes(scoring: &Scoring, bytes: &[u8]) -> Result<Ratings, RatingsError> {
         let layout = RatingsError::Layout { got: bytes.len() };
         let mut reader = Reader(bytes);
-        let head = (
-            reader.take(),
-            reader.take(),
-            reader.take().map(u32::from_le_bytes),
-            reader.take(),
-        );
+        let head = (reader.take(), reader.take(), reader.take().map(u32::from_le_bytes), reader.take());
         let (Some(KIND), Some([rated @ (0 | 1)]), Some(last), Some(count)) = (head.0.as_ref(), head.1, head.2, head.3)
         else {
             return Err(layout);
@@ -90,11 +85,7 @@ impl Ratings {
             check(&rating).map_err(wrong)?;
             peers.insert(peer.uid, (peer, rating));
         }
-        Ok(Ratings {
-            average: scoring.average,
-            last: (rated == 1).then_some(Round(last)),
-            peers,
-        })
+        Ok(Ratings { average: scoring.average, last: (rated == 1).then_some(Round(last)), peers })
     }
 }
 
@@ -133,25 +124,12 @@ impl Reader<'_> {
             hotkey: Hotkey::new(self.take()?),
             registered_at: BlockNumber(self.number()?),
         };
-        let skill = Skill {
-            mu: self.float()?,
-            sigma: self.float()?,
-        };
+        let skill = Skill { mu: self.float()?, sigma: self.float()? };
         let average = self.float()?;
         let (evaluations, evaluated, absent) = (self.number()?, Round(self.number()?), self.number()?);
         let [kept] = self.take()?;
         let gains = (0..GAINS_KEPT).map(|_| self.float()).collect::<Option<Vec<f64>>>()?;
         let gains = gains.get(..usize::from(kept))?.to_vec();
-        Some((
-            peer,
-            Rating {
-                skill,
-                average,
-                gains,
-                evaluations,
-                evaluated,
-                absent,
-            },
-        ))
+        Some((peer, Rating { skill, average, gains, evaluations, evaluated, absent }))
     }
 }

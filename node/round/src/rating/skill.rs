@@ -45,24 +45,13 @@ pub(super) fn rank(skills: &mut [Skill], strengths: &[f64]) {
     if skills.len() < 2 {
         return;
     }
-    skills
-        .iter_mut()
-        .for_each(|skill| skill.sigma = (skill.sigma * skill.sigma + TAU * TAU).sqrt());
-    let c = skills
-        .iter()
-        .map(|skill| skill.sigma * skill.sigma + BETA * BETA)
-        .sum::<f64>()
-        .sqrt();
+    skills.iter_mut().for_each(|skill| skill.sigma = (skill.sigma * skill.sigma + TAU * TAU).sqrt());
+    let c = skills.iter().map(|skill| skill.sigma * skill.sigma + BETA * BETA).sum::<f64>().sqrt();
     // The shares pᵢq do not change when all exponents are shifted: by the largest, nothing overflows.
     let top = skills.iter().map(|skill| skill.mu).fold(f64::NEG_INFINITY, f64::max);
     let power: Vec<f64> = skills.iter().map(|skill| ((skill.mu - top) / c).exp()).collect();
     let count = skills.len();
-    let below = |q: usize| {
-        (0..count)
-            .filter(move |i| strengths[*i] <= strengths[q])
-            .map(|i| power[i])
-            .sum::<f64>()
-    };
+    let below = |q: usize| (0..count).filter(move |i| strengths[*i] <= strengths[q]).map(|i| power[i]).sum::<f64>();
     let tied = |q: usize| (0..count).filter(|i| strengths[*i] == strengths[q]).count() as f64;
     let round: Vec<(f64, f64)> = (0..count).map(|q| (below(q), tied(q))).collect();
     for i in 0..count {
@@ -93,22 +82,13 @@ mod tests {
         let sigma = (variance * (1.0 - 0.25 * (variance.sqrt() / c).powi(3))).sqrt();
         assert!((skills[0].mu - (25.0 + variance / c / 2.0)).abs() < 1e-5, "{skills:?}");
         assert!((skills[1].mu - (25.0 - variance / c / 2.0)).abs() < 1e-5, "{skills:?}");
-        assert!(
-            skills.iter().all(|skill| (skill.sigma - sigma).abs() < 1e-5),
-            "{skills:?}"
-        );
+        assert!(skills.iter().all(|skill| (skill.sigma - sigma).abs() < 1e-5), "{skills:?}");
     }
 
     /// The numbers are the openskill 6.2.0 package's, PlackettLuce(beta=7, tau=0.1), ranks 2 1 2 4 4.
     #[test]
     fn a_ranking_with_ties_moves_skills_as_openskill_does() {
-        let before = [
-            (25.0, 25.0 / 3.0),
-            (31.0, 6.0),
-            (18.0, 7.5),
-            (22.0, 5.0),
-            (25.0, 25.0 / 3.0),
-        ];
+        let before = [(25.0, 25.0 / 3.0), (31.0, 6.0), (18.0, 7.5), (22.0, 5.0), (25.0, 25.0 / 3.0)];
         let mut skills = before.map(|(mu, sigma)| Skill { mu, sigma });
         rank(&mut skills, &[2.0, 3.0, 2.0, 1.0, 1.0]);
         let after = [
@@ -119,10 +99,7 @@ mod tests {
             (23.40447644304742, 8.201452363354827),
         ];
         for (skill, (mu, sigma)) in skills.iter().zip(after) {
-            assert!(
-                (skill.mu - mu).abs() < 1e-9 && (skill.sigma - sigma).abs() < 1e-9,
-                "{skill:?}, not {mu} {sigma}"
-            );
+            assert!((skill.mu - mu).abs() < 1e-9 && (skill.sigma - sigma).abs() < 1e-9, "{skill:?}, not {mu} {sigma}");
         }
     }
 
@@ -138,15 +115,9 @@ mod tests {
     fn who_is_hopelessly_behind_stays_a_number() {
         let mut skills = [Skill { mu: 1e6, sigma: 1.0 }, Skill { mu: -1e6, sigma: 1.0 }];
         rank(&mut skills, &[2.0, 1.0]);
-        assert!(
-            skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0),
-            "{skills:?}"
-        );
+        assert!(skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0), "{skills:?}");
         rank(&mut skills, &[1.0, 2.0]);
-        assert!(
-            skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0),
-            "{skills:?}"
-        );
+        assert!(skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0), "{skills:?}");
     }
 
     #[test]
@@ -154,10 +125,7 @@ mod tests {
         let mut skills = vec![Skill::default(); 16];
         let strengths: Vec<f64> = (0..16).map(f64::from).collect();
         (0..10_000).for_each(|_| rank(&mut skills, &strengths));
-        assert!(
-            skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0),
-            "{skills:?}"
-        );
+        assert!(skills.iter().all(|skill| skill.mu.is_finite() && skill.sigma > 0.0), "{skills:?}");
         assert!(skills.windows(2).all(|pair| pair[0].mu < pair[1].mu));
     }
 }

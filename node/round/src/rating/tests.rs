@@ -12,19 +12,10 @@ fn ratings() -> Ratings {
 /// A round in which uid i gained `random[i]`, on its own data a tenth more; `None` failed.
 fn round_of(random: &[Option<f64>]) -> Vec<Scored> {
     let evaluation = |random: &Option<f64>| match random {
-        Some(random) => Evaluation::Gains {
-            own: random + 0.1 * random.abs(),
-            random: *random,
-        },
+        Some(random) => Evaluation::Gains { own: random + 0.1 * random.abs(), random: *random },
         None => Evaluation::Failed,
     };
-    (0..)
-        .zip(random)
-        .map(|(uid, random)| Scored {
-            peer: key(uid),
-            evaluation: evaluation(random),
-        })
-        .collect()
+    (0..).zip(random).map(|(uid, random)| Scored { peer: key(uid), evaluation: evaluation(random) }).collect()
 }
 
 fn observe(ratings: &mut Ratings, rounds: u32, random: &[Option<f64>]) {
@@ -40,11 +31,7 @@ fn standing(ratings: &Ratings, uid: u8) -> Standing {
 }
 
 fn share(ratings: &Ratings, uid: u8) -> f64 {
-    ratings
-        .shares(&members(8), 2.0)
-        .get(&Uid::from(uid))
-        .copied()
-        .unwrap_or(0.0)
+    ratings.shares(&members(8), 2.0).get(&Uid::from(uid)).copied().unwrap_or(0.0)
 }
 
 #[test]
@@ -79,18 +66,10 @@ fn one_bad_round_costs_little_and_is_forgotten() {
     observe(&mut ratings, 10, &[Some(0.01), Some(0.01), Some(0.01)]);
     let before = share(&ratings, 2);
     observe(&mut ratings, 1, &[Some(0.01), Some(0.01), Some(-0.05)]);
-    assert!(
-        share(&ratings, 2) > before / 3.0,
-        "{} of {before} is left",
-        share(&ratings, 2)
-    );
+    assert!(share(&ratings, 2) > before / 3.0, "{} of {before} is left", share(&ratings, 2));
     assert!(matches!(standing(&ratings, 2), Standing::Admitted(_)));
     observe(&mut ratings, 12, &[Some(0.01), Some(0.01), Some(0.01)]);
-    assert!(
-        share(&ratings, 2) > before * 0.9,
-        "{} of {before} is back",
-        share(&ratings, 2)
-    );
+    assert!(share(&ratings, 2) > before * 0.9, "{} of {before} is back", share(&ratings, 2));
 }
 
 #[test]
@@ -136,10 +115,7 @@ fn another_holder_of_the_uid_starts_anew() {
     assert_eq!(ratings.standings(&subnet, Round(10))[&Uid::from(1)], Standing::Unrated);
     assert_eq!(ratings.shares(&subnet, 2.0).get(&Uid::from(1)), None);
     let peer = PeerKey::from(&subnet[&Uid::from(1)]);
-    let scored = [Scored {
-        peer,
-        evaluation: Evaluation::Gains { own: 0.2, random: 0.1 },
-    }];
+    let scored = [Scored { peer, evaluation: Evaluation::Gains { own: 0.2, random: 0.1 } }];
     ratings.observe(Round(10), &scored).unwrap();
     assert_eq!(ratings.rating(&peer).unwrap().evaluations, 1);
     assert_eq!(ratings.rating(&key(1)), None);
@@ -159,11 +135,7 @@ fn failures_weigh_as_the_worst_gain() {
 fn gains_that_are_no_numbers_are_failures() {
     let (mut failing, mut broken) = (ratings(), ratings());
     observe(&mut failing, 3, &[Some(0.02), None, None, None]);
-    observe(
-        &mut broken,
-        3,
-        &[Some(0.02), Some(f64::NAN), Some(f64::INFINITY), Some(f64::NEG_INFINITY)],
-    );
+    observe(&mut broken, 3, &[Some(0.02), Some(f64::NAN), Some(f64::INFINITY), Some(f64::NEG_INFINITY)]);
     assert_eq!(failing, broken);
 }
 
@@ -193,15 +165,7 @@ fn absence_costs_a_quarter_a_round_and_ends_with_the_next_contribution() {
     let score = |ratings: &Ratings| ratings.scores(&members(2))[&Uid::from(1)];
     let before = score(&ratings);
     for round in 10..12 {
-        ratings
-            .observe(
-                Round(round),
-                &[Scored {
-                    peer: key(1),
-                    evaluation: Evaluation::Absent,
-                }],
-            )
-            .unwrap();
+        ratings.observe(Round(round), &[Scored { peer: key(1), evaluation: Evaluation::Absent }]).unwrap();
     }
     assert!((score(&ratings) / before - 0.5625).abs() < 1e-12);
     observe(&mut ratings, 1, &[Some(0.01), Some(0.01)]);
@@ -217,10 +181,7 @@ fn a_round_counts_once_and_two_evaluations_of_one_peer_as_one() {
     assert_eq!(ratings.rating(&key(0)).unwrap().gains.len(), 1);
     assert!(ratings.rating(&key(0)).unwrap().gains[0] > 0.0);
     let fault = ratings.observe(Round(4), &scored).unwrap_err();
-    assert_eq!(
-        fault.to_string(),
-        "round 4 comes after round 4 was rated: rounds must rise"
-    );
+    assert_eq!(fault.to_string(), "round 4 comes after round 4 was rated: rounds must rise");
 }
 
 #[test]
@@ -298,8 +259,5 @@ proptest! {
 #[test]
 fn a_torn_file_says_what_to_do() {
     let fault = Ratings::from_bytes(&bittensor().scoring, b"CVYRAT01").unwrap_err();
-    assert_eq!(
-        fault.to_string(),
-        "8 bytes are no ratings; move the file away to start with none"
-    );
+    assert_eq!(fault.to_string(), "8 bytes are no ratings; move the file away to start with none");
 }

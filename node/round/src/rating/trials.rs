@@ -24,31 +24,14 @@ impl Dice {
 }
 
 pub(super) fn key(uid: u8) -> PeerKey {
-    PeerKey {
-        uid: uid.into(),
-        hotkey: Hotkey::new([uid; 32]),
-        registered_at: BlockNumber(1),
-    }
+    PeerKey { uid: uid.into(), hotkey: Hotkey::new([uid; 32]), registered_at: BlockNumber(1) }
 }
 
 pub(super) fn members(count: usize) -> BTreeMap<Uid, Member> {
     (0..count)
         .map(|uid| {
-            let PeerKey {
-                uid,
-                hotkey,
-                registered_at,
-            } = key(uid as u8);
-            (
-                uid,
-                Member {
-                    uid,
-                    hotkey,
-                    registered_at,
-                    permit: false,
-                    stake: 0,
-                },
-            )
+            let PeerKey { uid, hotkey, registered_at } = key(uid as u8);
+            (uid, Member { uid, hotkey, registered_at, permit: false, stake: 0 })
         })
         .collect()
 }
@@ -108,14 +91,8 @@ impl Trial {
                     Kind::Copy { luck } => (quality + common + luck * dice.normal(), 0.5),
                 };
                 let own = random + if dice.chance(wins) { 0.1 } else { -0.1 };
-                let evaluation = Evaluation::Gains {
-                    own: own * scale,
-                    random: random * scale,
-                };
-                Scored {
-                    peer: key(*uid as u8),
-                    evaluation,
-                }
+                let evaluation = Evaluation::Gains { own: own * scale, random: random * scale };
+                Scored { peer: key(*uid as u8), evaluation }
             })
             .collect();
         self.ratings.observe(Round(self.round), &scored).unwrap();
@@ -124,18 +101,12 @@ impl Trial {
 
     fn share(&self, wanted: impl Fn(Kind) -> bool) -> f64 {
         let shares = self.ratings.shares(&self.members, 2.0);
-        shares
-            .iter()
-            .filter(|(uid, _)| wanted(self.kinds[uid.index()].0))
-            .map(|(_, share)| share)
-            .sum()
+        shares.iter().filter(|(uid, _)| wanted(self.kinds[uid.index()].0)).map(|(_, share)| share).sum()
     }
 
     fn shares(&self) -> Vec<f64> {
         let shares = self.ratings.shares(&self.members, 2.0);
-        (0..self.kinds.len())
-            .map(|uid| shares.get(&Uid::from(uid as u8)).copied().unwrap_or(0.0))
-            .collect()
+        (0..self.kinds.len()).map(|uid| shares.get(&Uid::from(uid as u8)).copied().unwrap_or(0.0)).collect()
     }
 }
 
@@ -159,21 +130,15 @@ fn expect_noise_below(bound: f64, unlucky: u64, kinds: &[Kind], count: u64) {
         if round < 10 {
             return;
         }
-        let over: Vec<(u64, f64)> = swarms
-            .iter()
-            .map(|(seed, swarm)| (*seed, swarm.share(bad)))
-            .filter(|(_, share)| *share >= bound)
-            .collect();
+        let over: Vec<(u64, f64)> =
+            swarms.iter().map(|(seed, swarm)| (*seed, swarm.share(bad))).filter(|(_, share)| *share >= bound).collect();
         assert!(
             over.len() as u64 * 100 <= unlucky * count,
             "round {round}, {kinds:?}: (seed, share of noise) {over:?}"
         );
         for (seed, swarm) in swarms {
             let all = swarm.share(|_| true);
-            assert!(
-                (all - 1.0).abs() < 1e-9,
-                "round {round}, seed {seed}: shares sum to {all}"
-            );
+            assert!((all - 1.0).abs() < 1e-9, "round {round}, seed {seed}: shares sum to {all}");
         }
     });
 }
@@ -187,18 +152,8 @@ fn honest(wins: f64) -> Kind {
 #[test]
 fn one_noise_miner_among_three_honest_ends_below_two_percent() {
     for wins in [[0.8; 3], [0.9, 0.7, 0.6], [0.55; 3]] {
-        expect_noise_below(
-            0.001,
-            0,
-            &[honest(wins[0]), honest(wins[1]), honest(wins[2]), Kind::Noise],
-            300,
-        );
-        expect_noise_below(
-            0.02,
-            1,
-            &[honest(wins[0]), honest(wins[1]), honest(wins[2]), Kind::Drift(0.3)],
-            300,
-        );
+        expect_noise_below(0.001, 0, &[honest(wins[0]), honest(wins[1]), honest(wins[2]), Kind::Noise], 300);
+        expect_noise_below(0.02, 1, &[honest(wins[0]), honest(wins[1]), honest(wins[2]), Kind::Drift(0.3)], 300);
     }
 }
 
@@ -218,12 +173,7 @@ fn noise_in_the_majority_still_gets_nothing_while_someone_is_useful() {
 
 #[test]
 fn noise_ends_below_two_percent_in_a_swarm_of_16_and_of_256() {
-    expect_noise_below(
-        0.02,
-        1,
-        &[vec![honest(0.75); 12], vec![Kind::Drift(0.3); 4]].concat(),
-        100,
-    );
+    expect_noise_below(0.02, 1, &[vec![honest(0.75); 12], vec![Kind::Drift(0.3); 4]].concat(), 100);
     let kinds = [vec![honest(0.7); 231], vec![Kind::Drift(0.3); 25]].concat();
     let mut swarm = Trial::of(1, &kinds);
     (0..10).for_each(|_| swarm.round(256));
@@ -245,15 +195,10 @@ fn who_trains_on_no_data_of_its_own_falls_behind_as_useful_as_it_is() {
     let kinds = [honest(0.8), honest(0.8), honest(0.8), Kind::Copy { luck: STEADY }];
     trials(&kinds, 300, 40, |round, swarms| {
         if round == 10 || round == 40 {
-            let copies = swarms
-                .iter()
-                .map(|(_, swarm)| swarm.share(|kind| matches!(kind, Kind::Copy { .. })));
+            let copies = swarms.iter().map(|(_, swarm)| swarm.share(|kind| matches!(kind, Kind::Copy { .. })));
             let copies = copies.sum::<f64>() / 300.0;
             let bound = if round == 10 { 0.12 } else { 0.06 };
-            assert!(
-                copies < bound,
-                "round {round}: copies have {copies}; an equal share is 0.25"
-            );
+            assert!(copies < bound, "round {round}: copies have {copies}; an equal share is 0.25");
         }
     });
 }
@@ -266,10 +211,7 @@ fn gauntlet(swarm: &Trial) -> Vec<f64> {
     };
     let powers: Vec<f64> = (0..swarm.kinds.len()).map(|uid| score(uid).powi(2)).collect();
     let total: f64 = powers.iter().sum();
-    powers
-        .iter()
-        .map(|power| if total > 0.0 { power / total } else { 0.0 })
-        .collect()
+    powers.iter().map(|power| if total > 0.0 { power / total } else { 0.0 }).collect()
 }
 
 /// Swarms of three honest and one noise in which, on average over rounds 11 to 50, somebody honest earned less than a
@@ -280,13 +222,8 @@ fn wronged(wins: f64, count: usize) -> (usize, usize) {
     trials(&kinds, count as u64, 50, |round, swarms| {
         for (seed, swarm) in swarms.into_iter().filter(|_| round > 10) {
             let (ours, theirs) = &mut earned[seed as usize];
-            ours.iter_mut()
-                .zip(swarm.shares())
-                .for_each(|(sum, share)| *sum += share / 40.0);
-            theirs
-                .iter_mut()
-                .zip(gauntlet(swarm))
-                .for_each(|(sum, share)| *sum += share / 40.0);
+            ours.iter_mut().zip(swarm.shares()).for_each(|(sum, share)| *sum += share / 40.0);
+            theirs.iter_mut().zip(gauntlet(swarm)).for_each(|(sum, share)| *sum += share / 40.0);
         }
     });
     let wrongs = |shares: &[f64; 3]| shares.iter().any(|share| *share < 0.1 / 3.0);
@@ -300,9 +237,6 @@ fn an_honest_peer_earns_where_comparisons_are_near_chance_and_gauntlets_product_
     for (wins, ours_max) in [(0.8, 6), (0.6, 20)] {
         let (ours, theirs) = wronged(wins, 300);
         println!("wins {wins}: {ours} of 300 swarms wrong somebody, by Gauntlet's product {theirs}");
-        assert!(
-            ours <= ours_max && ours * 2 < theirs,
-            "wins {wins}: ours {ours}, Gauntlet's {theirs}"
-        );
+        assert!(ours <= ours_max && ours * 2 < theirs, "wins {wins}: ours {ours}, Gauntlet's {theirs}");
     }
 }

@@ -45,13 +45,7 @@ impl Rig {
             slots: BTreeMap::new(),
         };
         let (a, c, v) = (view(blocks.anchor), view(blocks.commit), view(blocks.vote));
-        let mut rig = Rig {
-            id: run.id(),
-            run,
-            a,
-            c,
-            v,
-        };
+        let mut rig = Rig { id: run.id(), run, a, c, v };
         for (uid, stake) in stakes.iter().enumerate() {
             rig.member(uid as u8, *stake, *stake > 0);
             if *stake > 0 {
@@ -62,23 +56,12 @@ impl Rig {
     }
 
     pub(super) fn member(&mut self, uid: u8, stake: u64, permit: bool) {
-        let member = Member {
-            uid: uid.into(),
-            hotkey: key(uid),
-            registered_at: BlockNumber(1),
-            permit,
-            stake,
-        };
+        let member = Member { uid: uid.into(), hotkey: key(uid), registered_at: BlockNumber(1), permit, stake };
         self.a.members.insert(uid.into(), member);
     }
 
     fn record(&self, contribution: Option<Contribution>, vote: Option<Vote>) -> Vec<u8> {
-        Record {
-            run: self.id.0.prefix(),
-            contribution,
-            vote,
-        }
-        .to_bytes()
+        Record { run: self.id.0.prefix(), contribution, vote }.to_bytes()
     }
 
     fn vote(&self, round: Round, head: Digest, ballot: &[u8]) -> Vec<u8> {
@@ -88,39 +71,18 @@ impl Rig {
 
     fn voted_before(&mut self, uid: u8, rounds_ago: u32) {
         let bytes = self.vote(Round(ROUND.0 - rounds_ago), head("old"), &[]);
-        self.a.slots.insert(
-            key(uid),
-            Slot {
-                block: BlockNumber(1),
-                bytes,
-            },
-        );
+        self.a.slots.insert(key(uid), Slot { block: BlockNumber(1), bytes });
     }
 
     fn votes(&mut self, uid: u8, head: Digest, ballot: &[u8]) {
         let bytes = self.vote(ROUND, head, ballot);
-        self.v.slots.insert(
-            key(uid),
-            Slot {
-                block: self.v.block,
-                bytes,
-            },
-        );
+        self.v.slots.insert(key(uid), Slot { block: self.v.block, bytes });
     }
 
     fn offers(&mut self, uid: u8) {
-        let contribution = Contribution {
-            round: ROUND,
-            manifest: manifest(uid),
-        };
+        let contribution = Contribution { round: ROUND, manifest: manifest(uid) };
         let bytes = self.record(Some(contribution), None);
-        self.c.slots.insert(
-            key(uid),
-            Slot {
-                block: self.c.block,
-                bytes,
-            },
-        );
+        self.c.slots.insert(key(uid), Slot { block: self.c.block, bytes });
         self.a.members.entry(uid.into()).or_insert(Member {
             uid: uid.into(),
             hotkey: key(uid),
@@ -169,10 +131,7 @@ fn what_all_vote_for_is_chosen_and_its_head_agreed() {
     let expected: Vec<_> = (10..15).map(|uid| (Uid::from(uid), manifest(uid))).collect();
     assert_eq!(selection.outcome, Outcome::Chosen(expected.clone()));
     assert_eq!(selection.agreed, Some(head("h")));
-    assert_eq!(
-        (selection.total_stake, selection.voters.len(), selection.group.len()),
-        (300, 3, 3)
-    );
+    assert_eq!((selection.total_stake, selection.voters.len(), selection.group.len()), (300, 3, 3));
     assert_eq!(selection.offered, expected.into_iter().collect());
 }
 
@@ -224,10 +183,7 @@ fn two_heads_of_the_same_stake_are_void() {
     rig.votes(1, head("g"), &[10, 11, 12, 13]);
     assert_eq!(rig.void(), VoidReason::TiedHeads { stake: 100 });
     let selection = rig.select();
-    assert_eq!(
-        (selection.agreed, selection.group.len(), selection.heads.len()),
-        (None, 0, 2)
-    );
+    assert_eq!((selection.agreed, selection.group.len(), selection.heads.len()), (None, 0, 2));
 }
 
 #[test]
@@ -277,10 +233,7 @@ fn ghosts_are_never_chosen() {
     // Set at the anchor or before: its author had not seen this round's data.
     rig.c.slots.get_mut(&key(10)).unwrap().block = a;
     // Last round's contribution, another run's, bytes that are no record.
-    let old = Contribution {
-        round: Round(ROUND.0 - 1),
-        manifest: manifest(11),
-    };
+    let old = Contribution { round: Round(ROUND.0 - 1), manifest: manifest(11) };
     rig.c.slots.get_mut(&key(11)).unwrap().bytes = rig.record(Some(old), None);
     rig.c.slots.get_mut(&key(12)).unwrap().bytes[2] ^= 1;
     rig.c.slots.get_mut(&key(13)).unwrap().bytes.push(0);
@@ -386,20 +339,14 @@ fn of_more_than_k_those_of_most_support_stay_and_ties_follow_the_beacon() {
 #[test]
 fn the_tie_order_is_the_documented_one() {
     let order = tie_order(RunId(head("run")), Round(7), head("V"), Uid::from(3));
-    assert_eq!(
-        order.to_string(),
-        "eee37eae4c9cebb518f99ba19ed6ee4b9b3d743adf2dd96c7cf828b3692bd483"
-    );
+    assert_eq!(order.to_string(), "eee37eae4c9cebb518f99ba19ed6ee4b9b3d743adf2dd96c7cf828b3692bd483");
 }
 
 #[test]
 fn a_state_of_another_block_is_refused() {
     let rig = settled();
     let fault = select(&rig.run, rig.id, ROUND, &rig.a, &rig.v, &rig.v).unwrap_err();
-    assert_eq!(
-        fault.to_string(),
-        "round 20 is decided by the state at C = 3392, not at 3408: read the chain at 3392"
-    );
+    assert_eq!(fault.to_string(), "round 20 is decided by the state at C = 3392, not at 3408: read the chain at 3392");
 }
 
 /// What a random voter does.
@@ -429,17 +376,8 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
 fn electorate_of(voters: &[(u64, Behaviour)], offering: &[bool], agreed: &[bool]) -> Rig {
     let mut rig = Rig::new(&voters.iter().map(|voter| voter.0).collect::<Vec<_>>());
     let miner = |i: usize| 100 + i as u8;
-    offering
-        .iter()
-        .enumerate()
-        .filter(|(_, offers)| **offers)
-        .for_each(|(i, _)| rig.offers(miner(i)));
-    let good: Vec<u8> = agreed
-        .iter()
-        .enumerate()
-        .filter(|(_, good)| **good)
-        .map(|(i, _)| miner(i))
-        .collect();
+    offering.iter().enumerate().filter(|(_, offers)| **offers).for_each(|(i, _)| rig.offers(miner(i)));
+    let good: Vec<u8> = agreed.iter().enumerate().filter(|(_, good)| **good).map(|(i, _)| miner(i)).collect();
     for (uid, (_, behaviour)) in voters.iter().enumerate() {
         let uid = uid as u8;
         match behaviour {
@@ -451,13 +389,7 @@ fn electorate_of(voters: &[(u64, Behaviour)], offering: &[bool], agreed: &[bool]
                 rig.votes(uid, head("h"), &ballot);
             }
             Behaviour::Garbage => {
-                rig.v.slots.insert(
-                    key(uid),
-                    Slot {
-                        block: rig.v.block,
-                        bytes: vec![0xC5; 78],
-                    },
-                );
+                rig.v.slots.insert(key(uid), Slot { block: rig.v.block, bytes: vec![0xC5; 78] });
             }
         }
     }

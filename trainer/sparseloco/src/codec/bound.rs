@@ -88,9 +88,8 @@ mod tests {
                 break;
             }
             let last = (first + (1 << level.shift) - 1).min(gap_max);
-            let after = fewer[positions - last - 1..positions - first]
-                .iter()
-                .fold(0.0, |most: f64, &bits| most.max(bits));
+            let after =
+                fewer[positions - last - 1..positions - first].iter().fold(0.0, |most: f64, &bits| most.max(bits));
             most = most.max(cost(level.slots_of(class).1) + f64::from(level.shift) + after);
         }
         let skipped = gap::ESCAPE << level.shift;
@@ -120,19 +119,10 @@ mod tests {
                 let log = (factorial[positions] - factorial[left] - factorial[positions - left] - 1e-6).ceil();
                 let spare = bound_of(log as usize, left) as f64 - same[positions];
                 tightest = tightest.min(spare);
-                assert!(
-                    spare >= 0.0,
-                    "{left} of {positions}: {} bits exceed the bound by {}",
-                    same[positions],
-                    -spare
-                );
+                assert!(spare >= 0.0, "{left} of {positions}: {} bits exceed the bound by {}", same[positions], -spare);
             }
             if [1, 64, 256, 1024].contains(&left) {
-                println!(
-                    "{left} of 4096: worst {:.1} bits, bound {}",
-                    same[CHUNK],
-                    index_bits(CHUNK, left)
-                );
+                println!("{left} of 4096: worst {:.1} bits, bound {}", same[CHUNK], index_bits(CHUNK, left));
             }
             fewer = same;
         }
@@ -141,13 +131,7 @@ mod tests {
 
     #[test]
     fn the_logarithm_is_rounded_up_by_less_than_two_bits() {
-        for (n, k, exact) in [
-            (4096, 64, 471.3),
-            (4096, 256, 1376.2),
-            (4096, 1024, 3316.8),
-            (6, 3, 4.33),
-            (9, 9, 0.0),
-        ] {
+        for (n, k, exact) in [(4096, 64, 471.3), (4096, 256, 1376.2), (4096, 1024, 3316.8), (6, 3, 4.33), (9, 9, 0.0)] {
             let got = log2_binomial(n, k) as f64;
             assert!(got >= exact && got < exact + 2.2, "C({n}, {k}): {got} for {exact}");
         }

@@ -55,13 +55,7 @@ pub(super) fn level(n: u32, k: u32) -> &'static Level {
 }
 
 const fn tables() -> [Level; LEVELS] {
-    let mut tables = [const {
-        Level {
-            shift: 0,
-            start: [0; CLASSES + 1],
-            last: [0; CLASSES],
-        }
-    }; LEVELS];
+    let mut tables = [const { Level { shift: 0, start: [0; CLASSES + 1], last: [0; CLASSES] } }; LEVELS];
     let mut number = 0;
     while number < LEVELS {
         tables[number] = table(number as u32);
@@ -83,11 +77,7 @@ const fn table(number: u32) -> Level {
         ratio = (ratio * ratio) >> 32;
         squarings += 1;
     }
-    let mut level = Level {
-        shift,
-        start: [0; CLASSES + 1],
-        last: [0; CLASSES],
-    };
+    let mut level = Level { shift, start: [0; CLASSES + 1], last: [0; CLASSES] };
     let mut beyond = 1u64 << 32;
     let mut class = 0;
     while class < CLASSES {

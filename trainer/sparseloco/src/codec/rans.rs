@@ -29,12 +29,7 @@ pub(super) struct Step {
 impl Step {
     /// Plain bits alone: the symbol that owns all slots.
     pub(super) fn plain(width: u32, bits: u16) -> Step {
-        Step {
-            start: 0,
-            freq: SLOTS as u16,
-            width: width as u8,
-            bits,
-        }
+        Step { start: 0, freq: SLOTS as u16, width: width as u8, bits }
     }
 }
 
@@ -66,9 +61,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Option<Decoder<'a>> {
         let (state, words) = bytes.split_first_chunk::<STATE_BYTES>()?;
         let state = u64::from_le_bytes(*state);
-        (STATE_MIN..STATE_MIN << 32)
-            .contains(&state)
-            .then_some(Decoder { state, words })
+        (STATE_MIN..STATE_MIN << 32).contains(&state).then_some(Decoder { state, words })
     }
 
     /// The slot that the next symbol owns.

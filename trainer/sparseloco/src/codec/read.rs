@@ -29,29 +29,15 @@ pub fn decode_shard(
         return Err(CodecError::TooLong { got: bytes.len(), max });
     }
     let groups = chunks.len().div_ceil(GROUP_CHUNKS);
-    let table = CodecError::Table {
-        groups,
-        got: bytes.len(),
-    };
+    let table = CodecError::Table { groups, got: bytes.len() };
     let (entries, mut rest) = bytes.split_at_checked(groups * ENTRY_BYTES).ok_or(table.clone())?;
     let values = chunks.clone().map(|number| layout.chunk(number).values(k)).sum();
     let mut shard = SparseShard::with_capacity(chunks.start, chunks.len(), values);
-    for (first, entry) in chunks
-        .clone()
-        .step_by(GROUP_CHUNKS)
-        .zip(entries.chunks_exact(ENTRY_BYTES))
-    {
+    for (first, entry) in chunks.clone().step_by(GROUP_CHUNKS).zip(entries.chunks_exact(ENTRY_BYTES)) {
         let size = entry.iter().rev().fold(0, |size, &byte| size << 8 | usize::from(byte));
         let (group, after) = rest.split_at_checked(size).ok_or(table.clone())?;
         rest = after;
-        read_group(
-            group,
-            layout,
-            first..chunks.end.min(first + GROUP_CHUNKS),
-            k,
-            quantiser,
-            &mut shard,
-        )?;
+        read_group(group, layout, first..chunks.end.min(first + GROUP_CHUNKS), k, quantiser, &mut shard)?;
     }
     if rest.is_empty() { Ok(shard) } else { Err(table) }
 }
@@ -74,22 +60,11 @@ fn read_group(
         let scales = read_scales(chunk, scales)?;
         if !scales.are_none() {
             let shape = layout.chunk(chunk);
-            read_chunk(
-                &mut stream,
-                chunk,
-                shape.len() as u32,
-                shape.values(k) as u32,
-                scales,
-                shard,
-            )?;
+            read_chunk(&mut stream, chunk, shape.len() as u32, shape.values(k) as u32, scales, shard)?;
         }
         shard.close_chunk();
     }
-    if stream.is_finished() {
-        Ok(())
-    } else {
-        Err(CodecError::Ending { chunk: chunks.start })
-    }
+    if stream.is_finished() { Ok(()) } else { Err(CodecError::Ending { chunk: chunks.start }) }
 }
 
 fn read_scales(chunk: usize, bytes: &[u8]) -> Result<Scales, CodecError> {
@@ -99,11 +74,7 @@ fn read_scales(chunk: usize, bytes: &[u8]) -> Result<Scales, CodecError> {
         _ => unreachable!("scales have two or four bytes"),
     };
     let scales = Scales { low, high };
-    if scales.are_valid() {
-        Ok(scales)
-    } else {
-        Err(CodecError::Scales { chunk, low, high })
-    }
+    if scales.are_valid() { Ok(scales) } else { Err(CodecError::Scales { chunk, low, high }) }
 }
 
 fn read_chunk(
@@ -156,9 +127,5 @@ fn read_chunk(
         left -= 1;
     }
     let both_used = any & 2 != 0 && all & 2 == 0;
-    if value_bits == 1 || both_used {
-        Ok(())
-    } else {
-        Err(CodecError::Unused { chunk })
-    }
+    if value_bits == 1 || both_used { Ok(()) } else { Err(CodecError::Unused { chunk }) }
 }

@@ -6,13 +6,7 @@ use covey_proto::layout::Layout;
 use proptest::prelude::*;
 
 fn layout(shapes: &[&[usize]]) -> Layout {
-    Layout::new(
-        shapes
-            .iter()
-            .enumerate()
-            .map(|(at, shape)| (format!("t{at:03}"), shape.to_vec()))
-            .collect(),
-    )
+    Layout::new(shapes.iter().enumerate().map(|(at, shape)| (format!("t{at:03}"), shape.to_vec())).collect())
 }
 
 /// Values whose positions are as good as random, from a seed.
@@ -21,10 +15,7 @@ fn noise(seed: u64, elements: usize) -> Vec<f32> {
     let mut bytes = vec![0; elements * 4];
     reader.fill(&mut bytes);
     let pair = |bytes: &[u8]| f32::from(i16::from_le_bytes([bytes[0], bytes[1]]));
-    bytes
-        .chunks_exact(4)
-        .map(|four| pair(&four[..2]) * pair(&four[2..]) / 1e9)
-        .collect()
+    bytes.chunks_exact(4).map(|four| pair(&four[..2]) * pair(&four[2..]) / 1e9).collect()
 }
 
 fn sparse(
@@ -145,10 +136,7 @@ fn sizes_are_near_the_index_sets_entropy() {
         let bytes = encode_shard(&layout, k, quantiser, &shard).unwrap();
         let bits = bytes.len() as f64 * 8.0 / shard.values().len() as f64;
         println!("k {k} {quantiser:?}: {bits:.4} bits a value");
-        assert!(
-            bits <= limit,
-            "k {k} {quantiser:?}: {bits:.4} bits a value, limit {limit}"
-        );
+        assert!(bits <= limit, "k {k} {quantiser:?}: {bits:.4} bits a value, limit {limit}");
     }
 }
 
@@ -156,20 +144,10 @@ fn sizes_are_near_the_index_sets_entropy() {
 fn a_group_is_found_by_the_table_alone() {
     let layout = layout(&[&[64 * 64, 3 * 64]]);
     let state = noise(2, layout.elements());
-    let whole = encode_shard(
-        &layout,
-        64,
-        Quantiser::Sign,
-        &sparse(&layout, 0..192, 64, Quantiser::Sign, &state),
-    )
-    .unwrap();
-    let second = encode_shard(
-        &layout,
-        64,
-        Quantiser::Sign,
-        &sparse(&layout, 64..128, 64, Quantiser::Sign, &state),
-    )
-    .unwrap();
+    let whole =
+        encode_shard(&layout, 64, Quantiser::Sign, &sparse(&layout, 0..192, 64, Quantiser::Sign, &state)).unwrap();
+    let second =
+        encode_shard(&layout, 64, Quantiser::Sign, &sparse(&layout, 64..128, 64, Quantiser::Sign, &state)).unwrap();
     let first_bytes = u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
     assert_eq!(whole[4..8], second[..4]);
     assert_eq!(whole[12 + first_bytes..][..second.len() - 4], second[4..]);
@@ -184,35 +162,12 @@ fn what_the_run_does_not_allow_is_not_encoded() {
         encode_shard(&layout, 128, Quantiser::Sign, &shard)
     };
     assert!(encode(&[], &[]).is_ok() && encode(&[3, 9], &[1.0, -1.0]).is_ok());
-    assert_eq!(
-        encode(&[3], &[1.0]),
-        Err(EncodeError::Count {
-            chunk: 0,
-            got: 1,
-            need: 2
-        })
-    );
+    assert_eq!(encode(&[3], &[1.0]), Err(EncodeError::Count { chunk: 0, got: 1, need: 2 }));
     for indices in [[3, 3], [9, 3], [3, 64]] {
-        assert_eq!(
-            encode(&indices, &[1.0, 1.0]),
-            Err(EncodeError::Indices { chunk: 0, elements: 64 })
-        );
+        assert_eq!(encode(&indices, &[1.0, 1.0]), Err(EncodeError::Indices { chunk: 0, elements: 64 }));
     }
-    for values in [
-        [1.0, 2.0],
-        [0.0, 0.0],
-        [1.0001, 1.0001],
-        [f32::NAN, f32::NAN],
-        [1e-30, 1e-30],
-        [2e6, 2e6],
-    ] {
-        assert_eq!(
-            encode(&[3, 9], &values),
-            Err(EncodeError::Values {
-                chunk: 0,
-                quantiser: Quantiser::Sign
-            })
-        );
+    for values in [[1.0, 2.0], [0.0, 0.0], [1.0001, 1.0001], [f32::NAN, f32::NAN], [1e-30, 1e-30], [2e6, 2e6]] {
+        assert_eq!(encode(&[3, 9], &values), Err(EncodeError::Values { chunk: 0, quantiser: Quantiser::Sign }));
     }
 }
 
@@ -230,13 +185,7 @@ fn refusals_name_the_chunk_and_the_reason() {
     let max = max_shard_bytes(&layout, 0..2, 64, Quantiser::Sign);
     assert_eq!(decode(&vec![0; max + 1]), CodecError::TooLong { got: max + 1, max });
     assert_eq!(decode(&[]), CodecError::Table { groups: 1, got: 0 });
-    assert_eq!(
-        changed(0, good[0] ^ 1),
-        CodecError::Table {
-            groups: 1,
-            got: good.len()
-        }
-    );
+    assert_eq!(changed(0, good[0] ^ 1), CodecError::Table { groups: 1, got: good.len() });
     assert!(matches!(changed(7, 0xff), CodecError::Scales { chunk: 1, .. }));
     assert_eq!(changed(15, 0xff), CodecError::Head { chunk: 0 });
 }

@@ -90,11 +90,7 @@ fn check(
         return Ok(Scales::NONE);
     }
     if indices.len() != need {
-        return Err(EncodeError::Count {
-            chunk,
-            got: indices.len(),
-            need,
-        });
+        return Err(EncodeError::Count { chunk, got: indices.len(), need });
     }
     let rising = indices.windows(2).all(|pair| pair[0] < pair[1]);
     if !rising || usize::from(indices[need - 1]) >= elements {
@@ -107,10 +103,7 @@ fn scales_of(values: &[f32], quantiser: Quantiser) -> Option<Scales> {
     let magnitudes = || values.iter().map(|value| value.abs().to_bits());
     let (low, high) = (magnitudes().min()?, magnitudes().max()?);
     let exact = low & 0xffff == 0 && high & 0xffff == 0 && magnitudes().all(|bits| bits == low || bits == high);
-    let scales = Scales {
-        low: (low >> 16) as u16,
-        high: (high >> 16) as u16,
-    };
+    let scales = Scales { low: (low >> 16) as u16, high: (high >> 16) as u16 };
     let allowed = quantiser == Quantiser::TwoMagnitudes || low == high;
     (exact && allowed && scales.are_valid() && !scales.are_none()).then_some(scales)
 }
@@ -135,21 +128,11 @@ fn push_steps(steps: &mut Vec<Step>, (indices, values): (&[u16], &[f32]), elemen
                 let (start, freq) = level.slots_of(class);
                 let low = gap & ((1 << level.shift) - 1);
                 let bits = (low << value_bits | value_bits_set) as u16;
-                steps.push(Step {
-                    start,
-                    freq,
-                    width: (level.shift + value_bits) as u8,
-                    bits,
-                });
+                steps.push(Step { start, freq, width: (level.shift + value_bits) as u8, bits });
                 break;
             }
             let (start, freq) = level.slots_of(gap::ESCAPE);
-            steps.push(Step {
-                start,
-                freq,
-                width: 0,
-                bits: 0,
-            });
+            steps.push(Step { start, freq, width: 0, bits: 0 });
             let skipped = (gap::ESCAPE as u32) << level.shift;
             positions -= skipped;
             gap -= skipped;
