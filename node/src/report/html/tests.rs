@@ -137,6 +137,16 @@ fn the_headline_says_what_came_of_it() {
     assert!(headline(&sample::swarm(48, 4)).starts_with("48 rounds took held\u{2011}out loss from 6.2"));
 }
 
+/// A bar of shares would be a lie where phases hold more time than the cores had.
+#[test]
+fn time_beyond_what_cores_can_do_is_said_to_be() {
+    let mut summary = sample::swarm(12, 4);
+    assert!(html(&summary).contains("unused"));
+    summary.seconds.insert("check".into(), 1000.0);
+    let page = html(&summary);
+    assert!(page.contains("can do: some phases also count time") && !page.contains("unused 0"));
+}
+
 #[test]
 fn lists_of_different_lengths_are_survived() {
     let mut summary = sample::swarm(8, 4);

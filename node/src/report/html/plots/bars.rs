@@ -10,6 +10,9 @@ const TRAINING: &str = "train";
 /// Rows; what is smaller is left out, and said to be.
 const ROWS_MAX: usize = 14;
 
+/// Clocks that disagree by less are no contradiction.
+const CAPACITY_SLACK: f64 = 1.05;
+
 struct Bar {
     name: String,
     value: f64,
@@ -52,7 +55,11 @@ fn stack(summary: &Summary, training: f64, work: f64) -> String {
     if !capacity.is_finite() || capacity <= 0.0 {
         return String::new();
     }
-    // Threads beyond the cores, or clocks that disagree: then the work is the whole.
+    let says = format!("{} × {}", units::count(summary.cores as u64, "core"), units::seconds(summary.wall_seconds));
+    if work > capacity * CAPACITY_SLACK {
+        let text = format!("More than {says} can do: some phases also count time in which they waited.");
+        return format!("<p class=\"stack-says\">{text}</p>");
+    }
     let whole = capacity.max(work);
     let parts = [
         ("train", training, "fill s0"),
@@ -70,7 +77,6 @@ fn stack(summary: &Summary, training: f64, work: f64) -> String {
         keys.push_str(&key_box(class, &format!("{name} {percent}")));
         from += share;
     }
-    let says = format!("{} × {}", units::count(summary.cores as u64, "core"), units::seconds(summary.wall_seconds));
     format!(
         r#"<p class="stack-says">{says}</p><svg class="stack" width="100%" height="18" role="img" aria-labelledby="stack-title"><title id="stack-title">{says}: training, other work, unused</title>{rects}</svg><p class="legend">{keys}</p>"#
     )

@@ -13,6 +13,8 @@ const LANE_FIRST: u32 = 22;
 const LANE: u32 = 20;
 /// Names are written beside marks only if the next mark is this far, in percent.
 const LABEL_ROOM: f64 = 16.0;
+/// Percent of the height that a label over a line needs.
+const LABEL_HEIGHT: f64 = 7.0;
 /// Values that are dots too.
 const DOTS_MAX: usize = 60;
 
@@ -50,11 +52,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let digits = decimals(&ticks);
     plot.y_axis(y, &ticks, |tick| format!("{tick:.digits$}"));
     plot.x_axis(x, 0.0, "rounds applied");
-    for (name, nats) in &baselines {
-        plot.across(y.at(*nats), "baseline");
-        let label = format!("{name} {}", units::decimal(*nats, 2));
-        plot.text((100.0, y.at(*nats)), (-2, -5), Anchor::End, "note", &label);
-    }
+    baselines.iter().for_each(|(_, nats)| plot.across(y.at(*nats), "baseline"));
     draw_lanes(&mut plot, &lanes, x);
     let point = |i: usize| (x.at(i as f64), y.at(losses[i]));
     let points: Vec<(f64, f64)> = thinned(losses.len(), POINTS_MAX).map(point).collect();
@@ -65,6 +63,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     if has_final(summary) {
         plot.mark((100.0, y.at(summary.heldout_loss_final)), RING, "final");
     }
+    label_baselines(&mut plot, &baselines, y);
     let stride = losses.len().div_ceil(STRIPS_MAX).max(1) as f64;
     for i in thinned(losses.len(), STRIPS_MAX) {
         let strip = (x.at(i as f64 - stride / 2.0), x.span(stride));
@@ -91,6 +90,16 @@ fn baselines(summary: &Summary, facts: &Facts<'_>) -> Vec<(&'static str, f64)> {
     let all = [("unigram", summary.baselines.unigram), ("bigram", summary.baselines.bigram)];
     let known = all.into_iter().filter(|(_, bits)| bits.is_finite() && *bits > 0.0);
     known.map(|(name, bits)| (name, bits / ratio)).collect()
+}
+
+/// Names over their lines; of two lines that are close, the lower one's name is under it.
+fn label_baselines(plot: &mut Plot, baselines: &[(&str, f64)], y: Scale) {
+    for (name, nats) in baselines {
+        let up = y.at(*nats);
+        let crowded = baselines.iter().any(|(_, other)| *other > *nats && y.at(*other) - up < LABEL_HEIGHT);
+        let dy = if crowded { 14 } else { -5 };
+        plot.text((100.0, up), (-10, dy), Anchor::End, "note", &format!("{name} {}", units::decimal(*nats, 2)));
+    }
 }
 
 fn lanes<'a>(facts: &Facts<'a>) -> Vec<Lane<'a>> {
