@@ -142,7 +142,7 @@ async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Re
 async fn apply_one<L: Ledger>(context: &Arc<Context<L>>, before: State, header: Header) -> Result<State, JoinError> {
     let mut selected: Vec<Arc<Contribution>> = Vec::with_capacity(header.selected.len());
     for (_, digest) in &header.selected {
-        selected.push(Arc::new(obtain(context, *digest, None, &[], FETCH_TIMEOUT).await?));
+        selected.push(Arc::new(obtain(context, *digest, None, &[], FETCH_TIMEOUT).await?.0));
     }
     let owned = context.clone();
     let (state, _) = context.compute.run(move || replay(&owned, &before, &header, &selected)).await;

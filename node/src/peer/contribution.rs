@@ -175,7 +175,7 @@ pub fn decode<B: AsRef<[u8]>>(
     Ok(Contribution { digest: manifest.digest(), manifest, shards })
 }
 
-/// Has a contribution's bytes from the store or from peers, and decodes them. With `expected`, what the manifest says
+/// Has a contribution's bytes from the store or from peers, and decodes them; with the time that decoding took. With `expected`, what the manifest says
 /// is checked first; without, it is one that the electorate has taken already.
 ///
 /// # Errors
@@ -189,7 +189,7 @@ pub async fn obtain<L: Ledger>(
     expected: Option<Expected>,
     hints: &[Hint],
     patience: Duration,
-) -> Result<Contribution, ObtainError> {
+) -> Result<(Contribution, Duration), ObtainError> {
     let network = &context.network;
     let bytes = network.fetch_unsized(digest, LIST_BYTES_MAX as u64, hints, patience).await?;
     let manifest = Manifest::from_bytes(&bytes).map_err(Unfit::NoManifest)?;
@@ -201,5 +201,5 @@ pub async fn obtain<L: Ledger>(
     let shards = futures::future::try_join_all(fetches).await?;
     let owned = context.clone();
     let decoded = context.compute.run(move || decode(&owned.run, &owned.layout, manifest, &shards)).await;
-    Ok(decoded.0?)
+    Ok((decoded.0?, decoded.1))
 }

@@ -21,7 +21,7 @@ use covey_round::engine::{Collection, Settlement, Task, Tip};
 use covey_trainer::inner::RoundReport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Between two tries of something that failed for now.
@@ -247,13 +247,14 @@ pub(super) struct Fetch {
 
 /// Has a contribution's bytes, checks and decodes them; a validator makes sure that they stay.
 pub(super) async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> Done {
-    let start = Instant::now();
     let (round, uid) = (job.collection.round, job.uid);
-    let found = fetch_one(&context, job).await.map(Arc::new);
-    Done::Collected { round, uid, found, took: start.elapsed() }
+    match fetch_one(&context, job).await {
+        Ok((contribution, took)) => Done::Collected { round, uid, found: Ok(Arc::new(contribution)), took },
+        Err(error) => Done::Collected { round, uid, found: Err(error), took: Duration::ZERO },
+    }
 }
 
-async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<Contribution, ObtainError> {
+async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<(Contribution, Duration), ObtainError> {
     let Fetch { collection, uid, digest, from } = job;
     let mut hints = vec![Hint::Uid(uid)];
     if let Some((peer, announcement)) = from {
@@ -269,12 +270,12 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<C
     let author = collection.members.get(&uid).copied();
     let expected = author.map(|author| Expected { round: collection.round, base: collection.base, author });
     // A slow link may take the whole round; who votes has looked at what is held by then.
-    let contribution = obtain(context, digest, expected, &hints, 10 * context.patience).await?;
+    let (contribution, took) = obtain(context, digest, expected, &hints, 10 * context.patience).await?;
     let names: Vec<Digest> = contribution.manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect();
     let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % 4));
     // Pinning brings the bytes to the disk: a vote vouches for them.
     tokio::task::spawn_blocking(move || store.pin(&tag, &names)).await.expect("pinning does not panic")?;
-    Ok(contribution)
+    Ok((contribution, took))
 }
 
 /// Asks peers for a round's announcements, after a while.
@@ -348,7 +349,7 @@ async fn obtain_selected<L: Ledger>(
                 tracing::warn!(node = %context.name, %why, "a selected contribution is still missing");
                 tokio::time::sleep(RETRY).await;
             }
-            had => return had,
+            had => return had.map(|(contribution, _)| contribution),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A swarm: many nodes on one machine, each with its own identity, folder, sockets and blob store, on one chain in this
-//! process. Nodes are [`crate::peer`]s and nothing else; [`pacer`] makes the blocks, [`host`] starts and kills,
-//! [`watch`](Watcher) measures what the report shows.
+//! process. Nodes are [`crate::peer`]s and nothing else; `pacer` makes the blocks, `host` starts and kills,
+//! `watch` measures what the report shows.
 
 pub mod display;
 mod host;
@@ -232,6 +232,7 @@ impl Swarm {
                 }
             }
             self.watcher.catch_up().await;
+            self.watcher.note_weights(&self.ledger).await;
             self.check_alive()?;
             if self.is_over() {
                 break false;
@@ -241,11 +242,11 @@ impl Swarm {
         };
         // The weights of the last round go into one block more.
         self.pacer.produce()?;
-        self.watcher.note_weights(&self.ledger).await;
+        self.watcher.note_last_weights(&self.ledger).await;
         for (_, host) in std::mem::take(&mut self.hosts) {
             host.stop().await;
         }
-        let summary = self.watcher.finish(&self.ledger, interrupted).await;
+        let summary = self.watcher.finish(interrupted).await;
         Ok(Outcome { summary, folder: self.folder })
     }
 

@@ -1,7 +1,8 @@
 //! Who makes blocks in a swarm, and when: as soon as no live node has work left, or after a timeout.
 //!
 //! It knows the nodes by their status alone, beside the ledger: a slow machine makes a round longer, never emptier.
-//! Nodes that start, catch up or are gone do not hold the others up.
+//! Nodes that start or catch up do not hold the others up, but while there are any, blocks come no faster than
+//! `BLOCK_MIN`: a run of idle nodes would be rounds ahead before a newcomer has shaken a hand.
 
 use crate::chain::log::{ChainLog, LogError};
 use crate::chain::memory::MemoryLedger;
@@ -14,6 +15,10 @@ use tokio::time::Instant;
 
 /// After so long without a block one is made all the same: a node hangs.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The least time between blocks while somebody catches up: a round of 24 takes more than a second then, and a catch-up
+/// of some rounds less. A devnet's block takes 500 ms.
+const BLOCK_MIN: Duration = Duration::from_millis(50);
 
 /// Makes blocks.
 pub(super) struct Pacer {
@@ -54,7 +59,15 @@ impl Pacer {
             // A status that is gone belongs to a node that is.
             .map(|mut status| async move { drop(status.wait_for(idle).await) })
             .collect();
-        let all = async { while waits.next().await.is_some() {} };
+        let catches_up = |status: &Status| !status.live && status.halted.is_none();
+        let earliest = match nodes.iter().any(|node| catches_up(&node.borrow())) {
+            true => self.since + BLOCK_MIN,
+            false => self.since,
+        };
+        let all = async {
+            while waits.next().await.is_some() {}
+            tokio::time::sleep_until(earliest).await;
+        };
         match tokio::time::timeout_at(self.since + BLOCK_TIMEOUT, all).await {
             Ok(()) => Waited::AllIdle,
             Err(_) => Waited::TimedOut,

@@ -257,12 +257,18 @@ impl Watcher {
         }
     }
 
-    /// Notes the weights as they stand on chain now.
+    /// Notes the weights as they stand on chain now, for the rounds applied since the last look.
     pub(super) async fn note_weights(&mut self, ledger: &MemoryLedger) {
-        let weights = mean_weights(ledger).await;
-        while self.weights.len() < self.rounds.len() {
-            self.weights.push(weights.clone());
+        if self.weights.len() < self.rounds.len() {
+            let weights = mean_weights(ledger).await;
+            self.weights.resize(self.rounds.len(), weights);
         }
+    }
+
+    /// Notes the last round's weights once more: they are on chain a block after its end.
+    pub(super) async fn note_last_weights(&mut self, ledger: &MemoryLedger) {
+        self.weights.truncate(self.rounds.len().saturating_sub(1));
+        self.note_weights(ledger).await;
     }
 
     // ---- the display -------------------------------------------------------------------------------------------------
@@ -281,7 +287,12 @@ impl Watcher {
     }
 
     fn bytes(&self) -> u64 {
-        self.live().map(|(_, _, status)| status.traffic.blobs_in.bytes + status.traffic.gossip_in.bytes).sum()
+        self.nodes
+            .values()
+            .flat_map(|node| node.lived().bytes)
+            .filter(|(kind, _)| RECEIVED.contains(&kind.as_str()))
+            .map(|(_, bytes)| bytes)
+            .sum()
     }
 
     fn draw(&mut self) {
@@ -313,7 +324,7 @@ impl Watcher {
     // ---- the end -----------------------------------------------------------------------------------------------------
 
     /// Waits for the evaluations and sums up.
-    pub(super) async fn finish(mut self, ledger: &MemoryLedger, interrupted: bool) -> Summary {
+    pub(super) async fn finish(mut self, interrupted: bool) -> Summary {
         let wall_seconds = self.start.elapsed().as_secs_f64();
         self.catch_up().await;
         while self.heldout.found.len() < self.heldout.asked {
@@ -323,7 +334,6 @@ impl Watcher {
             }
         }
         self.tell_rounds();
-        self.note_weights(ledger).await;
         self.display.finish();
         let (loss, baselines) = self.last_evaluation().await;
         let data = &self.options.data;
@@ -436,6 +446,9 @@ fn add<K: Ord, V: std::ops::AddAssign + Default>(maps: impl IntoIterator<Item = 
     }
     sum
 }
+
+/// The kinds that add up to what was received: payload, each byte once.
+const RECEIVED: [&str; 3] = ["gossip received, duplicates included", "announcements pulled", "blobs received"];
 
 /// Bytes by kind: payload by what it was for, and what TCP carried in all.
 fn by_kind(traffic: &Traffic) -> BTreeMap<String, u64> {

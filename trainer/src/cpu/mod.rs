@@ -1,6 +1,6 @@
 //! The CPU backend: f32, one thread an instance, the same bits for the same input with the same binary on one machine.
 //!
-//! Forward and backward passes are written by hand ([`model`]) into buffers made once. Many instances may run in one
+//! Forward and backward passes are written by hand (`model`) into buffers made once. Many instances may run in one
 //! process, one a thread. Another processor, with other vector instructions, may round differently.
 
 mod attention;

@@ -1,0 +1,125 @@
+//! The binary as a person meets it: what it says to wrong input, and with which exit code.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn covey(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(arguments).current_dir(folder).env("COVEY_CACHE", folder.join("cache")).env_remove("COVEY_LOG");
+    command.output().expect("the binary starts")
+}
+
+/// It fails with code 1, says all of `words` on standard error, and never panics.
+fn expect_refusal(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = covey(folder, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "covey {arguments:?} said:\n{said}");
+    for word in words {
+        assert!(said.contains(word), "covey {arguments:?} should mention {word:?}, but said:\n{said}");
+    }
+    assert!(said.starts_with("error: ") || said.contains("\nerror: "), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).expect("a temporary file");
+}
+
+/// A text that a grammar makes: enough for the tiny preset.
+fn write_text(folder: &Path) {
+    let documents = covey_trainer::data::synthetic::documents(1, 300_000);
+    let lines: Vec<String> =
+        documents.iter().map(|document| serde_json::json!({ "text": document.text }).to_string()).collect();
+    write(folder, "text.jsonl", &lines.join("\n"));
+}
+
+#[test]
+fn data_that_is_not_there_or_not_text_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    expect_refusal(at, &["swarm", "--data", "missing.txt"], &["missing.txt"]);
+    write(at, "empty.txt", "");
+    expect_refusal(at, &["swarm", "--data", "empty.txt"], &["empty.txt", "empty"]);
+    std::fs::write(at.join("bytes.txt"), b"fine so far \xff\xfe").expect("a temporary file");
+    expect_refusal(at, &["swarm", "--data", "bytes.txt"], &["bytes.txt", "UTF-8"]);
+    write(at, "bad.jsonl", "{\"text\": \"fine\"}\n{\"no text\": 1}\n");
+    expect_refusal(at, &["data", "prepare", "--data", "bad.jsonl"], &["bad.jsonl", "2"]);
+    write(at, "short.txt", "Too short to learn from.");
+    expect_refusal(at, &["swarm", "--data", "short.txt"], &["text"]);
+}
+
+#[test]
+fn a_run_file_with_a_wrong_key_or_number_is_refused_with_all_faults() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    expect_refusal(at, &["swarm", "--preset", "huge"], &["huge", "demo", "covenant"]);
+    expect_refusal(at, &["swarm", "--preset", "none.toml"], &["none.toml"]);
+    let (_, tiny, _) = covey::preset::PRESETS.into_iter().find(|(name, ..)| *name == "tiny").expect("a preset");
+    write(at, "unknown.toml", &tiny.replace("[model]", "[model]\nwidht = 3"));
+    expect_refusal(at, &["swarm", "--preset", "unknown.toml", "--data", "text.jsonl"], &["widht", "unknown"]);
+    let wrong = tiny.replace("commit = 14", "commit = 40").replace("clip = 1.0", "clip = -1.0");
+    write(at, "wrong.toml", &wrong);
+    expect_refusal(at, &["swarm", "--preset", "wrong.toml", "--data", "text.jsonl"], &["clock", "inner.clip"]);
+}
+
+#[test]
+fn a_plan_that_cannot_be_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    let swarm = |more: &[&'static str]| [&["swarm", "--preset", "tiny", "--data", "text.jsonl"], more].concat();
+    expect_refusal(at, &swarm(&["--miners", "0"]), &["at least one miner"]);
+    expect_refusal(at, &swarm(&["--kill", "miner-9@1"]), &["miner-9", "miner-0"]);
+    expect_refusal(at, &swarm(&["--rounds", "3", "--join", "3"]), &["round 3"]);
+    expect_refusal(at, &swarm(&["--misbehave", "noise=9"]), &["9 miners", "4"]);
+    write(at, "taken", "");
+    expect_refusal(at, &swarm(&["--out", "taken"]), &["taken"]);
+}
+
+/// From text to a swarm to a model that continues a prompt; then its data is damaged.
+#[test]
+fn a_swarm_leaves_a_report_and_a_usable_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    let done = |arguments: &[&str]| {
+        let output = covey(at, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "covey {arguments:?} said:\n{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    done(&["data", "prepare", "--data", "text.jsonl", "--vocabulary", "512", "--out", "data"]);
+    let swarm = ["swarm", "--preset", "tiny", "--data", "data", "--rounds", "2", "--seed", "5", "--out", "out"];
+    assert!(done(&swarm).contains("same state root"));
+    let summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at.join("out/summary.json")).expect("a summary")).expect("JSON");
+    assert_eq!(summary["rounds"], 2);
+    assert_eq!(summary["seed"], 5);
+    assert_eq!(summary["roots_agree"], true);
+    assert_eq!(summary["nodes"].as_array().map(Vec::len), Some(8));
+    assert!(std::fs::read_to_string(at.join("out/report.html")).expect("a report").contains("<svg"));
+    assert!(at.join("out/logs/miner-0.log").is_file());
+    assert!(done(&["audit", "out"]).contains("2 rounds computed again"));
+    done(&["export", "--from", "out", "--to", "model"]);
+    let continued = |_| done(&["generate", "--model", "model", "--temperature", "0", "--tokens", "8", "the"]);
+    let [first, second] = [0, 1].map(continued);
+    assert!(first.starts_with("the") && first.len() > 4, "{first:?}");
+    assert_eq!(first, second);
+
+    let shard = std::fs::read_dir(at.join("data"))
+        .expect("the data set")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "tok"))
+        .expect("a shard");
+    let bytes = std::fs::read(&shard).expect("a shard");
+    std::fs::write(&shard, &bytes[..bytes.len() / 2]).expect("a shard");
+    expect_refusal(at, &["swarm", "--preset", "tiny", "--data", "data"], &["covey data prepare"]);
+    let weights = at.join("model/model.safetensors");
+    let bytes = std::fs::read(&weights).expect("the weights");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("the weights");
+    expect_refusal(at, &["generate", "--model", "model", "the"], &["model.safetensors"]);
+    expect_refusal(at, &["export", "--from", "nowhere", "--to", "m"], &["nowhere", "--out folder"]);
+    expect_refusal(at, &["audit", "nowhere"], &["nowhere"]);
+}
