@@ -4,6 +4,7 @@
 //! comments, order and spelling of the file do not matter. Every fault of a file is reported at once.
 
 use crate::layout::Layout;
+use crate::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use crate::schedule::Schedule;
 use crate::{Digest, RunId, blob, wire};
 use serde::{Deserialize, Serialize};
@@ -373,9 +374,26 @@ impl Run {
         faults.share("outer.rho", outer.rho);
         faults.schedule("compress.k", &compress.k, 1.0, 4096.0, true);
         faults.share("compress.beta", compress.beta);
-        faults.between("compress.shard_chunks", compress.shard_chunks, 1, 1 << 16);
-        faults.between("compress.state_elements", compress.state_elements, 1024, 1 << 26);
+        // A chunk's worst encoding has some 1,300 bytes: 8,192 of them and 4 Mi elements fit into one response.
+        faults.between("compress.shard_chunks", compress.shard_chunks, 1, 8192);
+        faults.between("compress.state_elements", compress.state_elements, 1024, (BLOB_BYTES_MAX / 4) as u32);
         faults.between("compress.inline_max", compress.inline_max, 0, INLINE_MAX);
+        if faults.0.is_empty() {
+            self.check_announcement(faults);
+        }
+    }
+
+    /// The largest announcement, with every shard just small enough to come along, must fit into a message.
+    fn check_announcement(&self, faults: &mut Faults) {
+        const SHARD_ENTRY_BYTES: u64 = 56;
+        let shards = self.layout().shards(self.compress.shard_chunks as usize) as u64;
+        let bytes = 512 + shards * (SHARD_ENTRY_BYTES + u64::from(self.compress.inline_max));
+        faults.unless(bytes <= ANNOUNCEMENT_BYTES_MAX as u64, || {
+            format!(
+                "compress: {shards} shards of up to inline_max bytes make announcements of {bytes}; the limit is \
+                 {ANNOUNCEMENT_BYTES_MAX}: raise shard_chunks or lower inline_max"
+            )
+        });
     }
 
     fn check_scoring(&self, faults: &mut Faults) {

@@ -1,6 +1,7 @@
 //! Whole swarms that nothing goes wrong in, or only what a miner does wrong.
 
-use covey::peer::misbehave::Misbehaviour;
+use covey::peer::misbehave::{DRIFT_ROUND, Misbehaviour};
+use covey_proto::Uid;
 use covey_tests::Rig;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ fn noise_earns_nothing() {
 fn a_corrupted_shard_is_never_selected() {
     let swarm = Rig::seeded(2).misbehave(Misbehaviour::Corrupt, 1).run();
     swarm.expect_agreement();
+    assert!(swarm.summary.offered.iter().all(|offered| offered.contains(&Uid::from(3))));
     assert!(swarm.rounds_of("miner-3").is_empty());
     assert_eq!(swarm.rounds_of("miner-0").len(), 6);
 }
@@ -54,6 +56,20 @@ fn a_withheld_shard_is_never_selected() {
         .patience(Duration::from_secs(2))
         .run();
     swarm.expect_agreement();
+    let committed = swarm.summary.offered.iter().all(|offered| offered.contains(&Uid::from(3)));
+    assert!(committed, "the withholding miner must commit: {:?}", swarm.summary.offered);
     assert!(swarm.rounds_of("miner-3").is_empty());
     assert_eq!(swarm.rounds_of("miner-1").len(), 4);
+}
+
+/// A node whose memory turned a bit says so, and stands with the others again two rounds later.
+#[test]
+fn a_node_with_another_state_notices_and_resynchronises() {
+    let swarm = Rig::seeded(4).rounds(8).misbehave(Misbehaviour::Drift, 1).run();
+    assert!(!swarm.summary.roots_agree);
+    let rounds: Vec<u32> = swarm.summary.disagreements.iter().map(|other| other.round.0).collect();
+    assert_eq!(rounds, [DRIFT_ROUND.0], "it disagreed in other rounds too");
+    assert!(swarm.summary.disagreements.iter().all(|other| other.node == "miner-3"));
+    assert!(swarm.rounds_of("miner-3").iter().any(|round| *round >= 5), "{:?}", swarm.summary.selected);
+    assert_eq!(swarm.audit().expect("the others are right").state_roots, swarm.summary.state_roots);
 }

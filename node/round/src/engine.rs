@@ -31,6 +31,8 @@ pub use message::{Action, Collection, Event, Halt, Roles, Settlement, Task, Tip}
 
 /// Rounds without any vote after which a miner idles, and without an agreed head after which a node halts.
 const PATIENCE_ROUNDS: u32 = 3;
+/// Blocks before the last one for a commitment at which training stops: compressing and storing take time too.
+const STOP_BLOCKS: u32 = 2;
 
 /// The state machine. One owner, no locks.
 #[derive(Debug)]
@@ -208,6 +210,7 @@ impl Engine {
         if self.is_behind() {
             self.leave_round(actions);
         }
+        self.stop_training_if_late(actions);
         self.vote_if_due(actions);
         if self.outstanding.reading.is_some() || self.outstanding.joining || self.unreadable {
             return;
@@ -373,6 +376,14 @@ impl Engine {
             self.committed = Some((round, digest));
             self.outstanding.sending += 1;
             actions.push(Action::Commit(round, digest));
+        }
+    }
+
+    /// What has been learnt by now is committed; what comes later is not.
+    fn stop_training_if_late(&mut self, actions: &mut Vec<Action>) {
+        let Step::Open(open) = &self.step else { return };
+        if self.best.0.saturating_add(STOP_BLOCKS) >= open.blocks.submit_latest.0 {
+            self.stop_training(actions);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::contribution::Contribution;
 use super::disk::DiskError;
+use super::misbehave;
 use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::Header;
 use covey_proto::run::Run;
@@ -87,7 +88,10 @@ pub fn settle<L>(
     selected: &[Arc<Contribution>],
 ) -> Result<State, ApplyError> {
     let Decision { round, parent, hashes: [hash_a, hash_c, hash_v] } = *decision;
-    let parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
+    let mut parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
+    if let Some(kind) = context.misbehaviour {
+        misbehave::drift(kind, round, &mut parameters);
+    }
     let root = state_root(&parameters, context.run.compress.state_elements as usize);
     let named = |contribution: &Arc<Contribution>| (contribution.manifest.uid, contribution.digest);
     let header = Header {

@@ -2,6 +2,7 @@
 
 use super::compute::Compute;
 use super::disk::{Disk, JournalFile};
+use super::misbehave::Misbehaviour;
 use covey_gossip::Handle;
 use covey_proto::chain::Member;
 use covey_proto::layout::Layout;
@@ -10,7 +11,7 @@ use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Hotkey, HotkeyPair, RunId};
 use covey_round::engine::Roles;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Blocks for which a peer record counts: the most that the protocol allows, a day of 12 s blocks.
 const RECORD_BLOCKS: u32 = 7200;
@@ -43,6 +44,10 @@ pub struct Context<L> {
     pub patience: Duration,
     /// Whether every round is kept for ever, or as many as the protocol asks.
     pub archive: bool,
+    /// What it does wrong, if anything.
+    pub misbehaviour: Option<Misbehaviour>,
+    /// Held while a call gets its nonce and is handed over: two at once would get the same.
+    pub submitting: tokio::sync::Mutex<()>,
 }
 
 impl<L> Context<L> {
@@ -56,7 +61,7 @@ impl<L> Context<L> {
             registered_at: member.registered_at,
             peer: self.network.peer_id().to_bytes(),
             addresses: self.network.addresses().into_iter().take(PEER_ADDRESSES_MAX).collect(),
-            sequence: u64::from(now.0),
+            sequence: milliseconds_now(),
             expiry: BlockNumber(now.0.saturating_add(RECORD_BLOCKS)),
         };
         self.network.set_record(record.sign(&self.pair));
@@ -66,4 +71,10 @@ impl<L> Context<L> {
     pub fn hotkey(&self) -> Option<Hotkey> {
         (self.roles != Roles::default()).then(|| self.pair.hotkey())
     }
+}
+
+/// The highest sequence wins, also after a restart with other ports: any clock that rises will do.
+fn milliseconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

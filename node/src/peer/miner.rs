@@ -7,7 +7,7 @@
 
 use super::context::Context;
 use super::disk::{DiskError, JournalContribution};
-use super::misbehave::{self, Misbehaviour};
+use super::misbehave;
 use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{BlobRef, Manifest};
 use covey_proto::run::Model;
@@ -59,7 +59,6 @@ pub struct Miner {
     feedback: ErrorFeedback,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
-    misbehaviour: Option<Misbehaviour>,
 }
 
 /// A contribution on disk, not yet journalled.
@@ -102,14 +101,13 @@ impl Miner {
         backend: Box<dyn Backend>,
         data: Arc<Dataset>,
         journalled: Option<&JournalContribution>,
-        misbehaviour: Option<Misbehaviour>,
     ) -> Result<Miner, MinerError> {
         let layout = &context.layout;
         context.disk.keep_only_feedback(journalled.map(|journalled| journalled.round))?;
         let saved = journalled.map(|journalled| context.disk.feedback(journalled, layout)).transpose()?.flatten();
         let feedback_of = saved.as_ref().and(journalled).map(|journalled| journalled.round);
         let feedback = saved.unwrap_or_else(|| ErrorFeedback::zero(layout));
-        let mut miner = Miner { backend, data, feedback, feedback_of, misbehaviour };
+        let mut miner = Miner { backend, data, feedback, feedback_of };
         match context.disk.read(MOMENTS)?.map(|bytes| Moments::from_bytes(&bytes, layout.elements())) {
             Some(Ok(moments)) => miner.backend.set_moments(moments)?,
             Some(Err(error)) => tracing::warn!(%error, "the optimizer's state is damaged: it starts from zero"),
@@ -119,10 +117,15 @@ impl Miner {
     }
 
     /// Forgets what belongs to a state that the node no longer follows: after joining by state.
-    pub fn reset<L>(&mut self, context: &Context<L>) {
+    ///
+    /// # Errors
+    /// The disk refuses; what is in memory is forgotten all the same.
+    pub fn reset<L>(&mut self, context: &Context<L>) -> Result<(), DiskError> {
         self.backend.reset_moments();
         self.feedback = ErrorFeedback::zero(&context.layout);
         self.feedback_of = None;
+        context.disk.keep_only_feedback(None)?;
+        context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])
     }
 
     /// Trains from `theta`, compresses, stores the blobs and the new feedback.
@@ -149,7 +152,7 @@ impl Miner {
         for (delta, theta) in delta.iter_mut().zip(theta) {
             *delta = theta - *delta;
         }
-        if let Some(kind) = self.misbehaviour {
+        if let Some(kind) = context.misbehaviour {
             misbehave::disguise(kind, &context.layout, task, &mut delta);
         }
         let made = self.store(context, task, &delta, report)?;
@@ -188,7 +191,7 @@ impl Miner {
             shard_chunks: run.compress.shard_chunks as usize,
         };
         let mut compressed = self.feedback.compress(&context.layout, &how, delta)?;
-        if let Some(kind) = self.misbehaviour {
+        if let Some(kind) = context.misbehaviour {
             misbehave::damage(kind, &mut compressed.shards);
         }
         let manifest = Manifest {
@@ -202,12 +205,12 @@ impl Miner {
             codec: CODEC_VERSION,
             shards: compressed.shards.iter().map(|shard| BlobRef::of(shard)).collect(),
         };
-        let kept = misbehave::kept(self.misbehaviour, &compressed.shards);
+        let kept = misbehave::kept(context.misbehaviour, &compressed.shards, run.compress.inline_max);
         let store = context.network.store();
-        store.put_batch(kept, Durability::Synced)?;
+        store.put_batch(&kept, Durability::Synced)?;
         store.put(&manifest.to_bytes(), Durability::Synced)?;
         let digest = manifest.digest();
-        let names = manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect::<Vec<_>>();
+        let names: Vec<Digest> = kept.iter().map(|shard| Digest::of(shard)).chain([digest]).collect();
         store.pin(&format!("mine-{}", task.round), &names)?;
         context.disk.write_feedback(task.round, task.base, &compressed.feedback)?;
         Ok(Made {

@@ -1,7 +1,7 @@
 //! Miners that do not play by the rules, so that a swarm can show what it does about them.
 
 use covey_proto::layout::Layout;
-use covey_proto::{Uid, derive};
+use covey_proto::{Round, Uid, derive};
 use covey_round::engine::Task;
 use serde::Serialize;
 use std::fmt;
@@ -19,12 +19,17 @@ pub enum Misbehaviour {
     Corrupt,
     /// Announces its shards and keeps those that do not travel inside the message to itself.
     Withhold,
+    /// Has a bit of its state turned in one round, as faulty memory does: no cheat, but it must notice.
+    Drift,
 }
+
+/// The round in which a drifting node's state goes wrong.
+pub const DRIFT_ROUND: Round = Round(2);
 
 impl Misbehaviour {
     /// All of them.
-    pub const ALL: [Misbehaviour; 4] =
-        [Misbehaviour::Noise, Misbehaviour::Flip, Misbehaviour::Corrupt, Misbehaviour::Withhold];
+    pub const ALL: [Misbehaviour; 5] =
+        [Misbehaviour::Noise, Misbehaviour::Flip, Misbehaviour::Corrupt, Misbehaviour::Withhold, Misbehaviour::Drift];
 }
 
 impl fmt::Display for Misbehaviour {
@@ -34,6 +39,7 @@ impl fmt::Display for Misbehaviour {
             Misbehaviour::Flip => "flip",
             Misbehaviour::Corrupt => "corrupt",
             Misbehaviour::Withhold => "withhold",
+            Misbehaviour::Drift => "drift",
         })
     }
 }
@@ -59,7 +65,7 @@ pub fn disguise(kind: Misbehaviour, layout: &Layout, task: &Task, delta: &mut [f
             }
         }
         Misbehaviour::Flip => delta.iter_mut().for_each(|value| *value = -*value),
-        Misbehaviour::Corrupt | Misbehaviour::Withhold => {}
+        Misbehaviour::Corrupt | Misbehaviour::Withhold | Misbehaviour::Drift => {}
     }
 }
 
@@ -92,12 +98,22 @@ pub fn damage(kind: Misbehaviour, shards: &mut [Vec<u8>]) {
     }
 }
 
-/// The shards that the miner really stores.
-pub fn kept(kind: Option<Misbehaviour>, shards: &[Vec<u8>]) -> &[Vec<u8>] {
-    match kind {
-        Some(Misbehaviour::Withhold) => &shards[..shards.len() / 2],
-        _ => shards,
+/// Turns a bit of a state on its way to memory.
+pub fn drift(kind: Misbehaviour, round: Round, parameters: &mut [f32]) {
+    if (kind, round) == (Misbehaviour::Drift, DRIFT_ROUND)
+        && let Some(first) = parameters.first_mut()
+    {
+        *first = f32::from_bits(first.to_bits() ^ 1);
     }
+}
+
+/// The shards that the miner really stores.
+pub fn kept(kind: Option<Misbehaviour>, shards: &[Vec<u8>], inline_max: u32) -> Vec<&[u8]> {
+    let half = shards.len() / 2;
+    let withholds = kind == Some(Misbehaviour::Withhold);
+    let is_kept =
+        |(number, shard): &(usize, &Vec<u8>)| !withholds || *number < half || shard.len() <= inline_max as usize;
+    shards.iter().enumerate().filter(is_kept).map(|(_, shard)| shard.as_slice()).collect()
 }
 
 #[cfg(test)]

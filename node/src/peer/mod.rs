@@ -27,8 +27,10 @@ use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
 use covey_gossip::store::{Store, StoreError};
 use covey_gossip::{Events, Limits};
+use covey_proto::blob::Header;
+use covey_proto::chain::Member;
 use covey_proto::run::{Run, RunError};
-use covey_proto::{Digest, Uid};
+use covey_proto::{BlockNumber, Digest, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_sparseloco::state_root;
 use covey_trainer::cpu::CpuBackend;
@@ -156,6 +158,8 @@ pub struct Peer<L: Ledger> {
     status: watch::Sender<Status>,
     observer: Option<mpsc::Sender<Applied>>,
     uid: Option<Uid>,
+    /// As whom the node has introduced itself to its peers, and when.
+    introduced: Option<(Member, BlockNumber)>,
     /// Ends with the node: work that nobody waits for any more stops.
     life: CancelOnDrop,
 }
@@ -197,10 +201,12 @@ impl<L: Ledger> Peer<L> {
             compute: config.compute,
             patience: config.patience,
             archive: config.archive,
+            misbehaviour: config.misbehaviour,
+            submitting: tokio::sync::Mutex::default(),
         });
         let state = restore_state(&context)?;
         let journal = context.journal.read();
-        let (miner, validator) = restore_roles(&context, config.data, &journal, config.misbehaviour)?;
+        let (miner, validator) = restore_roles(&context, config.data, &journal)?;
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         register(&context).await?;
@@ -220,6 +226,7 @@ impl<L: Ledger> Peer<L> {
             status: watch::Sender::new(Status::default()),
             observer: config.observer,
             uid: None,
+            introduced: None,
             life: CancelOnDrop::default(),
         })
     }
@@ -260,10 +267,10 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
 fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
     if let Some(saved) = context.disk.newest_state(context.layout.elements())? {
         let root = state_root(&saved.parameters, context.run.compress.state_elements as usize);
-        if root == saved.root {
+        if root == saved.root && is_of_its_header(context, &saved.tip, root) {
             return Ok(State { tip: saved.tip, root, parameters: Arc::new(saved.parameters) });
         }
-        tracing::warn!("the saved state does not have its root: it is fetched again");
+        tracing::error!(node = %context.name, "the saved state does not have its root: it is fetched again");
     }
     let state = catchup::genesis(context);
     let needed = context.run.chain.genesis_state;
@@ -274,20 +281,25 @@ fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
     Ok(state)
 }
 
+/// Whether a state has the root that its header says. A header that is not there says nothing.
+fn is_of_its_header<L: Ledger>(context: &Context<L>, tip: &Tip, root: Digest) -> bool {
+    let bytes = context.network.store().get(&tip.head).ok().flatten();
+    bytes.and_then(|bytes| Header::from_bytes(&bytes).ok()).is_none_or(|header| header.state == root)
+}
+
 type RoleState = (Option<Arc<Mutex<Miner>>>, Option<Arc<Mutex<Validator>>>);
 
 fn restore_roles<L: Ledger>(
     context: &Context<L>,
     data: Option<Arc<Dataset>>,
     journal: &Journal,
-    misbehaviour: Option<Misbehaviour>,
 ) -> Result<RoleState, StartError> {
     let backend = || Box::new(CpuBackend::new(&context.run.model));
     let Some(data) = data else { return Ok((None, None)) };
     let miner = match context.roles.miner {
         true => {
             let journalled = journal.contribution.as_ref();
-            let miner = Miner::restore(context, backend(), data.clone(), journalled, misbehaviour)?;
+            let miner = Miner::restore(context, backend(), data.clone(), journalled)?;
             Some(Arc::new(Mutex::new(miner)))
         }
         false => None,

@@ -8,9 +8,9 @@ use super::tasks::{self, Done};
 use super::{Peer, Status};
 use crate::chain::Ledger;
 use covey_gossip::Verdict;
-use covey_proto::Uid;
-use covey_proto::chain::ChainView;
+use covey_proto::chain::{ChainView, Member};
 use covey_proto::record::{Record, Vote};
+use covey_proto::{BlockNumber, Uid};
 use covey_round::engine::{Action, Event, Settlement, Task, Tip};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 /// States kept in memory: the newest, and the one before it to compare with a majority's.
 const STATES_KEPT: usize = 2;
+
+/// Blocks after which a peer record is signed anew: half of its life.
+const RECORD_RENEW: u32 = 3600;
 
 /// Why a node's loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,10 @@ impl<L: Ledger> Peer<L> {
             let event = tokio::select! {
                 biased;
                 () = told_to_stop(&mut stop) => return self.leave().await,
-                Some(done) = self.done.recv() => self.on_done(done),
+                Some(done) = self.done.recv() => match self.on_done(done) {
+                    Ok(event) => event,
+                    Err(why) => return self.halt(why),
+                },
                 Ok(()) = heads.changed() => Some(self.on_heads(*heads.borrow_and_update())),
                 Some(event) = self.network_events.next() => {
                     self.on_network(event);
@@ -54,17 +60,23 @@ impl<L: Ledger> Peer<L> {
             let Some(event) = event else { continue };
             self.engine.handle(event, &mut actions);
             for action in actions.drain(..) {
-                if let Some(halted) = self.perform(action) {
-                    tracing::error!(node = %self.context.name, "{halted}");
-                    self.status.send_modify(|status| {
-                        status.live = false;
-                        status.halted = Some(halted.clone());
-                    });
-                    return Ended::Halted(halted);
+                if let Some(why) = self.perform(action) {
+                    return self.halt(why);
                 }
             }
             self.publish();
         }
+    }
+
+    /// Stops where it stands, with the reason: what is on disk is whole.
+    fn halt(self, why: String) -> Ended {
+        tracing::error!(node = %self.context.name, "halted: {why}");
+        self.training.cancel();
+        self.status.send_modify(|status| {
+            status.live = false;
+            status.halted = Some(why.clone());
+        });
+        Ended::Halted(why)
     }
 
     async fn leave(self) -> Ended {
@@ -193,7 +205,7 @@ impl<L: Ledger> Peer<L> {
         }
         self.spawn(tasks::patience(self.context.patience, round));
         if self.is_short_of(round) {
-            self.spawn(tasks::pull(self.context.clone(), round, self.taken(), Duration::from_millis(250)));
+            self.spawn(tasks::pull(self.context.clone(), round, self.taken(), Duration::from_secs(1)));
         }
     }
 
@@ -228,6 +240,7 @@ impl<L: Ledger> Peer<L> {
     }
 
     fn on_announcement(&mut self, mut incoming: Incoming) {
+        let pulled = incoming.ticket.is_none();
         let (run_id, inline_max) = (self.context.run_id, self.context.run.compress.inline_max);
         let next = self.engine.tip().next();
         let ruling = Inbox::rule(run_id, inline_max, self.collector.as_ref(), next, &incoming);
@@ -243,7 +256,13 @@ impl<L: Ledger> Peer<L> {
             }
             Ruling::Ignore => {}
             Ruling::Reject(blame) => {
-                tracing::debug!(node = %self.context.name, from = %incoming.from, %blame, "refused")
+                let (node, from) = (&self.context.name, incoming.from);
+                tracing::debug!(%node, %from, %blame, pulled, "announcement refused");
+                // Gossip has its scores; whoever hands out what nobody committed when asked is refused for a while.
+                if pulled {
+                    let network = self.context.network.clone();
+                    tokio::spawn(async move { network.ban(from).await });
+                }
             }
         }
     }
@@ -274,9 +293,9 @@ impl<L: Ledger> Peer<L> {
 
     // ---- what tasks have done -----------------------------------------------------------------------------------------
 
-    /// Takes a result in; gives the event that it is for the state machine, if it is one.
-    fn on_done(&mut self, done: Done) -> Option<Event> {
-        match done {
+    /// Takes a result in; gives the event that it is for the state machine, if it is one, or the reason to stop.
+    fn on_done(&mut self, done: Done) -> Result<Option<Event>, String> {
+        Ok(match done {
             Done::View(Ok(view)) => Some(self.on_view(view)),
             Done::View(Err(block)) => Some(Event::NoView(block)),
             Done::Trained { round, made } => {
@@ -304,21 +323,19 @@ impl<L: Ledger> Peer<L> {
                 self.status.send_modify(|status| status.seconds.add("score", took));
                 Some(Event::Scored(round))
             }
-            Done::Fatal(what) => {
-                tracing::error!(node = %self.context.name, "{what}");
-                self.status.send_modify(|status| status.halted = Some(what));
-                None
-            }
-        }
+            Done::Fatal(why) => return Err(why),
+        })
     }
 
     fn on_view(&mut self, view: ChainView) -> Event {
         let view = Arc::new(view);
-        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied())
-            && self.uid != Some(member.uid)
-        {
+        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied()) {
             self.uid = Some(member.uid);
-            self.context.introduce(&member, view.block);
+            let is_due = |(known, at): (Member, BlockNumber)| known != member || at.0 + RECORD_RENEW < view.block.0;
+            if self.introduced.is_none_or(is_due) {
+                self.introduced = Some((member, view.block));
+                self.context.introduce(&member, view.block);
+            }
         }
         self.context.network.set_members(view.clone());
         Event::View(view)
@@ -391,7 +408,9 @@ impl<L: Ledger> Peer<L> {
             && tip.round.is_some()
             && let Some(miner) = &self.miner
         {
-            miner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reset(&self.context);
+            if let Err(error) = miner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reset(&self.context) {
+                tracing::error!(node = %self.context.name, %error, "old error feedback stays");
+            }
         }
         tracing::info!(node = %self.context.name, round = ?tip.round, head = %tip.head, "caught up");
         if let Err(error) = self.context.disk.forget_states_after(&tip) {

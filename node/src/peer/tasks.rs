@@ -1,7 +1,7 @@
 //! What takes time: each task does one thing that the state machine asked for, and says what came of it.
 
-use super::apply::{self, Decision, State};
-use super::catchup::{Caught, catch_up};
+use super::apply::{self, ApplyError, Decision, State};
+use super::catchup::{Caught, JoinError, catch_up};
 use super::collect::Incoming;
 use super::compute::Cancel;
 use super::context::Context;
@@ -170,6 +170,15 @@ pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, jo
     Done::Sent(round)
 }
 
+/// One call at a time: the next one's nonce follows from this one.
+async fn sign_and_submit<L: Ledger>(context: &Context<L>, call: Call) {
+    let _turn = context.submitting.lock().await;
+    match context.ledger.sign(&context.pair, call).await {
+        Ok(call) => submit(context, call).await,
+        Err(error) => tracing::error!(node = %context.name, %error, "a call cannot be signed"),
+    }
+}
+
 async fn submit<L: Ledger>(context: &Context<L>, call: SignedCall) {
     loop {
         match context.ledger.submit(&call).await {
@@ -192,10 +201,7 @@ pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, reco
     if let Err(error) = written {
         return Done::Fatal(format!("no vote in round {round}: {error}"));
     }
-    match context.ledger.sign(&context.pair, Call::Commit(record.to_bytes())).await {
-        Ok(call) => submit(&context, call).await,
-        Err(error) => tracing::warn!(node = %context.name, %round, %error, "no vote"),
-    }
+    sign_and_submit(&context, Call::Commit(record.to_bytes())).await;
     Done::Sent(round)
 }
 
@@ -355,10 +361,16 @@ async fn obtain_selected<L: Ledger>(
 }
 
 /// Catches up, however often it takes.
-pub(super) async fn join<L: Ledger>(context: Arc<Context<L>>, mine: Vec<State>, target: Tip) -> Done {
+pub(super) async fn join<L: Ledger>(context: Arc<Context<L>>, mut mine: Vec<State>, target: Tip) -> Done {
     loop {
         match catch_up(&context, &mine, target.round, target.head).await {
             Ok(caught) => return Done::Joined(Box::new(caught)),
+            // A state of this folder may be the wrong one; without any of them it is this machine that computes wrong.
+            Err(JoinError::Apply(error @ ApplyError::OtherRoot { .. })) if !mine.is_empty() => {
+                tracing::error!(node = %context.name, %error, "catching up again, from others' states alone");
+                mine.clear();
+            }
+            Err(JoinError::Apply(error)) => return Done::Fatal(error.to_string()),
             Err(error) => {
                 tracing::warn!(node = %context.name, %error, "catching up again");
                 tokio::time::sleep(RETRY).await;
@@ -393,10 +405,7 @@ pub(super) async fn score<L: Ledger>(
     let (weights, took) = context.compute.run(work).await;
     match weights {
         Ok(weights) if !weights.is_empty() => {
-            match context.ledger.sign(&context.pair, Call::SetWeights(weights)).await {
-                Ok(call) => submit(&context, call).await,
-                Err(error) => tracing::warn!(node = %context.name, %round, %error, "no weights set"),
-            }
+            sign_and_submit(&context, Call::SetWeights(weights)).await;
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(node = %context.name, %round, %error, "not scored"),
