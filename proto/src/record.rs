@@ -27,6 +27,10 @@ impl UidSet {
     pub fn insert(&mut self, uid: Uid) {
         self.0[uid.index() / 8] |= 1 << (uid.index() % 8);
     }
+    /// Takes a uid out.
+    pub fn remove(&mut self, uid: Uid) {
+        self.0[uid.index() / 8] &= !(1 << (uid.index() % 8));
+    }
     /// Whether it holds a uid.
     pub fn contains(&self, uid: Uid) -> bool {
         self.0[uid.index() / 8] >> (uid.index() % 8) & 1 == 1

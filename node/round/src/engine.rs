@@ -168,6 +168,11 @@ impl Engine {
         !matches!(self.step, Step::Joining(_) | Step::Halted)
     }
 
+    /// Whether a round's offers are being collected: what comes later gets no vote.
+    pub fn is_collecting(&self) -> bool {
+        matches!(self.step, Step::Revealed(..))
+    }
+
     /// Whether the node waits for nothing but blocks.
     pub fn is_idle(&self) -> bool {
         let out = &self.outstanding;

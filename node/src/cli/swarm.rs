@@ -103,7 +103,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
-        swarm.run_to_end(async { drop(tokio::signal::ctrl_c().await) }).await
+        swarm.run_to_end(interrupted()).await
     })?;
     write_report(&outcome.folder, &outcome.summary)?;
     print_summary(&outcome.summary, &outcome.folder, seed);
@@ -112,6 +112,15 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         summary if summary.interrupted => Done::Interrupted,
         _ => Done::Well,
     })
+}
+
+/// Ends at the first Ctrl-C. A second one does not wait for good-byes and the last evaluation.
+async fn interrupted() {
+    drop(tokio::signal::ctrl_c().await);
+    tokio::spawn(async {
+        drop(tokio::signal::ctrl_c().await);
+        std::process::exit(130);
+    });
 }
 
 fn random_seed() -> Result<u64, Failure> {

@@ -167,25 +167,23 @@ fn round_tag(round: Round) -> String {
     format!("round-{round}")
 }
 
-/// Lets go of what is older than P + 4 rounds, and of checkpoints older than the last two.
+/// Lets go of what is older than P + 4 rounds, and of checkpoints older than the last two. An archive keeps all.
 fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
     let store = context.network.store();
     let checkpoint = context.run.electorate.checkpoint;
-    if let Some(old) = round.0.checked_sub(2) {
-        store.unpin(&format!("mine-{old}"))?;
-    }
-    if context.archive {
-        return Ok(());
-    }
-    // A checkpoint's pin goes when two newer ones stand.
-    let kept = checkpoint + 4;
-    for (age, whole) in [(kept, false), (2 * checkpoint, true)] {
-        if let Some(old) = round.0.checked_sub(age).map(Round)
-            && is_checkpoint(&context.run, old) == whole
-        {
-            store.unpin(&round_tag(old))?;
+    let is_over = |tag: &str| match tag.split_once('-').map(|(kind, number)| (kind, number.parse().map(Round))) {
+        Some(("mine", Ok(of))) => of.0 + 2 <= round.0,
+        Some(("round", Ok(of))) if is_checkpoint(&context.run, of) => of.0 + 2 * checkpoint <= round.0,
+        Some(("round", Ok(of))) => of.0 + checkpoint + 4 <= round.0,
+        _ => false,
+    };
+    for tag in store.pins().into_keys().filter(|tag| is_over(tag)) {
+        if !context.archive || !tag.starts_with("round") {
+            store.unpin(&tag)?;
         }
     }
-    store.gc()?;
+    if !context.archive {
+        store.gc()?;
+    }
     Ok(())
 }

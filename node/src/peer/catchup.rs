@@ -19,7 +19,7 @@ use std::time::Duration;
 /// How long one blob is looked for before the whole attempt starts again.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why catching up failed; it is tried again.
+/// Why catching up failed. What is transient is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// Nobody gave a blob.
@@ -45,6 +45,13 @@ pub enum JoinError {
     /// Replaying failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+}
+
+impl JoinError {
+    /// Whether another try may end otherwise: a blob that nobody gave now.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, JoinError::Fetch(_) | JoinError::Obtain(ObtainError::Fetch(_)))
+    }
 }
 
 /// Where catching up has led.
@@ -82,7 +89,11 @@ async fn find_start<L: Ledger>(
     round: Option<Round>,
     head: Digest,
 ) -> Result<(State, Vec<Header>, bool), JoinError> {
+    // Who has a state of its own replays up to P rounds; who has none takes the newest checkpoint.
+    let own = mine.iter().any(|state| state.tip.round.is_some());
+    let replayed_max = if own { context.run.electorate.checkpoint as usize } else { 0 };
     let mut headers: Vec<Header> = Vec::new();
+    let mut newest_checkpoint = None;
     let mut at = Tip { round, head };
     loop {
         if let Some(state) = mine.iter().find(|state| state.tip == at) {
@@ -96,13 +107,16 @@ async fn find_start<L: Ledger>(
             };
         };
         let header = header(context, round, at.head).await?;
-        let far =
-            headers.len() as u32 >= context.run.electorate.checkpoint || mine.iter().all(|m| m.tip.round.is_none());
-        if far && is_checkpoint(&context.run, round) {
-            return Ok((checkpoint(context, &header).await?, headers, true));
-        }
         at = Tip { round: round.previous(), head: header.parent };
+        if is_checkpoint(&context.run, round) {
+            newest_checkpoint.get_or_insert(headers.len());
+        }
         headers.push(header);
+        if let Some(number) = newest_checkpoint.filter(|_| headers.len() > replayed_max) {
+            let older = headers.split_off(number);
+            let header = older.first().expect("split before the checkpoint's header");
+            return Ok((checkpoint(context, header).await?, headers, true));
+        }
     }
 }
 

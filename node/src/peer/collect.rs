@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const EARLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Announcements that wait: a run's whole subnet, once.
 const EARLY_MAX: usize = 256;
+/// Of them, those of one neighbour: no stranger can fill the place of the others' reveals.
+const EARLY_PEER_MAX: usize = 32;
 
 /// Something that came by gossip, or in answer to a question.
 #[derive(Debug)]
@@ -83,14 +85,12 @@ pub struct Collector {
     pub taken: UidSet,
     /// Decoded.
     pub held: BTreeMap<Uid, Arc<Contribution>>,
-    /// Not valid.
-    pub refused: UidSet,
 }
 
 impl Collector {
     /// Nothing has come yet.
     pub fn new(collection: Collection) -> Collector {
-        Collector { collection, taken: UidSet::default(), held: BTreeMap::new(), refused: UidSet::default() }
+        Collector { collection, taken: UidSet::default(), held: BTreeMap::new() }
     }
 
     /// The uids that nothing has come from.
@@ -137,19 +137,22 @@ impl Inbox {
         }
     }
 
-    /// Keeps an early announcement; gives back what has no room.
-    pub fn wait(&mut self, now: Instant, incoming: Incoming) -> Option<Incoming> {
-        if self.early.len() >= EARLY_MAX {
-            return Some(incoming);
+    /// Keeps an early announcement; gives back those that have waited too long, and this one if it has no room.
+    pub fn wait(&mut self, now: Instant, incoming: Incoming) -> Vec<Incoming> {
+        let is_late = |(since, _): &mut (Instant, Incoming)| now.duration_since(*since) > EARLY_TIMEOUT;
+        let mut back: Vec<Incoming> = self.early.extract_if(.., is_late).map(|(_, incoming)| incoming).collect();
+        let same = self.early.iter().filter(|(_, other)| other.from == incoming.from).count();
+        if self.early.len() >= EARLY_MAX || same >= EARLY_PEER_MAX {
+            back.push(incoming);
+        } else {
+            self.early.push((now, incoming));
         }
-        self.early.push((now, incoming));
-        None
+        back
     }
 
-    /// All that waits, in order of arrival; with it, whether it has waited too long.
-    pub fn take(&mut self, now: Instant) -> Vec<(Incoming, bool)> {
-        let late = |since: Instant| now.duration_since(since) > EARLY_TIMEOUT;
-        self.early.drain(..).map(|(since, incoming)| (incoming, late(since))).collect()
+    /// All that waits, in order of arrival.
+    pub fn take(&mut self) -> Vec<Incoming> {
+        self.early.drain(..).map(|(_, incoming)| incoming).collect()
     }
 }
 

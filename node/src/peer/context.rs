@@ -11,10 +11,11 @@ use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Hotkey, HotkeyPair, RunId};
 use covey_round::engine::Roles;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 /// Blocks for which a peer record counts: the most that the protocol allows, a day of 12 s blocks.
-const RECORD_BLOCKS: u32 = 7200;
+pub(super) const RECORD_BLOCKS: u32 = 7200;
 
 /// What all parts of one node share, and never change.
 pub struct Context<L> {
@@ -48,6 +49,10 @@ pub struct Context<L> {
     pub misbehaviour: Option<Misbehaviour>,
     /// Held while a call gets its nonce and is handed over: two at once would get the same.
     pub submitting: tokio::sync::Mutex<()>,
+    /// Held while a round is scored: whoever waits longest is next.
+    pub scoring: tokio::sync::Mutex<()>,
+    /// The miner is to forget its optimizer and error feedback before it trains again: the node joined by state.
+    pub forget: AtomicBool,
 }
 
 impl<L> Context<L> {

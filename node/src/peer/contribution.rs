@@ -11,8 +11,12 @@ use covey_proto::run::Run;
 use covey_proto::{Digest, Round, RunId};
 use covey_round::assign::samples_per_member;
 use covey_sparseloco::{CODEC_VERSION, CodecError, SparseShard, decode_shard, max_shard_bytes};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Shards of one contribution fetched at once: twenty contributions stay far below what the network takes on.
+const FETCHES_MAX: usize = 32;
 
 /// A contribution whose every shard has decoded.
 #[derive(Debug)]
@@ -98,6 +102,8 @@ impl From<FetchError> for ObtainError {
 /// What a contribution must say of itself.
 #[derive(Clone, Debug)]
 pub struct Expected {
+    /// The run.
+    pub run_id: RunId,
     /// The round.
     pub round: Round,
     /// head(round − 1).
@@ -110,12 +116,12 @@ pub struct Expected {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check_manifest(run: &Run, run_id: RunId, expected: &Expected, manifest: &Manifest) -> Result<(), Unfit> {
+pub fn check_manifest(run: &Run, layout: &Layout, expected: &Expected, manifest: &Manifest) -> Result<(), Unfit> {
     let must = |field, holds: bool, got: String, needed: String| {
         if holds { Ok(()) } else { Err(Unfit::Field { field, got, needed }) }
     };
-    let Expected { round, base, author } = expected;
-    must("run", manifest.run == run_id, manifest.run.to_string(), run_id.to_string())?;
+    let Expected { run_id, round, base, author } = expected;
+    must("run", manifest.run == *run_id, manifest.run.to_string(), run_id.to_string())?;
     must("round", manifest.round == *round, manifest.round.to_string(), round.to_string())?;
     must("uid", manifest.uid == author.uid, manifest.uid.to_string(), author.uid.to_string())?;
     must("hotkey", manifest.hotkey == author.hotkey, manifest.hotkey.to_string(), author.hotkey.to_string())?;
@@ -131,11 +137,14 @@ pub fn check_manifest(run: &Run, run_id: RunId, expected: &Expected, manifest: &
     let most = samples_per_member(run, *round);
     let enough = (least.min(most)..=most).contains(&u64::from(manifest.samples));
     must("samples", enough, manifest.samples.to_string(), format!("{least} to {most}"))?;
-    check_shape(run, &run.layout(), manifest)
+    check_shape(run, layout, manifest)
 }
 
 /// Checks what a decoder relies on: codec, number and sizes of shards.
-fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Result<(), Unfit> {
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Result<(), Unfit> {
     if manifest.codec != CODEC_VERSION {
         let (got, needed) = (manifest.codec.to_string(), CODEC_VERSION.to_string());
         return Err(Unfit::Field { field: "codec", got, needed });
@@ -194,11 +203,11 @@ pub async fn obtain<L: Ledger>(
     let bytes = network.fetch_unsized(digest, LIST_BYTES_MAX as u64, hints, patience).await?;
     let manifest = Manifest::from_bytes(&bytes).map_err(Unfit::NoManifest)?;
     match &expected {
-        Some(expected) => check_manifest(&context.run, context.run_id, expected, &manifest)?,
+        Some(expected) => check_manifest(&context.run, &context.layout, expected, &manifest)?,
         None => check_shape(&context.run, &context.layout, &manifest)?,
     }
-    let fetches = manifest.shards.iter().map(|blob| network.fetch(*blob, hints, patience));
-    let shards = futures::future::try_join_all(fetches).await?;
+    let fetches = manifest.shards.clone().into_iter().map(|blob| network.fetch(blob, hints, patience));
+    let shards: Vec<_> = stream::iter(fetches).buffered(FETCHES_MAX).try_collect().await?;
     let owned = context.clone();
     let decoded = context.compute.run(move || decode(&owned.run, &owned.layout, manifest, &shards)).await;
     Ok((decoded.0?, decoded.1))

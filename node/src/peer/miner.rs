@@ -18,6 +18,7 @@ use covey_trainer::data::Dataset;
 use covey_trainer::inner::{RoundReport, TrainError, train_round};
 use covey_trainer::{Backend, BackendError, Batch, BatchError, Moments};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// After so many missed rounds what the error feedback holds is about another state.
@@ -120,7 +121,7 @@ impl Miner {
     ///
     /// # Errors
     /// The disk refuses; what is in memory is forgotten all the same.
-    pub fn reset<L>(&mut self, context: &Context<L>) -> Result<(), DiskError> {
+    fn reset<L>(&mut self, context: &Context<L>) -> Result<(), DiskError> {
         self.backend.reset_moments();
         self.feedback = ErrorFeedback::zero(&context.layout);
         self.feedback_of = None;
@@ -139,6 +140,9 @@ impl Miner {
         theta: &[f32],
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<Made, MinerError> {
+        if context.forget.swap(false, Ordering::AcqRel) {
+            self.reset(context)?;
+        }
         let start = Instant::now();
         let report = self.train(context, task, theta, is_wanted)?;
         let trained = start.elapsed();

@@ -11,6 +11,7 @@ pub mod compute;
 mod context;
 pub mod contribution;
 pub mod disk;
+mod gather;
 pub mod miner;
 pub mod misbehave;
 mod run;
@@ -28,10 +29,11 @@ use compute::{Cancel, CancelOnDrop, Compute};
 use covey_gossip::store::{Store, StoreError};
 use covey_gossip::{Events, Limits};
 use covey_proto::blob::Header;
-use covey_proto::chain::Member;
+use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
 use covey_proto::{BlockNumber, Digest, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
+use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::data::Dataset;
@@ -39,10 +41,12 @@ use disk::{Disk, DiskError, Journal};
 use miner::{Miner, MinerError};
 use misbehave::Misbehaviour;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tasks::Done;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use validator::Validator;
 
 /// Results that wait for the node's loop. Each task in flight sends one; a round has some 256 of them.
@@ -159,7 +163,15 @@ pub struct Peer<L: Ledger> {
     observer: Option<mpsc::Sender<Applied>>,
     uid: Option<Uid>,
     /// As whom the node has introduced itself to its peers, and when.
-    introduced: Option<(Member, BlockNumber)>,
+    introduced: Option<(PeerKey, BlockNumber)>,
+    /// A validator's, as its last scoring left them.
+    ratings: Option<Arc<Ratings>>,
+    /// What the last settlement applies.
+    chosen: UidSet,
+    /// The round that is being applied.
+    applying: Option<AbortHandle>,
+    /// Everything that runs beside the loop; it ends with it.
+    running: JoinSet<()>,
     /// Ends with the node: work that nobody waits for any more stops.
     life: CancelOnDrop,
 }
@@ -203,10 +215,15 @@ impl<L: Ledger> Peer<L> {
             archive: config.archive,
             misbehaviour: config.misbehaviour,
             submitting: tokio::sync::Mutex::default(),
+            scoring: tokio::sync::Mutex::default(),
+            forget: AtomicBool::new(false),
         });
         let state = restore_state(&context)?;
         let journal = context.journal.read();
         let (miner, validator) = restore_roles(&context, config.data, &journal)?;
+        let ratings = validator
+            .as_ref()
+            .map(|validator| Arc::new(validator.lock().unwrap_or_else(PoisonError::into_inner).ratings().clone()));
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         register(&context).await?;
@@ -227,6 +244,10 @@ impl<L: Ledger> Peer<L> {
             observer: config.observer,
             uid: None,
             introduced: None,
+            ratings,
+            chosen: UidSet::default(),
+            applying: None,
+            running: JoinSet::new(),
             life: CancelOnDrop::default(),
         })
     }

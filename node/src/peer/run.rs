@@ -1,26 +1,28 @@
 //! The loop of a node: what happens goes into the state machine, what it says is done. Nothing here takes time: tasks do.
 
 use super::apply::State;
-use super::collect::{Collector, Inbox, Incoming, Ruling, verdict};
+use super::collect::{Collector, Incoming};
 use super::compute::Cancel;
+use super::context::RECORD_BLOCKS;
 use super::status::Applied;
 use super::tasks::{self, Done};
-use super::{Peer, Status};
+use super::{Peer, Status, validator};
 use crate::chain::Ledger;
-use covey_gossip::Verdict;
-use covey_proto::chain::{ChainView, Member};
-use covey_proto::record::{Record, Vote};
-use covey_proto::{BlockNumber, Uid};
-use covey_round::engine::{Action, Event, Settlement, Task, Tip};
+use covey_proto::chain::ChainView;
+use covey_proto::record::{Record, UidSet, Vote};
+use covey_proto::{BlockNumber, Digest, Round, Uid};
+use covey_round::engine::{Action, Collection, Event, Settlement, Task, Tip};
+use covey_round::rating::PeerKey;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 /// States kept in memory: the newest, and the one before it to compare with a majority's.
 const STATES_KEPT: usize = 2;
-
-/// Blocks after which a peer record is signed anew: half of its life.
-const RECORD_RENEW: u32 = 3600;
 
 /// Why a node's loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +52,17 @@ impl<L: Ledger> Peer<L> {
                     Ok(event) => event,
                     Err(why) => return self.halt(why),
                 },
-                Ok(()) = heads.changed() => Some(self.on_heads(*heads.borrow_and_update())),
-                Some(event) = self.network_events.next() => {
-                    self.on_network(event);
-                    None
-                }
-                else => return Ended::Halted("the chain and the network are gone".into()),
+                changed = heads.changed() => match changed {
+                    Ok(()) => Some(self.on_heads(*heads.borrow_and_update())),
+                    Err(_) => return self.halt("the chain is gone".into()),
+                },
+                event = self.network_events.next() => match event {
+                    Some(event) => {
+                        self.on_network(event);
+                        None
+                    }
+                    None => return self.halt("the network ended and could not be rebuilt".into()),
+                },
             };
             let Some(event) = event else { continue };
             self.engine.handle(event, &mut actions);
@@ -65,6 +72,7 @@ impl<L: Ledger> Peer<L> {
                 }
             }
             self.publish();
+            while self.running.try_join_next().is_some() {}
         }
     }
 
@@ -114,25 +122,22 @@ impl<L: Ledger> Peer<L> {
     fn perform(&mut self, action: Action) -> Option<String> {
         match action {
             Action::Read(block) => self.spawn(tasks::read(self.context.clone(), block)),
-            Action::Join { round, head } => self.join(Tip { round, head }),
+            Action::Join { round, head } => {
+                // Whatever was being applied is another round's now.
+                self.applying.take().inspect(AbortHandle::abort);
+                self.join(Tip { round, head });
+            }
             Action::Train(task) => self.train(task),
             Action::StopTraining(_) => self.training.cancel(),
-            Action::Commit(round, _) => {
-                if let Some(journalled) = self.context.journal.read().contribution {
-                    self.spawn(tasks::commit(self.context.clone(), round, journalled));
-                }
-            }
+            Action::Commit(round, _) => match self.context.journal.read().contribution {
+                Some(journalled) => self.spawn(tasks::commit(self.context.clone(), round, journalled)),
+                None => self.spawn(std::future::ready(Done::Sent(round))),
+            },
             Action::Announce(round) => self.spawn(tasks::announce(self.context.clone(), round)),
             Action::Collect(collection) => self.collect(Collector::new(collection)),
             Action::Vote { round, head, held } => self.vote(round, head, held),
             Action::Apply(settlement) => self.apply(settlement),
-            Action::Score(collection) => {
-                if let (Some(validator), Some(before)) = (&self.validator, self.states.last()) {
-                    let held = self.collector.as_ref().map(|collector| collector.held.clone()).unwrap_or_default();
-                    let job = tasks::ScoreJob { collection, before: before.clone(), held };
-                    self.spawn(tasks::score(self.context.clone(), validator.clone(), job, self.life.0.clone()));
-                }
-            }
+            Action::Score(collection) => self.score(collection),
             Action::Diverged { round, mine, agreed } => {
                 let node = &self.context.name;
                 tracing::error!(%node, %round, %mine, %agreed, "the electorate has another head: resynchronising");
@@ -142,43 +147,82 @@ impl<L: Ledger> Peer<L> {
         None
     }
 
-    fn spawn(&self, task: impl Future<Output = Done> + Send + 'static) {
+    /// Runs a task beside the loop; it ends with the node. One that breaks stops the node: a person must look at it.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        let _ = self.start_task(task);
+    }
+
+    fn start_task(&mut self, task: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
         let tasks = self.tasks.clone();
-        tokio::spawn(async move {
-            let done = task.await;
+        self.running.spawn(async move {
+            let broken = |_| Done::Fatal("a task of the node broke: its log has the panic".into());
+            let done = AssertUnwindSafe(task).catch_unwind().await.unwrap_or_else(broken);
             // The loop is gone only when the node is.
             let _ = tasks.send(done).await;
-        });
+        })
+    }
+
+    /// The state with this head. Without it the node has been joining meanwhile: the state machine will ask again.
+    fn state_at(&self, head: Digest) -> Option<&State> {
+        let found = self.states.iter().find(|state| state.tip.head == head);
+        if found.is_none() {
+            tracing::error!(node = %self.context.name, %head, "no state of this head in memory");
+        }
+        found
     }
 
     fn train(&mut self, task: Task) {
-        let (Some(miner), Some(state)) = (&self.miner, self.states.last()) else { return };
+        let (Some(miner), Some(state)) = (&self.miner, self.state_at(task.base)) else {
+            return self.spawn(std::future::ready(Done::Trained { round: task.round, made: None }));
+        };
+        let (miner, theta) = (miner.clone(), state.parameters.clone());
         self.training = Cancel::default();
-        let job = tasks::TrainJob { task, theta: state.parameters.clone(), life: self.life.0.clone() };
-        self.spawn(tasks::train(self.context.clone(), miner.clone(), job, self.training.clone()));
+        let job = tasks::TrainJob { task, theta, life: self.life.0.clone() };
+        self.spawn(tasks::train(self.context.clone(), miner, job, self.training.clone()));
+    }
+
+    fn score(&mut self, collection: Collection) {
+        let (Some(validator), Some(before)) = (&self.validator, self.state_at(collection.base)) else {
+            let nothing = Done::Scored { round: collection.round, took: Duration::ZERO, ratings: None };
+            return self.spawn(std::future::ready(nothing));
+        };
+        let held = self.collector.as_ref().map(|collector| collector.held.clone()).unwrap_or_default();
+        let (validator, before, chosen) = (validator.clone(), before.clone(), self.chosen.clone());
+        let job = tasks::ScoreJob { collection, before, held, chosen, life: self.life.0.clone() };
+        self.spawn(tasks::score(self.context.clone(), validator, job));
     }
 
     fn join(&mut self, target: Tip) {
         self.spawn(tasks::join(self.context.clone(), self.states.clone(), target));
     }
 
-    fn vote(&mut self, round: covey_proto::Round, head: covey_proto::Digest, held: covey_proto::record::UidSet) {
-        let (Some(validator), Some(collector)) = (&self.validator, &self.collector) else { return };
-        let ballot = {
-            let validator = validator.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            validator.ballot(&self.context, &collector.collection, held)
+    fn vote(&mut self, round: Round, head: Digest, held: UidSet) {
+        let (Some(ratings), Some(collector)) = (&self.ratings, &self.collector) else {
+            return self.spawn(std::future::ready(Done::Sent(round)));
         };
+        let ballot = validator::ballot_of(&self.context, ratings, &collector.collection, held);
+        let mut vote = Vote { round, head, ballot };
+        // Voted before a crash: those bytes are pinned, and what has been collected since may be less.
+        if let Some(last) = tasks::last_vote(&self.context.journal.read())
+            && (last.round, last.head) == (round, head)
+        {
+            vote = last;
+        }
         let mut record = Record::of(self.context.run_id);
-        record.vote = Some(Vote { round, head, ballot });
+        record.vote = Some(vote);
         self.spawn(tasks::vote(self.context.clone(), round, record));
     }
 
     fn apply(&mut self, settlement: Settlement) {
-        let Some(before) = self.states.last().cloned() else { return };
+        self.chosen = settlement.chosen.iter().map(|(uid, _)| *uid).collect();
+        let Some(before) = self.state_at(settlement.parent).cloned() else {
+            let why = format!("round {} cannot be applied: its base is not in memory", settlement.round);
+            return self.spawn(std::future::ready(Done::Fatal(why)));
+        };
         let held = self.collector.as_ref().map(|collector| collector.held.clone()).unwrap_or_default();
         let offered = self.offered();
         let apply = tasks::ApplyJob { before, settlement, held, offered, tasks: self.tasks.clone() };
-        self.spawn(tasks::apply(self.context.clone(), apply));
+        self.applying = Some(self.start_task(tasks::apply(self.context.clone(), apply)));
     }
 
     fn offered(&self) -> Vec<Uid> {
@@ -186,46 +230,6 @@ impl<L: Ledger> Peer<L> {
             .as_ref()
             .map(|collector| collector.collection.offered.keys().copied().collect())
             .unwrap_or_default()
-    }
-
-    // ---- collecting -------------------------------------------------------------------------------------------------
-
-    fn collect(&mut self, collector: Collector) {
-        let round = collector.collection.round;
-        let journal = self.context.journal.read();
-        let mine = journal.contribution.filter(|made| made.round == round).map(|made| made.manifest);
-        self.collector = Some(collector);
-        self.take_my_own(mine);
-        for (mut incoming, late) in self.inbox.take(Instant::now()) {
-            if late {
-                self.judge(&mut incoming, Verdict::Ignore);
-            } else {
-                self.on_announcement(incoming);
-            }
-        }
-        self.spawn(tasks::patience(self.context.patience, round));
-        if self.is_short_of(round) {
-            self.spawn(tasks::pull(self.context.clone(), round, self.taken(), Duration::from_secs(1)));
-        }
-    }
-
-    /// A miner holds its own contribution: it is checked like any other.
-    fn take_my_own(&mut self, mine: Option<covey_proto::Digest>) {
-        let Some(collector) = &mut self.collector else { return };
-        let own = collector.collection.offered.iter().find(|(_, digest)| Some(**digest) == mine);
-        if let Some((&uid, &digest)) = own {
-            collector.taken.insert(uid);
-            let job = tasks::Fetch { collection: collector.collection.clone(), uid, digest, from: None };
-            self.spawn(tasks::fetch(self.context.clone(), job));
-        }
-    }
-
-    fn taken(&self) -> covey_proto::record::UidSet {
-        self.collector.as_ref().map(|collector| collector.taken).unwrap_or_default()
-    }
-
-    fn is_short_of(&self, round: covey_proto::Round) -> bool {
-        self.collector.as_ref().is_some_and(|collector| collector.collection.round == round && collector.is_waiting())
     }
 
     fn on_network(&mut self, event: covey_gossip::Event) {
@@ -237,58 +241,6 @@ impl<L: Ledger> Peer<L> {
             Network::NetworkRestarted => tracing::error!(node = %self.context.name, "the network task was restarted"),
             _ => self.publish(),
         }
-    }
-
-    fn on_announcement(&mut self, mut incoming: Incoming) {
-        let pulled = incoming.ticket.is_none();
-        let (run_id, inline_max) = (self.context.run_id, self.context.run.compress.inline_max);
-        let next = self.engine.tip().next();
-        let ruling = Inbox::rule(run_id, inline_max, self.collector.as_ref(), next, &incoming);
-        if let Some(verdict) = verdict(&ruling) {
-            self.judge(&mut incoming, verdict);
-        }
-        match ruling {
-            Ruling::Accept(accepted) => self.accept(*accepted),
-            Ruling::Wait => {
-                if let Some(mut incoming) = self.inbox.wait(Instant::now(), incoming) {
-                    self.judge(&mut incoming, Verdict::Ignore);
-                }
-            }
-            Ruling::Ignore => {}
-            Ruling::Reject(blame) => {
-                let (node, from) = (&self.context.name, incoming.from);
-                tracing::debug!(%node, %from, %blame, pulled, "announcement refused");
-                // Gossip has its scores; whoever hands out what nobody committed when asked is refused for a while.
-                if pulled {
-                    let network = self.context.network.clone();
-                    tokio::spawn(async move { network.ban(from).await });
-                }
-            }
-        }
-    }
-
-    fn judge(&self, incoming: &mut Incoming, verdict: Verdict) {
-        if let Some(ticket) = incoming.ticket.take() {
-            self.context.network.judge(ticket, verdict);
-        }
-    }
-
-    fn accept(&mut self, accepted: super::collect::Accepted) {
-        let Some(collector) = &mut self.collector else { return };
-        let uid = accepted.announcement.manifest.uid;
-        if collector.taken.contains(uid) {
-            return;
-        }
-        collector.taken.insert(uid);
-        let collection = collector.collection.clone();
-        self.context.network.remember(collection.round, uid, accepted.bytes);
-        let job = tasks::Fetch {
-            collection,
-            uid,
-            digest: accepted.digest,
-            from: Some((accepted.from, accepted.announcement)),
-        };
-        self.spawn(tasks::fetch(self.context.clone(), job));
     }
 
     // ---- what tasks have done -----------------------------------------------------------------------------------------
@@ -308,18 +260,16 @@ impl<L: Ledger> Peer<L> {
                 self.on_collected(round, uid, found)
             }
             Done::Pulled { round, announcements } => {
-                announcements.into_iter().for_each(|incoming| self.on_announcement(incoming));
-                if self.is_short_of(round) {
-                    self.spawn(tasks::pull(self.context.clone(), round, self.taken(), Duration::from_secs(1)));
-                }
+                self.on_pulled(round, announcements);
                 None
             }
             Done::Patience(round) => Some(Event::PatienceOver(round)),
             // A starved round that came through after the node had to rejoin is an old one.
-            Done::Applied(applied) if applied.settlement.round != self.engine.tip().next() => None,
+            Done::Applied(applied) if !self.is_due(&applied.settlement) => None,
             Done::Applied(applied) => Some(self.on_applied(*applied)),
             Done::Joined(caught) => Some(self.on_caught(*caught)),
-            Done::Scored { round, took } => {
+            Done::Scored { round, took, ratings } => {
+                self.ratings = ratings.or(self.ratings.take());
                 self.status.send_modify(|status| status.seconds.add("score", took));
                 Some(Event::Scored(round))
             }
@@ -327,13 +277,22 @@ impl<L: Ledger> Peer<L> {
         })
     }
 
+    /// Whether a settlement follows the node's tip.
+    fn is_due(&self, settlement: &Settlement) -> bool {
+        let tip = self.engine.tip();
+        self.engine.is_live() && settlement.round == tip.next() && settlement.parent == tip.head
+    }
+
     fn on_view(&mut self, view: ChainView) -> Event {
         let view = Arc::new(view);
         if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied()) {
             self.uid = Some(member.uid);
-            let is_due = |(known, at): (Member, BlockNumber)| known != member || at.0 + RECORD_RENEW < view.block.0;
-            if self.introduced.is_none_or(is_due) {
-                self.introduced = Some((member, view.block));
+            let who = PeerKey::from(&member);
+            let is_stale = |(known, at): (PeerKey, BlockNumber)| {
+                known != who || view.block.0.saturating_sub(at.0) > RECORD_BLOCKS / 2
+            };
+            if self.introduced.is_none_or(is_stale) {
+                self.introduced = Some((who, view.block));
                 self.context.introduce(&member, view.block);
             }
         }
@@ -341,7 +300,7 @@ impl<L: Ledger> Peer<L> {
         Event::View(view)
     }
 
-    fn on_made(&mut self, made: tasks::Journalled) -> covey_proto::Digest {
+    fn on_made(&mut self, made: tasks::Journalled) -> Digest {
         self.status.send_modify(|status| {
             status.loss = Some(made.report.loss_mean);
             status.tokens += made.report.tokens;
@@ -351,31 +310,6 @@ impl<L: Ledger> Peer<L> {
             status.seconds.add("compress", made.times[1]);
         });
         made.manifest
-    }
-
-    fn on_collected(
-        &mut self,
-        round: covey_proto::Round,
-        uid: Uid,
-        found: Result<Arc<super::contribution::Contribution>, super::contribution::ObtainError>,
-    ) -> Option<Event> {
-        let collector = self.collector.as_mut().filter(|collector| collector.collection.round == round)?;
-        match found {
-            Ok(contribution) => {
-                collector.held.insert(uid, contribution);
-                Some(Event::Held(round, uid))
-            }
-            Err(super::contribution::ObtainError::Unfit(why)) => {
-                tracing::debug!(node = %self.context.name, %round, %uid, %why, "contribution refused");
-                collector.refused.insert(uid);
-                Some(Event::Refused(round, uid))
-            }
-            // Not had in time; whoever holds it may still vote for it.
-            Err(why) => {
-                tracing::warn!(node = %self.context.name, %round, %uid, %why, "contribution not had");
-                None
-            }
-        }
     }
 
     fn on_applied(&mut self, applied: tasks::Settled) -> Event {
@@ -404,13 +338,9 @@ impl<L: Ledger> Peer<L> {
 
     fn on_caught(&mut self, caught: super::catchup::Caught) -> Event {
         let tip = caught.state.tip;
-        if caught.by_state
-            && tip.round.is_some()
-            && let Some(miner) = &self.miner
-        {
-            if let Err(error) = miner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reset(&self.context) {
-                tracing::error!(node = %self.context.name, %error, "old error feedback stays");
-            }
+        if caught.by_state && tip.round.is_some() {
+            // The miner may be busy for seconds; it looks before it trains again.
+            self.context.forget.store(true, Ordering::Release);
         }
         tracing::info!(node = %self.context.name, round = ?tip.round, head = %tip.head, "caught up");
         if let Err(error) = self.context.disk.forget_states_after(&tip) {

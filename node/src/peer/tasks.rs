@@ -17,7 +17,9 @@ use covey_proto::chain::ChainView;
 use covey_proto::message::Announcement;
 use covey_proto::record::{self, Record, UidSet};
 use covey_proto::{BlockNumber, Digest, Round, Uid};
+use covey_round::clock::RoundBlocks;
 use covey_round::engine::{Collection, Settlement, Task, Tip};
+use covey_round::rating::Ratings;
 use covey_trainer::inner::RoundReport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +50,7 @@ pub(super) enum Done {
     /// The node has caught up.
     Joined(Box<Caught>),
     /// A round is scored.
-    Scored { round: Round, took: Duration },
+    Scored { round: Round, took: Duration, ratings: Option<Arc<Ratings>> },
     /// A person must look at it.
     Fatal(String),
 }
@@ -125,6 +127,8 @@ enum TrainFault {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Disk(#[from] super::disk::DiskError),
+    #[error("done at block {best}: too late to commit")]
+    TooLate { best: BlockNumber },
 }
 
 async fn train_and_journal<L: Ledger>(
@@ -139,6 +143,11 @@ async fn train_and_journal<L: Ledger>(
         miner.contribute(&owned, &job.task, &job.theta, &|| cancel.is_wanted() && job.life.is_wanted())
     };
     let made: Made = context.compute.run(work).await.0?;
+    let last = RoundBlocks::of(&context.run, made.round).map(|blocks| blocks.submit_latest);
+    let best = context.ledger.heads().borrow().best;
+    if !last.is_ok_and(|last| best <= last) {
+        return Err(TrainFault::TooLate { best });
+    }
     let mut record = Record::of(context.run_id);
     record.contribution = Some(record::Contribution { round: made.round, manifest: made.manifest });
     record.vote = last_vote(&context.journal.read());
@@ -156,13 +165,14 @@ async fn train_and_journal<L: Ledger>(
 }
 
 /// With both roles, a commit repeats the last vote: the slot is one.
-fn last_vote(journal: &Journal) -> Option<record::Vote> {
+pub(super) fn last_vote(journal: &Journal) -> Option<record::Vote> {
     let bytes = hex::decode(journal.record.as_ref()?).ok()?;
     Record::from_bytes(&bytes).ok()?.vote
 }
 
 /// Submits the journalled call: the same bytes, however often.
 pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
+    let _turn = context.submitting.lock().await;
     match hex::decode(&journalled.call) {
         Ok(bytes) => submit(&context, SignedCall(bytes)).await,
         Err(error) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
@@ -274,7 +284,12 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<(
         tokio::task::spawn_blocking(put).await.expect("putting blobs does not panic")?;
     }
     let author = collection.members.get(&uid).copied();
-    let expected = author.map(|author| Expected { round: collection.round, base: collection.base, author });
+    let expected = author.map(|author| Expected {
+        run_id: context.run_id,
+        round: collection.round,
+        base: collection.base,
+        author,
+    });
     // A slow link may take the whole round; who votes has looked at what is held by then.
     let (contribution, took) = obtain(context, digest, expected, &hints, 10 * context.patience).await?;
     let names: Vec<Digest> = contribution.manifest.shards.iter().map(|shard| shard.root).chain([digest]).collect();
@@ -316,25 +331,17 @@ pub(super) struct ApplyJob {
 pub(super) async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) -> Done {
     let ApplyJob { before, settlement, held, offered, tasks } = job;
     let round = settlement.round;
-    let waiting = tokio::spawn({
-        let patience = context.patience;
-        async move {
-            tokio::time::sleep(patience).await;
-            let _ = tasks.send(Done::Patience(round)).await;
-        }
-    });
     let hints: Vec<Hint> = settlement.holders.iter().map(Hint::Uid).collect();
     let mut selected = Vec::with_capacity(settlement.chosen.len());
     for (uid, digest) in &settlement.chosen {
         selected.push(match held.get(uid).filter(|held| held.digest == *digest) {
             Some(contribution) => contribution.clone(),
-            None => match obtain_selected(&context, *digest, &hints).await {
+            None => match obtain_selected(&context, (round, *digest), &hints, &tasks).await {
                 Ok(contribution) => Arc::new(contribution),
                 Err(why) => return Done::Fatal(format!("round {round}: uid {uid} was selected, but {why}")),
             },
         });
     }
-    waiting.abort();
     let decision = Decision { round, parent: settlement.parent, hashes: settlement.hashes };
     let owned = context.clone();
     let (state, took) = context.compute.run(move || apply::settle(&owned, &before, &decision, &selected)).await;
@@ -344,15 +351,19 @@ pub(super) async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) ->
     }
 }
 
+/// However long it takes; after the first try in vain the node says that it waits for others.
 async fn obtain_selected<L: Ledger>(
     context: &Arc<Context<L>>,
-    digest: Digest,
+    (round, digest): (Round, Digest),
     hints: &[Hint],
+    tasks: &mpsc::Sender<Done>,
 ) -> Result<Contribution, ObtainError> {
     loop {
         match obtain(context, digest, None, hints, context.patience).await {
             Err(ObtainError::Fetch(why)) => {
                 tracing::warn!(node = %context.name, %why, "a selected contribution is still missing");
+                // The loop is gone only when the node is.
+                let _ = tasks.send(Done::Patience(round)).await;
                 tokio::time::sleep(RETRY).await;
             }
             had => return had.map(|(contribution, _)| contribution),
@@ -370,7 +381,7 @@ pub(super) async fn join<L: Ledger>(context: Arc<Context<L>>, mut mine: Vec<Stat
                 tracing::error!(node = %context.name, %error, "catching up again, from others' states alone");
                 mine.clear();
             }
-            Err(JoinError::Apply(error)) => return Done::Fatal(error.to_string()),
+            Err(error) if !error.is_transient() => return Done::Fatal(format!("cannot catch up: {error}")),
             Err(error) => {
                 tracing::warn!(node = %context.name, %error, "catching up again");
                 tokio::time::sleep(RETRY).await;
@@ -387,6 +398,10 @@ pub(super) struct ScoreJob {
     pub before: State,
     /// What is decoded.
     pub held: BTreeMap<Uid, Arc<Contribution>>,
+    /// What the electorate has applied: if it is not held here, that is no fault of its author.
+    pub chosen: UidSet,
+    /// Cancelled with the node.
+    pub life: Cancel,
 }
 
 /// Scores a round's contributions, then puts the weights on chain.
@@ -394,21 +409,24 @@ pub(super) async fn score<L: Ledger>(
     context: Arc<Context<L>>,
     validator: Arc<Mutex<Validator>>,
     job: ScoreJob,
-    life: Cancel,
 ) -> Done {
     let round = job.collection.round;
+    // In the order of rounds: ratings take no round after a later one.
+    let turn = context.scoring.lock().await;
     let owned = context.clone();
     let work = move || {
         let mut validator = validator.lock().unwrap_or_else(PoisonError::into_inner);
-        validator.score(&owned, &job.collection, &job.before, &job.held, &life)
+        let weights = validator.score(&owned, &job);
+        (weights, Arc::new(validator.ratings().clone()))
     };
-    let (weights, took) = context.compute.run(work).await;
+    let ((weights, ratings), took) = context.compute.run(work).await;
+    drop(turn);
     match weights {
         Ok(weights) if !weights.is_empty() => {
             sign_and_submit(&context, Call::SetWeights(weights)).await;
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!(node = %context.name, %round, %error, "not scored"),
+        Err(error) => tracing::error!(node = %context.name, %round, %error, "not scored"),
     }
-    Done::Scored { round, took }
+    Done::Scored { round, took, ratings: Some(ratings) }
 }

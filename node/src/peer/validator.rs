@@ -1,11 +1,9 @@
 //! A validator's half of a round: loss scores while the next round trains, ratings, weights, and the ballot that
 //! follows from them.
 
-use super::apply::State;
-use super::compute::Cancel;
 use super::context::Context;
-use super::contribution::Contribution;
 use super::disk::DiskError;
+use super::tasks::ScoreJob;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
 use covey_proto::Uid;
 use covey_proto::record::UidSet;
@@ -14,7 +12,6 @@ use covey_round::engine::Collection;
 use covey_round::rating::{Evaluation, PeerKey, Ratings, RatingsError, Scored};
 use covey_trainer::Backend;
 use covey_trainer::data::Dataset;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const RATINGS: &str = "ratings.bin";
@@ -63,26 +60,18 @@ impl Validator {
         Ok(Validator { backend, data, ratings })
     }
 
-    /// Who goes on the ballot, of those whose contributions are held.
-    pub fn ballot<L>(&self, context: &Context<L>, collection: &Collection, held: UidSet) -> UidSet {
-        let probation = Probation { run_id: context.run_id, round: collection.round, beacon_c: collection.beacon };
-        let standings = self.ratings.standings(&collection.members, collection.round);
-        ballot(&probation, &held, &standings, context.run.electorate.contributions_max)
+    /// What it thinks of whom.
+    pub fn ratings(&self) -> &Ratings {
+        &self.ratings
     }
 
     /// Evaluates a round's contributions, moves the ratings, keeps them; gives the weights that follow.
     ///
     /// # Errors
     /// An evaluation fails through this machine's fault, or the disk refuses.
-    pub fn score<L>(
-        &mut self,
-        context: &Context<L>,
-        collection: &Collection,
-        before: &State,
-        held: &BTreeMap<Uid, Arc<Contribution>>,
-        life: &Cancel,
-    ) -> Result<Vec<(Uid, u16)>, ValidatorError> {
-        let scored = self.evaluate(context, collection, before, held, life)?;
+    pub(super) fn score<L>(&mut self, context: &Context<L>, job: &ScoreJob) -> Result<Vec<(Uid, u16)>, ValidatorError> {
+        let scored = self.evaluate(context, job)?;
+        let collection = &job.collection;
         let members = &*collection.members;
         if let Err(stale) = self.ratings.observe(collection.round, &scored) {
             // Scored before a crash: once is enough.
@@ -92,14 +81,8 @@ impl Validator {
         Ok(self.ratings.weights(members, context.run.scoring.power).into_iter().collect())
     }
 
-    fn evaluate<L>(
-        &mut self,
-        context: &Context<L>,
-        collection: &Collection,
-        before: &State,
-        held: &BTreeMap<Uid, Arc<Contribution>>,
-        life: &Cancel,
-    ) -> Result<Vec<Scored>, ValidatorError> {
+    fn evaluate<L>(&mut self, context: &Context<L>, job: &ScoreJob) -> Result<Vec<Scored>, ValidatorError> {
+        let ScoreJob { collection, before, held, chosen, life } = job;
         let hotkey = context.pair.hotkey();
         let Some(me) = collection.members.values().find(|member| member.hotkey == hotkey) else {
             return Ok(Vec::new());
@@ -109,7 +92,9 @@ impl Validator {
             order(collection, &self.ratings, me.uid).into_iter().partition(|uid| held.contains_key(uid));
         let peer = |uid: &Uid| collection.members.get(uid).map(PeerKey::from);
         let failed = |peer| Scored { peer, evaluation: Evaluation::Failed };
-        scored.extend(missing.iter().filter_map(peer).map(failed));
+        // What the majority applied was to be had: that it is not here is this node's fault.
+        let theirs = missing.iter().filter(|uid| !chosen.contains(**uid));
+        scored.extend(theirs.filter_map(peer).map(failed));
         if had.is_empty() {
             return Ok(scored);
         }
@@ -140,4 +125,11 @@ impl Validator {
         let rated = silent.map(PeerKey::from).filter(|peer| self.ratings.rating(peer).is_some());
         rated.map(|peer| Scored { peer, evaluation: Evaluation::Absent }).collect()
     }
+}
+
+/// Who goes on the ballot, of those whose contributions are held.
+pub fn ballot_of<L>(context: &Context<L>, ratings: &Ratings, collection: &Collection, held: UidSet) -> UidSet {
+    let probation = Probation { run_id: context.run_id, round: collection.round, beacon_c: collection.beacon };
+    let standings = ratings.standings(&collection.members, collection.round);
+    ballot(&probation, &held, &standings, context.run.electorate.contributions_max)
 }

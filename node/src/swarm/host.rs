@@ -12,9 +12,13 @@ use tokio::sync::{oneshot, watch};
 /// How long a killed node's last thread may take to notice. A training step of a large model on a busy machine.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a node may take to say good-bye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A node that runs.
 pub(super) struct Host {
-    runtime: Runtime,
+    /// Taken when the node goes: a runtime must not be dropped where blocking is not allowed.
+    runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     context: Weak<Context<MemoryLedger>>,
@@ -85,7 +89,7 @@ impl Host {
         });
         match started.await {
             Ok(Ok((status, addresses, context))) => {
-                Ok(Host { runtime, stop, ended, context, directory, status, addresses })
+                Ok(Host { runtime: Some(runtime), stop, ended, context, directory, status, addresses })
             }
             Ok(Err(error)) => {
                 runtime.shutdown_background();
@@ -104,10 +108,10 @@ impl Host {
     ///
     /// # Errors
     /// The folder cannot be moved, or a thread does not end.
-    pub(super) async fn kill(self) -> Result<PathBuf, HostError> {
+    pub(super) async fn kill(mut self) -> Result<PathBuf, HostError> {
         let aside = self.directory.with_extension("killed");
         rename(&self.directory, &aside)?;
-        self.runtime.shutdown_background();
+        self.end_runtime();
         let start = std::time::Instant::now();
         while self.context.strong_count() > 0 {
             if start.elapsed() > DEATH_TIMEOUT {
@@ -116,16 +120,37 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         rename(&aside, &self.directory)?;
-        Ok(self.directory)
+        Ok(self.directory.clone())
     }
 
     /// Stops the node in good order.
-    pub(super) async fn stop(self) {
+    pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);
-        if tokio::time::timeout(Duration::from_secs(10), self.ended).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, &mut self.ended).await.is_err() {
             tracing::warn!(folder = %self.directory.display(), "the node did not stop in time");
         }
-        self.runtime.shutdown_background();
+    }
+
+    /// What the node tells of itself; if it is gone without a word, that.
+    pub(super) fn now(&self) -> Status {
+        let mut status = self.status.borrow().clone();
+        if self.status.has_changed().is_err() && status.halted.is_none() {
+            status.live = false;
+            status.halted = Some("its task broke: see its log".into());
+        }
+        status
+    }
+
+    fn end_runtime(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end_runtime();
     }
 }
 

@@ -243,9 +243,7 @@ impl Swarm {
         // The weights of the last round go into one block more.
         self.pacer.produce()?;
         self.watcher.note_last_weights(&self.ledger).await;
-        for (_, host) in std::mem::take(&mut self.hosts) {
-            host.stop().await;
-        }
+        futures::future::join_all(std::mem::take(&mut self.hosts).into_values().map(Host::stop)).await;
         let summary = self.watcher.finish(interrupted).await;
         Ok(Outcome { summary, folder: self.folder })
     }
@@ -257,7 +255,7 @@ impl Swarm {
     }
 
     fn statuses(&self) -> impl Iterator<Item = Status> + '_ {
-        self.hosts.values().map(|host| host.status.borrow().clone())
+        self.hosts.values().map(Host::now)
     }
 
     fn check_alive(&self) -> Result<(), SwarmError> {
