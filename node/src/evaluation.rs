@@ -4,7 +4,7 @@ use covey_proto::run::Model;
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::data::Dataset;
 use covey_trainer::evaluate::evaluate;
-use covey_trainer::{Backend, BackendError, Batch, BatchError};
+use covey_trainer::{Backend, BackendError, BatchError};
 use std::sync::Arc;
 
 /// Sequences of a batch: more only takes memory.
@@ -44,12 +44,7 @@ impl Evaluator {
         let indices: Vec<u64> = (0..count).map(|i| i * all / count).collect();
         let mut batches = Vec::with_capacity(indices.len().div_ceil(BATCH));
         for indices in indices.chunks(BATCH) {
-            let (mut tokens, mut one) = (Vec::new(), Vec::new());
-            for &index in indices {
-                self.data.heldout_sample(self.model.sequence, index, &mut one);
-                tokens.extend_from_slice(&one);
-            }
-            batches.push(Batch::new(&self.model, tokens)?);
+            batches.push(self.data.heldout_batch(&self.model, indices.iter().copied())?);
         }
         self.backend.load(state)?;
         Ok(evaluate(&mut self.backend, &batches)?.loss)

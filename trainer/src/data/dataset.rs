@@ -2,7 +2,9 @@
 
 use super::shards::{MANIFEST_BYTES_MAX, MANIFEST_FILE, TOKENIZER_BYTES_MAX, TOKENIZER_FILE};
 use super::{DataError, Manifest, ShardEntry};
+use crate::{Batch, BatchError};
 use covey_proto::Digest;
+use covey_proto::run::Model;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -95,6 +97,28 @@ impl Dataset {
         sample(&self.heldout, sequence, index, out);
     }
 
+    /// These training sequences as one batch for `model`.
+    ///
+    /// # Errors
+    /// No samples at all, or tokens that the model's vocabulary does not have.
+    ///
+    /// # Panics
+    /// If a sample is not below [`samples`](Self::samples).
+    pub fn batch(&self, model: &Model, samples: impl IntoIterator<Item = u64>) -> Result<Batch, BatchError> {
+        batch(&self.train, model, samples)
+    }
+
+    /// These held-out sequences as one batch for `model`.
+    ///
+    /// # Errors
+    /// No samples at all, or tokens that the model's vocabulary does not have.
+    ///
+    /// # Panics
+    /// If a sample is not below [`heldout_samples`](Self::heldout_samples).
+    pub fn heldout_batch(&self, model: &Model, samples: impl IntoIterator<Item = u64>) -> Result<Batch, BatchError> {
+        batch(&self.heldout, model, samples)
+    }
+
     /// Text behind the held-out tokens, in bytes.
     pub fn heldout_bytes(&self) -> u64 {
         self.manifest.heldout_bytes
@@ -136,11 +160,23 @@ fn samples(tokens: &[u16], sequence: u32) -> u64 {
 }
 
 fn sample(tokens: &[u16], sequence: u32, index: u64, out: &mut Vec<u32>) {
+    out.clear();
+    extend_by_sample(out, tokens, sequence, index);
+}
+
+fn extend_by_sample(out: &mut Vec<u32>, tokens: &[u16], sequence: u32, index: u64) {
     let count = samples(tokens, sequence);
     assert!(index < count, "sequence {index} of {count}");
     let start = index as usize * sequence as usize;
-    out.clear();
     out.extend(tokens[start..=start + sequence as usize].iter().map(|token| u32::from(*token)));
+}
+
+fn batch(tokens: &[u16], model: &Model, samples: impl IntoIterator<Item = u64>) -> Result<Batch, BatchError> {
+    let mut rows = Vec::new();
+    for index in samples {
+        extend_by_sample(&mut rows, tokens, model.sequence, index);
+    }
+    Batch::new(model, rows)
 }
 
 /// Reads a file that must be there and be no larger than `max`.
@@ -178,4 +214,21 @@ fn read_shards(folder: &Path, entries: &[ShardEntry], vocabulary: u32) -> Result
         }
     }
     Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::small_model;
+
+    #[test]
+    fn a_batch_is_its_sequences_in_the_order_asked_for() {
+        let model = Model { sequence: 3, ..small_model() };
+        let tokens: Vec<u16> = (0..10).collect();
+        let rows = batch(&tokens, &model, [2, 0]).unwrap();
+        assert_eq!(rows.tokens(), [6, 7, 8, 9, 0, 1, 2, 3]);
+        assert_eq!(batch(&tokens, &model, []), Err(BatchError::Length { got: 0, row: 4 }));
+        let beyond = BatchError::Token { token: 9, at: 3, vocabulary: 9 };
+        assert_eq!(batch(&tokens, &Model { vocabulary: 9, ..model }, [2]), Err(beyond));
+    }
 }
