@@ -18,6 +18,7 @@ use covey_proto::layout::Layout;
 use covey_proto::{Digest, HotkeyPair, Round};
 use covey_round::engine::Tip;
 use covey_sparseloco::ErrorFeedback;
+use covey_sparseloco::state::{from_le_bytes, to_le_bytes};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -224,7 +225,7 @@ impl Disk {
     pub fn write_state(&self, tip: &Tip, root: Digest, parameters: &[f32]) -> Result<(), DiskError> {
         let round = tip.round.map_or(NO_ROUND, |round| round.0);
         let head = [STATE_MAGIC.as_slice(), &round.to_le_bytes(), tip.head.as_bytes(), root.as_bytes()].concat();
-        self.write(&state_name(tip.round), &[&head, &bytes_of(parameters)])?;
+        self.write(&state_name(tip.round), &[&head, &to_le_bytes(parameters)])?;
         let mut kept = self.saved_rounds()?;
         // A resynchronised node may go back: the state just written stays, whatever its round.
         kept.retain(|round| *round != tip.round);
@@ -330,17 +331,7 @@ fn parse_state(bytes: &[u8], elements: usize) -> Option<SavedState> {
     let round = (round != NO_ROUND).then_some(Round(round));
     let head = Digest::from_slice(&field[4..36])?;
     let root = Digest::from_slice(&field[36..])?;
-    Some(SavedState { tip: Tip { round, head }, root, parameters: floats(rest, elements)? })
-}
-
-/// f32 as little-endian bytes.
-pub fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn floats(bytes: &[u8], elements: usize) -> Option<Vec<f32>> {
-    let (whole, rest) = bytes.as_chunks::<4>();
-    (rest.is_empty() && whole.len() == elements).then(|| whole.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    Some(SavedState { tip: Tip { round, head }, root, parameters: from_le_bytes(rest, elements).ok()? })
 }
 
 #[cfg(test)]
@@ -370,7 +361,7 @@ mod tests {
         let disk = Disk::open(folder.path()).unwrap();
         let base = Digest::of(b"base");
         let layout = Layout::new(vec![("a".into(), vec![4])]);
-        let feedback = ErrorFeedback::from_bytes(&layout, &bytes_of(&[0.25; 4])).unwrap();
+        let feedback = ErrorFeedback::from_bytes(&layout, &to_le_bytes(&[0.25; 4])).unwrap();
         disk.write_feedback(Round(3), base, &feedback).unwrap();
         let contribution =
             |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: String::new() };

@@ -72,7 +72,8 @@ pub fn state_from_shards<B: AsRef<[u8]>>(
     if bytes_seen == need { Ok(theta) } else { Err(StateError::Length { got: bytes_seen, need }) }
 }
 
-pub(crate) fn to_le_bytes(values: &[f32]) -> Vec<u8> {
+/// f32 as they are stored everywhere: little-endian, four bytes each, bits as they are.
+pub fn to_le_bytes(values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; values.len() * 4];
     for (four, value) in bytes.chunks_exact_mut(4).zip(values) {
         four.copy_from_slice(&value.to_le_bytes());
@@ -80,7 +81,11 @@ pub(crate) fn to_le_bytes(values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn from_le_bytes(bytes: &[u8], elements: usize) -> Result<Vec<f32>, StateError> {
+/// The `elements` f32 that [`to_le_bytes`] wrote.
+///
+/// # Errors
+/// Too many or too few bytes, or an element that is not finite.
+pub fn from_le_bytes(bytes: &[u8], elements: usize) -> Result<Vec<f32>, StateError> {
     state_from_shards([bytes], elements)
 }
 
