@@ -11,7 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Calls that wait for a block. 256 members of a few calls each.
-const POOL_MAX: usize = 4096;
+pub(super) const POOL_MAX: usize = 4096;
+/// Bytes of a signed call: weights for all 256 uids are some 1,270.
+pub(super) const CALL_BYTES_MAX: usize = 2048;
+/// Blocks that finality may be behind: their states are kept besides the last [`STATE_KEPT`] final ones.
+pub const FINALITY_LAG_MAX: u32 = 64;
 
 /// How a chain begins.
 #[derive(Clone, Debug)]
@@ -22,7 +26,7 @@ pub struct Genesis {
     pub netuid: u16,
     /// Who is registered from the start.
     pub members: Vec<Member>,
-    /// Blocks that finality is behind.
+    /// Blocks that finality is behind: at most [`FINALITY_LAG_MAX`].
     pub finality_lag: u32,
 }
 
@@ -80,7 +84,12 @@ pub struct MemoryLedger {
 
 impl MemoryLedger {
     /// A chain at block 0.
+    ///
+    /// # Panics
+    /// If its finality is more than [`FINALITY_LAG_MAX`] blocks behind.
     pub fn new(genesis: Genesis) -> MemoryLedger {
+        let lag = genesis.finality_lag;
+        assert!(lag <= FINALITY_LAG_MAX, "finality {lag} blocks behind; at most {FINALITY_LAG_MAX}");
         let members = genesis.members.iter().map(|member| (member.uid, *member)).collect();
         let state = State { members, ..State::default() };
         let states = VecDeque::from([(BlockNumber(0), genesis.hash(), Arc::new(state))]);
@@ -156,6 +165,11 @@ impl Chain {
         }
     }
 
+    /// A hotkey's calls that wait for a block.
+    fn waiting(&self, hotkey: &Hotkey) -> impl Iterator<Item = &Signed> {
+        self.pool.iter().map(|(signed, _)| signed).filter(move |signed| signed.hotkey == *hotkey)
+    }
+
     fn at(&self, block: BlockNumber) -> Option<&(BlockNumber, Digest, Arc<State>)> {
         let first = self.states.front()?.0;
         self.states.get(block.0.checked_sub(first.0)? as usize)
@@ -163,8 +177,12 @@ impl Chain {
 }
 
 impl State {
+    fn next_nonce(&self, hotkey: &Hotkey) -> u64 {
+        self.nonces.get(hotkey).copied().unwrap_or(0)
+    }
+
     fn execute(&mut self, block: BlockNumber, signed: &Signed) -> Result<(), LedgerError> {
-        let next = self.nonces.get(&signed.hotkey).copied().unwrap_or(0);
+        let next = self.next_nonce(&signed.hotkey);
         if signed.nonce != next {
             return Err(LedgerError::Refused(format!(
                 "nonce {} of {}; the next is {next}",
@@ -237,8 +255,11 @@ impl Ledger for MemoryLedger {
         let nonce = {
             let chain = self.chain();
             let (_, _, state) = chain.tip();
-            let waiting = chain.pool.iter().filter(|(signed, _)| signed.hotkey == pair.hotkey()).count() as u64;
-            state.nonces.get(&pair.hotkey()).copied().unwrap_or(0) + waiting
+            let waiting = chain.waiting(&pair.hotkey()).map(|signed| signed.nonce).max();
+            match waiting.map_or_else(|| Some(state.next_nonce(&pair.hotkey())), |nonce| nonce.checked_add(1)) {
+                Some(nonce) => nonce,
+                None => return Err(LedgerError::Refused(format!("a call of nonce {} waits: none is left", u64::MAX))),
+            }
         };
         Ok(Signed { hotkey: pair.hotkey(), nonce, call }.to_bytes(pair, self.genesis()))
     }
@@ -250,9 +271,12 @@ impl Ledger for MemoryLedger {
             return Ok(());
         }
         let (_, _, state) = chain.tip();
-        let next = state.nonces.get(&signed.hotkey).copied().unwrap_or(0);
-        if signed.nonce < next {
-            return Err(LedgerError::Refused(format!("nonce {} was used; the next is {next}", signed.nonce)));
+        let (nonce, next) = (signed.nonce, state.next_nonce(&signed.hotkey));
+        if nonce < next {
+            return Err(LedgerError::Refused(format!("nonce {nonce} was used; the next is {next}")));
+        }
+        if chain.waiting(&signed.hotkey).any(|waiting| waiting.nonce == nonce) {
+            return Err(LedgerError::Refused(format!("another call of nonce {nonce} waits already; sign again")));
         }
         if chain.pool.len() >= POOL_MAX {
             return Err(LedgerError::Unreachable(format!("{POOL_MAX} calls wait already; try again after a block")));
@@ -321,6 +345,9 @@ impl Signed {
 
     fn from_bytes(bytes: &[u8], genesis: Digest) -> Result<Signed, LedgerError> {
         let refused = |what: &str| LedgerError::Refused(what.to_owned());
+        if bytes.len() > CALL_BYTES_MAX {
+            return Err(refused(&format!("a call of {} bytes; {CALL_BYTES_MAX} are taken", bytes.len())));
+        }
         let mut wire = SignedBytes::decode(bytes).map_err(|error| refused(&error.to_string()))?;
         let signature = std::mem::take(&mut wire.signature);
         let hotkey = Hotkey::from_slice(&wire.hotkey).ok_or_else(|| refused("a hotkey has 32 bytes"))?;
@@ -394,5 +421,38 @@ mod tests {
         assert!(ledger.view(BlockNumber(3)).await.is_err());
         let view = ledger.view(heads.finalised).await.unwrap();
         assert_eq!(view.member(&newcomer.hotkey()).map(|member| member.uid), Some(Uid::from(1)));
+    }
+
+    #[tokio::test]
+    async fn one_call_waits_for_each_nonce_and_the_next_comes_behind_them() {
+        let (ledger, pair) = ledger();
+        let first = ledger.sign(&pair, Call::Commit(b"first".to_vec())).await.unwrap();
+        let rival = ledger.sign(&pair, Call::Commit(b"rival".to_vec())).await.unwrap();
+        ledger.submit(&first).await.unwrap();
+        assert!(matches!(ledger.submit(&rival).await, Err(LedgerError::Refused(_))), "nonce 0 waits already");
+        ledger.submit(&first).await.unwrap();
+        // A call that comes before the one it follows: nonces 0 and 2 wait, and the next is 3.
+        let behind = Signed { hotkey: pair.hotkey(), nonce: 2, call: Call::Commit(b"third".to_vec()) };
+        ledger.submit(&behind.to_bytes(&pair, ledger.genesis())).await.unwrap();
+        let next = ledger.sign(&pair, Call::Register).await.unwrap();
+        assert_eq!(Signed::from_bytes(&next.0, ledger.genesis()).unwrap().nonce, 3);
+        assert_eq!(ledger.produce().calls, [first], "nonce 1 never came");
+        let next = ledger.sign(&pair, Call::Register).await.unwrap();
+        assert_eq!(Signed::from_bytes(&next.0, ledger.genesis()).unwrap().nonce, 1);
+        let last = Signed { nonce: u64::MAX, ..behind };
+        ledger.submit(&last.to_bytes(&pair, ledger.genesis())).await.unwrap();
+        assert!(matches!(ledger.sign(&pair, Call::Register).await, Err(LedgerError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn weights_for_every_uid_fit_a_call_and_more_do_not() {
+        let (ledger, pair) = ledger();
+        let every: Vec<(Uid, u16)> = (0..=u8::MAX).map(|uid| (Uid::from(uid), u16::MAX)).collect();
+        let call = ledger.sign(&pair, Call::SetWeights(every.clone())).await.unwrap();
+        ledger.submit(&call).await.unwrap();
+        ledger.produce();
+        assert_eq!(ledger.weights().await.unwrap()[&pair.hotkey()], every, "as of the newest block, not yet final");
+        let call = ledger.sign(&pair, Call::SetWeights(every.repeat(2))).await.unwrap();
+        assert!(matches!(ledger.submit(&call).await, Err(LedgerError::Refused(_))));
     }
 }

@@ -77,7 +77,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// No such state (yet, or any more), or no answer.
     fn view(&self, block: BlockNumber) -> impl Future<Output = Result<ChainView, LedgerError>> + Send;
 
-    /// The weights that validators have set, at the newest final block: by validator, by uid.
+    /// The weights that validators have set, as of the newest block, final or not: for whoever watches. What nodes must
+    /// agree on is read from a final block's [`view`](Ledger::view).
     ///
     /// # Errors
     /// No answer.
