@@ -3,12 +3,14 @@
 //! a = β·e + Δ; the chosen values of a, rounded, are sent; the new e is a less what the decoder gives. The old e
 //! stays as it is: its owner writes the new one beside it and swaps once the round is journalled (protocol-decisions, 4).
 
-use crate::codec::{EncodeError, encode_shard};
+use crate::codec::{EncodeError, encode_chunks};
 use crate::quantise::quantise;
 use crate::select::Selector;
+use crate::simd::{LANES, Tiles, sum_tiles, write_tiles};
+use crate::split::{self, Band};
 use crate::state::{StateError, from_le_bytes, to_le_bytes};
 use crate::{SparseShard, chunk};
-use covey_proto::layout::{CHUNK, Chunk, Layout};
+use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::Quantiser;
 
 /// How a pseudo-gradient is compressed in one round.
@@ -115,7 +117,8 @@ impl ErrorFeedback {
         Ok(ErrorFeedback { e: from_le_bytes(bytes, layout.elements())? })
     }
 
-    /// Compresses `delta`, f32 `[elements]`, the base state less the trained one. `self` stays as it is.
+    /// Compresses `delta`, f32 `[elements]`, the base state less the trained one. `self` stays as it is. One thread;
+    /// [`compress_into`](ErrorFeedback::compress_into) is faster where `delta` can be given away.
     ///
     /// # Errors
     /// A delta of another length, or a first element that is not finite.
@@ -123,126 +126,200 @@ impl ErrorFeedback {
     /// # Panics
     /// If k is not 1 to 4,096, or a shard has no chunks.
     pub fn compress(&self, layout: &Layout, how: &Compression, delta: &[f32]) -> Result<Compressed, CompressError> {
+        self.compress_into(layout, how, delta.to_vec(), 1)
+    }
+
+    /// Compresses `delta`, f32 `[elements]`, on as many threads; the new feedback takes its memory. `self` stays as it is.
+    /// The number of threads changes no bit, of the statistics either.
+    ///
+    /// # Errors
+    /// As [`compress`](ErrorFeedback::compress)'s.
+    ///
+    /// # Panics
+    /// As [`compress`](ErrorFeedback::compress)'s.
+    pub fn compress_into(
+        &self,
+        layout: &Layout,
+        how: &Compression,
+        mut delta: Vec<f32>,
+        threads: usize,
+    ) -> Result<Compressed, CompressError> {
         let need = layout.elements();
         for got in [delta.len(), self.e.len()] {
             if got != need {
                 return Err(CompressError::Elements { got, need });
             }
         }
-        let mut work = Work::new(how);
-        let mut new_e = vec![0.0; need];
-        let mut shards = Vec::with_capacity(layout.shards(how.shard_chunks));
-        for number in 0..layout.shards(how.shard_chunks) {
-            let chunks = layout.shard(number, how.shard_chunks);
-            let mut shard = SparseShard::with_capacity(chunks.start, chunks.len(), chunks.len() * how.k);
-            for number in chunks {
-                let chunk = layout.chunk(number);
-                let dense = work
-                    .sum(&chunk, &self.e, delta)
-                    .ok_or_else(|| not_finite(layout, number, how.beta, &self.e, delta))?;
-                work.send(dense, chunk.values(how.k), how.quantiser, &mut shard);
-                chunk::scatter(&work.dense[..dense], &chunk, &mut new_e);
-            }
-            let bytes = encode_shard(layout, how.k, how.quantiser, &shard)?;
-            work.stats.values += shard.values().len();
-            work.stats.bytes += bytes.len();
-            shards.push(bytes);
-        }
-        Ok(Compressed { feedback: ErrorFeedback { e: new_e }, shards, stats: work.finish() })
+        assert!((1..=CHUNK).contains(&how.k), "k is {}; a run has 1 to {CHUNK}", how.k);
+        let bands = split::bands(layout);
+        let pieces = split::pieces(&bands);
+        let jobs = pieces.iter().copied().zip(split::cut(&mut delta, &pieces)).collect();
+        let sent = split::on_threads(
+            threads,
+            jobs,
+            || Work::new(how),
+            |work, (piece, delta)| {
+                work.piece(piece, &self.e, delta)
+                    .map_err(|(chunk, delta)| not_finite(layout, chunk, how, &self.e, delta))
+            },
+        )?;
+        let sums = sent.iter().fold(Sums::default(), |sums, piece| sums.plus(&piece.sums));
+        let piece_of = |number: usize| &sent[sent.partition_point(|piece| piece.shard.chunks().end <= number)].shard;
+        let shards = (0..layout.shards(how.shard_chunks)).collect();
+        let shards = split::on_threads(
+            threads,
+            shards,
+            || (),
+            |(), number| {
+                let chunks = layout.shard(number, how.shard_chunks);
+                encode_chunks(layout, how.k, how.quantiser, chunks, |number| piece_of(number).chunk(number))
+            },
+        )?;
+        let stats = CompressStats {
+            values: sent.iter().map(|piece| piece.shard.values().len()).sum(),
+            bytes: shards.iter().map(Vec::len).sum(),
+            delta_norm: sums.delta.sqrt(),
+            signal_norm: sums.signal.sqrt(),
+            sent_norm: sums.sent.sqrt(),
+            residual_norm: sums.residual.sqrt(),
+        };
+        Ok(Compressed { feedback: ErrorFeedback { e: delta }, shards, stats })
     }
 }
 
-/// Names the chunk's first element that is not finite.
+/// Names the chunk's first element that is not finite. `delta` is the state from the chunk's first element on.
 #[cold]
-fn not_finite(layout: &Layout, number: usize, beta: f64, e: &[f32], delta: &[f32]) -> CompressError {
+fn not_finite(layout: &Layout, number: usize, how: &Compression, e: &[f32], delta: &[f32]) -> CompressError {
     let chunk = layout.chunk(number);
     let tensor = layout.tensor_of_chunk(number);
-    let bad = |&at: &usize| !(beta as f32 * e[at] + delta[at]).is_finite();
+    let bad = |&at: &usize| !(how.beta as f32 * e[at] + delta[at - chunk.offset]).is_finite();
     let at = (0..chunk.len()).map(|index| chunk.position(index)).find(bad).unwrap_or(chunk.offset);
-    CompressError::NotFinite { tensor: tensor.name.clone(), index: at - tensor.offset, delta: delta[at] }
+    let (name, delta) = (tensor.name.clone(), delta[at - chunk.offset]);
+    CompressError::NotFinite { tensor: name, index: at - tensor.offset, delta }
 }
 
-/// Scratch of one chunk, and sums of all.
-struct Work {
+/// Sums of squares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    delta: f64,
+    signal: f64,
+    sent: f64,
+    residual: f64,
+}
+
+impl Sums {
+    fn plus(self, other: &Sums) -> Sums {
+        Sums {
+            delta: self.delta + other.delta,
+            signal: self.signal + other.signal,
+            sent: self.sent + other.sent,
+            residual: self.residual + other.residual,
+        }
+    }
+}
+
+/// What a piece of the state sends.
+struct Sent {
+    shard: SparseShard,
+    sums: Sums,
+}
+
+/// Chunks taken at once: their rows together are long enough (2 KiB) for the processor to fetch ahead, and they fit its
+/// second cache.
+const TILES: usize = 8;
+
+/// Scratch of a few adjacent chunks.
+struct Work<'h> {
+    how: &'h Compression,
     beta: f32,
-    dense: chunk::Scratch,
+    tiles: Vec<chunk::Scratch>,
     selector: Selector,
     chosen: Vec<u16>,
     values: Vec<f32>,
-    stats: CompressStats,
 }
 
-impl Work {
-    fn new(how: &Compression) -> Work {
+impl<'h> Work<'h> {
+    fn new(how: &'h Compression) -> Work<'h> {
         Work {
+            how,
             beta: how.beta as f32,
-            dense: [0.0; CHUNK],
+            tiles: vec![[0.0; CHUNK]; TILES],
             selector: Selector::new(),
-            chosen: Vec::with_capacity(CHUNK),
+            chosen: Vec::with_capacity(CHUNK + 1),
             values: Vec::with_capacity(CHUNK),
-            stats: CompressStats::default(),
         }
     }
 
-    /// Fills the front of `dense` with a = β·e + Δ and returns its length; none if an element is not finite.
-    fn sum(&mut self, chunk: &Chunk, e: &[f32], delta: &[f32]) -> Option<usize> {
-        let dense = &mut self.dense[..chunk.len()];
-        let beta = self.beta;
-        for (row, range) in dense.chunks_exact_mut(chunk.columns).zip(chunk.row_ranges()) {
-            for ((a, e), delta) in row.iter_mut().zip(&e[range.clone()]).zip(&delta[range.clone()]) {
-                *a = beta * e + delta;
+    /// Sends the chunks of adjacent bands; `delta`, their elements, becomes what was not sent. Fails with the number of a
+    /// chunk that is not finite, and its Δ from its first element on.
+    fn piece<'d>(&mut self, bands: &[Band], e: &[f32], delta: &'d mut [f32]) -> Result<Sent, (usize, &'d [f32])> {
+        let (start, end) = (bands[0].first_chunk, bands[bands.len() - 1].chunks().end);
+        let values = (end - start) * self.how.k;
+        let mut sent = Sent { shard: SparseShard::with_capacity(start, end - start, values), sums: Sums::default() };
+        let origin = bands[0].offset;
+        for band in bands {
+            for first in (0..band.columns).step_by(TILES * band.tile) {
+                let within = band.offset - origin + first;
+                let width = (band.columns - first).min(TILES * band.tile);
+                let part = &mut delta[within..];
+                if let Err(tile) = self.part(band, width, &e[band.offset + first..], part, &mut sent) {
+                    let from = within + tile * band.tile;
+                    return Err((band.first_chunk + first / band.tile + tile, &delta[from..]));
+                }
             }
-            self.stats.delta_norm += squares(&delta[range]);
         }
-        let signal = squares(dense);
-        self.stats.signal_norm += signal;
-        signal.is_finite().then_some(dense.len())
+        Ok(sent)
     }
 
-    /// Sends `count` of the first `elements` of `dense`, and leaves in `dense` what was not sent.
-    fn send(&mut self, elements: usize, count: usize, quantiser: Quantiser, shard: &mut SparseShard) {
-        let dense = &mut self.dense[..elements];
-        self.selector.choose(dense, count, &mut self.chosen);
+    /// Sends the chunks of `width` columns of a band. Fails with the place of one that is not finite.
+    fn part(&mut self, band: &Band, width: usize, e: &[f32], delta: &mut [f32], sent: &mut Sent) -> Result<(), usize> {
+        let of = Tiles { rows: band.rows, width, columns: band.tile, stride: band.columns };
+        let tiles = width.div_ceil(of.columns);
+        let elements = |tile: usize| of.rows * of.columns.min(width - tile * of.columns);
+        let survey = sum_tiles(&mut self.tiles[..tiles], e, delta, self.beta, of);
+        if survey.most.iter().any(|&most| most >= f32::INFINITY.to_bits()) {
+            let bad = |&tile: &usize| !self.tiles[tile][..elements(tile)].iter().all(|value| value.is_finite());
+            return Err((0..tiles).find(bad).unwrap_or(0));
+        }
+        let delta_rows = || (0..of.rows).flat_map(|row| &delta[row * of.stride..][..width]);
+        sent.sums.delta += total(&survey.delta, delta_rows());
+        let dense = (0..tiles).flat_map(|tile| &self.tiles[tile][..elements(tile)]);
+        sent.sums.signal += total(&survey.signal, dense);
+        for tile in 0..tiles {
+            self.send(tile, elements(tile), sent);
+        }
+        let squares = write_tiles(&self.tiles[..tiles], delta, of);
+        let dense = (0..tiles).flat_map(|tile| &self.tiles[tile][..elements(tile)]);
+        sent.sums.residual += total(&squares, dense);
+        Ok(())
+    }
+
+    /// Sends values of the first `elements` of a tile, and leaves there what was not sent.
+    fn send(&mut self, tile: usize, elements: usize, sent: &mut Sent) {
+        let dense = &mut self.tiles[tile][..elements];
+        self.selector.choose(dense, (elements * self.how.k).div_ceil(CHUNK), &mut self.chosen);
         self.values.clear();
         self.values.extend(self.chosen.iter().map(|&index| dense[usize::from(index)]));
-        if quantise(quantiser, &mut self.values) {
-            for (&index, &sent) in self.chosen.iter().zip(&self.values) {
-                dense[usize::from(index)] -= sent;
+        if quantise(self.how.quantiser, &mut self.values) {
+            let mut squares = [0.0; LANES];
+            for (at, (&index, &value)) in self.chosen.iter().zip(&self.values).enumerate() {
+                dense[usize::from(index)] -= value;
+                squares[at % LANES] += value * value;
             }
-            self.stats.sent_norm += squares(&self.values);
-            shard.push_chunk(&self.chosen, &self.values);
+            sent.sums.sent += total(&squares, &self.values);
+            sent.shard.push_chunk(&self.chosen, &self.values);
         } else {
-            shard.push_chunk(&[], &[]);
-        }
-        self.stats.residual_norm += squares(dense);
-    }
-
-    /// Norms out of sums of squares.
-    fn finish(self) -> CompressStats {
-        CompressStats {
-            delta_norm: self.stats.delta_norm.sqrt(),
-            signal_norm: self.stats.signal_norm.sqrt(),
-            sent_norm: self.stats.sent_norm.sqrt(),
-            residual_norm: self.stats.residual_norm.sqrt(),
-            ..self.stats
+            sent.shard.push_chunk(&[], &[]);
         }
     }
 }
 
-/// Sum of squares; finite exactly if all values are. Sixteen interleaved f32 sums for speed, since only statistics use the
-/// figure; where they overflow f64 decides, which holds the square of every f32.
-fn squares(values: &[f32]) -> f64 {
-    let mut sums = [0.0f32; 16];
-    let whole = values.chunks_exact(16);
-    let rest: f32 = whole.remainder().iter().map(|value| value * value).sum();
-    for sixteen in whole {
-        for (sum, &value) in sums.iter_mut().zip(sixteen) {
-            *sum += value * value;
-        }
-    }
-    match f64::from(sums.iter().sum::<f32>() + rest) {
+/// A sum of squares out of interleaved f32 sums, which are fast, since only statistics use the figure; where they overflow
+/// the values themselves decide in f64, which holds the square of every f32.
+fn total<'v>(squares: &[f32; LANES], values: impl IntoIterator<Item = &'v f32>) -> f64 {
+    match squares.iter().map(|&square| f64::from(square)).sum::<f64>() {
         sum if sum.is_finite() => sum,
-        _ => values.iter().map(|&value| f64::from(value) * f64::from(value)).sum(),
+        _ => values.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum(),
     }
 }
 

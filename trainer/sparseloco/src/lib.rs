@@ -6,9 +6,9 @@
 //! bytes into a [`SparseShard`] or a reason why not; [`aggregate`] adds the selected contributions up and takes the outer
 //! step; [`state`] names the result.
 //!
-//! Pure functions of their arguments: no I/O, no threads, no clock, no model. Same inputs, same bits, on every machine: sums
-//! have one order, nothing is fused, and only + − × ÷ √ of IEEE f32 and f64 occur. Formulas: SparseLoCo (arXiv 2508.15706)
-//! and Covenant-72B (arXiv 2603.08163).
+//! Pure functions of their arguments: no I/O, no clock, no model. Same inputs, same bits, on every machine and on any number
+//! of threads: sums have one order, nothing is fused, and only + − × ÷ √ of IEEE f32 and f64 occur. Formulas: SparseLoCo
+//! (arXiv 2508.15706) and Covenant-72B (arXiv 2603.08163).
 
 pub mod aggregate;
 pub mod chunk;
@@ -16,7 +16,9 @@ pub mod codec;
 pub mod feedback;
 pub mod quantise;
 pub mod select;
+mod simd;
 mod sparse;
+mod split;
 pub mod state;
 
 pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step};

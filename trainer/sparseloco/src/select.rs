@@ -1,23 +1,28 @@
 //! Top-k of a chunk by magnitude: which elements are sent.
 //!
-//! Exact: the k elements of largest |a|, ties to the lower index, whatever the machine. A magnitude is compared by its
-//! bits (for finite floats they order alike), packed above the inverted index, so that no two keys are equal.
+//! Exact: the k elements of largest |a|, ties to the lower index, whatever the machine. Magnitudes are compared by their
+//! bits (for finite floats they order alike). A threshold that a few more than k elements reach is found first, from a
+//! sample; then the exact one among those, by bisection. Both only count, which vector instructions do well.
 
+use crate::simd::{group_maxima, largest, magnitudes, marks, reaching};
 use covey_proto::layout::CHUNK;
 
-const MAGNITUDE: u32 = 0x7fff_ffff;
+/// The first step down from the largest magnitude: one octave of f32.
+const OCTAVE: u32 = 1 << 23;
 
 /// Chooses elements of chunks; holds the scratch that this needs.
 #[derive(Debug)]
 pub struct Selector {
-    maxima: Vec<u32>,
-    kept: Vec<u64>,
-    ranked: Vec<u64>,
+    sample: Vec<u32>,
+    marks: [u64; CHUNK / 64],
+    /// Candidates, by rising index: magnitude and index.
+    magnitudes: Vec<u32>,
+    indices: Vec<u16>,
 }
 
 impl Default for Selector {
     fn default() -> Selector {
-        Selector { maxima: Vec::with_capacity(CHUNK), kept: vec![0; CHUNK], ranked: Vec::with_capacity(CHUNK) }
+        Selector { sample: vec![0; CHUNK], marks: [0; CHUNK / 64], magnitudes: vec![0; CHUNK], indices: vec![0; CHUNK] }
     }
 }
 
@@ -43,49 +48,76 @@ impl Selector {
             return;
         }
         let floor = self.floor(dense, count);
-        let kept = self.keep(dense, floor);
-        let kept = &self.kept[..kept];
-        self.ranked.clear();
-        self.ranked.extend_from_slice(kept);
-        let (_, &mut least, _) = self.ranked.select_nth_unstable(kept.len() - count);
-        chosen.extend(kept.iter().filter(|&&key| key >= least).map(|&key| index_of(key)));
+        let candidates = self.keep(dense, floor);
+        let least = threshold(&self.magnitudes[..candidates], count, 0);
+        // One place more than are chosen: where the rest are written without a branch.
+        chosen.resize(count + 1, 0);
+        let kept = &self.magnitudes[..candidates];
+        let mut ties = count - reaching(kept, least + 1);
+        let mut next = 0;
+        for (&magnitude, &index) in kept.iter().zip(&self.indices) {
+            let is_tie = magnitude == least && ties > 0;
+            chosen[next] = index;
+            next += usize::from(magnitude > least || is_tie);
+            ties -= usize::from(is_tie);
+        }
+        chosen.truncate(count);
     }
 
-    /// A magnitude that at least `count` elements reach: the count-th of the maxima of groups, each of which is reached
-    /// by its own group. Twice as many groups as values leave about 1.4 candidates a value.
+    /// A magnitude that at least `count` elements reach, and not many more. Of few values, the maxima of groups are the
+    /// sample: each is reached in its own group, and twice as many groups as values leave about 1.4 candidates a value.
     fn floor(&mut self, dense: &[f32], count: usize) -> u32 {
         let groups = (count * 2).next_power_of_two().max(64);
-        if groups * 2 > dense.len() {
-            return 0;
-        }
-        self.maxima.clear();
-        self.maxima.resize(groups, 0);
-        for row in dense.chunks(groups) {
-            for (most, value) in self.maxima.iter_mut().zip(row) {
-                *most = (*most).max(value.to_bits() & MAGNITUDE);
-            }
-        }
-        *self.maxima.select_nth_unstable(groups - count).1
+        let sample = if groups * 4 <= dense.len() {
+            let sample = &mut self.sample[..groups];
+            group_maxima(dense, sample);
+            sample
+        } else {
+            let sample = &mut self.sample[..dense.len()];
+            magnitudes(dense, sample);
+            sample
+        };
+        threshold(sample, count, count / 8)
     }
 
-    /// Packs the elements that reach `floor` into `kept`, by rising index, without a branch; returns how many.
+    /// Packs the elements that reach `floor` into `magnitudes` and `indices`, by rising index; returns how many.
     fn keep(&mut self, dense: &[f32], floor: u32) -> usize {
+        marks(dense, floor, &mut self.marks);
         let mut kept = 0;
-        for (index, value) in dense.iter().enumerate() {
-            let magnitude = value.to_bits() & MAGNITUDE;
-            self.kept[kept] = key_of(magnitude, index as u16);
-            kept += usize::from(magnitude >= floor);
+        for ((word, elements), first) in self.marks.iter().zip(dense.chunks(64)).zip((0..).step_by(64)) {
+            let mut word = *word;
+            while word != 0 {
+                let at = word.trailing_zeros();
+                word &= word - 1;
+                self.magnitudes[kept] = elements[at as usize].abs().to_bits();
+                self.indices[kept] = first + at as u16;
+                kept += 1;
+            }
         }
         kept
     }
 }
 
-fn key_of(magnitude: u32, index: u16) -> u64 {
-    u64::from(magnitude) << 16 | u64::from(!index)
-}
-
-fn index_of(key: u64) -> u16 {
-    !(key as u16)
+/// The largest threshold that `count` of the magnitudes reach, or a lower one that at most `spare` more do. There must be
+/// as many.
+fn threshold(magnitudes: &[u32], count: usize, spare: usize) -> u32 {
+    // At least `count` reach `low`, fewer reach `high`.
+    let (mut low, mut high) = (0, largest(magnitudes) + 1);
+    let mut down = OCTAVE;
+    while high - low > 1 {
+        // From the top in growing steps, then by halves: the magnitudes sought are within a few octaves of the largest.
+        let middle = if low == 0 && down < high { high - down } else { low + (high - low) / 2 };
+        down = down.saturating_mul(4);
+        let reach = reaching(magnitudes, middle);
+        if reach < count {
+            high = middle;
+        } else if reach <= count + spare {
+            return middle;
+        } else {
+            low = middle;
+        }
+    }
+    low
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ mod common;
 use common::{layout, noise};
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
-use covey_sparseloco::{Compression, ErrorFeedback, OuterStep, SparseShard, decode_shard, outer_step, state_root};
+use covey_sparseloco::{
+    CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, decode_shard, outer_step, state_root,
+};
 use proptest::prelude::*;
 
 /// Compresses `delta` into shards of `shard_chunks` and decodes them.
@@ -57,6 +59,33 @@ proptest! {
         };
         let step = OuterStep { alpha, rho };
         prop_assert_eq!(stepped(&layout, &theta, &all(100), step), stepped(&layout, &theta, &all(cut), step));
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit(how in hows(), seed: u64, threads in 2usize..6) {
+        // More elements than one piece of work has, in matrices of whole and of ragged tiles and in a vector.
+        let layout = layout(&[&[700, 1001], &[900, 1024], &[70_000]]);
+        let delta = noise(seed, layout.elements());
+        let how = Compression { shard_chunks: 50, ..how };
+        let first = ErrorFeedback::zero(&layout).compress(&layout, &how, &delta).unwrap().feedback;
+        let one = first.compress_into(&layout, &how, delta.clone(), 1).unwrap();
+        let many = first.compress_into(&layout, &how, delta.clone(), threads).unwrap();
+        prop_assert_eq!(&one.shards, &many.shards);
+        prop_assert_eq!(one.stats, many.stats);
+        let bits = |feedback: &ErrorFeedback| -> Vec<u32> { feedback.elements().iter().map(|e| e.to_bits()).collect() };
+        prop_assert_eq!(bits(&one.feedback), bits(&many.feedback));
+        // The first element that is not finite is named, whoever meets it.
+        let mut spoilt = delta;
+        for at in [900_000, 1_500_000, 800_000] {
+            spoilt[at] = f32::NAN;
+        }
+        let named = |threads| {
+            let error = first.compress_into(&layout, &how, spoilt.clone(), threads).unwrap_err();
+            let CompressError::NotFinite { tensor, index, .. } = error else { panic!("{error}") };
+            (tensor, index)
+        };
+        prop_assert_eq!(named(1), ("t01".to_owned(), 800_000 - 700_700));
+        prop_assert_eq!(named(threads), named(1));
     }
 
     #[test]

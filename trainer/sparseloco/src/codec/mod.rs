@@ -50,6 +50,7 @@ mod write;
 
 pub use bound::max_shard_bytes;
 pub use read::decode_shard;
+pub(crate) use write::encode_chunks;
 pub use write::{EncodeError, encode_shard};
 
 use crate::quantise::{MAGNITUDE_MAX, MAGNITUDE_MIN};

@@ -5,6 +5,7 @@ use super::{ENTRY_BYTES, GROUP_CHUNKS, Scales, assert_k, gap};
 use crate::SparseShard;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
+use std::ops::Range;
 
 /// Why a shard cannot be written: its maker's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +52,18 @@ pub fn encode_shard(
     quantiser: Quantiser,
     shard: &SparseShard,
 ) -> Result<Vec<u8>, EncodeError> {
+    encode_chunks(layout, k, quantiser, shard.chunks(), |number| shard.chunk(number))
+}
+
+/// Encodes the shard of these chunks, whose indices and values `sent` knows, wherever they lie.
+pub(crate) fn encode_chunks<'s>(
+    layout: &Layout,
+    k: usize,
+    quantiser: Quantiser,
+    chunks: Range<usize>,
+    sent: impl Fn(usize) -> (&'s [u16], &'s [f32]),
+) -> Result<Vec<u8>, EncodeError> {
     assert_k(k);
-    let chunks = shard.chunks();
     let groups = chunks.len().div_ceil(GROUP_CHUNKS);
     let mut out = vec![0; groups * ENTRY_BYTES];
     let (mut steps, mut words) = (Vec::new(), Vec::new());
@@ -62,12 +73,13 @@ pub fn encode_shard(
         steps.clear();
         for number in first..chunks.end.min(first + GROUP_CHUNKS) {
             let elements = layout.chunk(number).len();
-            let scales = check(shard, number, elements, layout.chunk(number).values(k), quantiser)?;
+            let values = sent(number);
+            let scales = check(values, number, elements, layout.chunk(number).values(k), quantiser)?;
             out.extend_from_slice(&scales.low.to_le_bytes());
             if quantiser == Quantiser::TwoMagnitudes {
                 out.extend_from_slice(&scales.high.to_le_bytes());
             }
-            push_steps(&mut steps, shard.chunk(number), elements as u32, scales);
+            push_steps(&mut steps, values, elements as u32, scales);
         }
         rans::encode(&steps, &mut words, &mut out);
         // At most 64 chunks of 4,096 values of 5 bytes.
@@ -79,13 +91,12 @@ pub fn encode_shard(
 
 /// The chunk's scales, if it is what the run allows.
 fn check(
-    shard: &SparseShard,
+    (indices, values): (&[u16], &[f32]),
     chunk: usize,
     elements: usize,
     need: usize,
     quantiser: Quantiser,
 ) -> Result<Scales, EncodeError> {
-    let (indices, values) = shard.chunk(chunk);
     if indices.is_empty() {
         return Ok(Scales::NONE);
     }
