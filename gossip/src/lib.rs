@@ -19,7 +19,7 @@
 //! is read.
 //! - `blob` asks for the blob of a name: `blob` with its bytes, or `nothing`.
 //! - `announcements` asks for a round's announcements but for the uids of a bitmap: `announcements`, at most 8 MiB of
-//!   them by uid rising; who asks again with what it has now gets the rest.
+//!   them by uid rising, and no more than 256 less the bitmap's uids; who asks again with what it has now gets the rest.
 //! - `record` shows the asker's signed peer record: `record` with the other's, or `nothing` from who has none. Sent
 //!   when peers connect and when a record changes.
 //! - anything else: `nothing`, so that later versions may ask more.
@@ -43,7 +43,7 @@
 //! other until a higher one. A peer has one uid and a uid one peer. Records heard by gossip only say where to dial.
 //!
 //! **Penalties.** Wrong bytes for a blob, a response that is no canonical one or not of the kind asked for, a length
-//! above the limit, a record with a false signature or another's peer id: the peer, and the member it speaks for, are
+//! above the limit, more announcements than uids were left, a record with a false signature or another's peer id: the peer, and the member it speaks for, are
 //! refused for ten minutes. Two rejected gossip messages take a peer's score below −200, with the same effect. A blob
 //! whose bytes verify but are of another size than the asker was told costs nobody anything but the asker.
 

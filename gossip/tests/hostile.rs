@@ -7,8 +7,9 @@ mod rig;
 use covey_gossip::store::Durability;
 use covey_gossip::{Event, Hint, PeerKey};
 use covey_proto::message::{Request, Response};
+use covey_proto::record::UidSet;
 use covey_proto::wire;
-use covey_proto::{Digest, RunId, Uid};
+use covey_proto::{Digest, Round, RunId, Uid};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::core::transport::Transport;
 use libp2p::core::upgrade;
@@ -238,6 +239,31 @@ async fn answers_that_break_the_protocol_ban_their_sender_and_another_serves() {
         assert_eq!(got[..], *b"the right bytes");
         until_gone(&mut nodes[0], key).await;
         answering.await.unwrap();
+    }
+}
+
+/// A pull that lacks two uids, answered so.
+async fn pull_of_two(answer: Response) -> (Node, PeerKey, usize) {
+    let mut node = node(&[TCP], &[]).await;
+    let villain = Villain::against(&mut node).await;
+    let key = villain.key;
+    node.until_connected().await;
+    tokio::spawn(villain.answer_all(frame(&answer.to_bytes())));
+    let have: UidSet = (2..=255u8).map(Uid::from).collect();
+    let got = node.handle.announcements(Round(3), have).await;
+    (node, key, got.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_brings_one_announcement_a_missing_uid_and_more_is_a_breach() {
+    let entries = |count: u16| Response::Announcements((0..count).map(|n| n.to_le_bytes().to_vec()).collect());
+    let (node, _, got) = pull_of_two(entries(2)).await;
+    assert_eq!((got, node.handle.traffic().bans), (2, 0));
+    // More than are missing; more than there are uids.
+    for count in [3, 257] {
+        let (mut node, villain, got) = pull_of_two(entries(count)).await;
+        assert_eq!(got, 0, "of {count}");
+        until_gone(&mut node, villain).await;
     }
 }
 

@@ -5,8 +5,9 @@
 
 use covey_proto::Digest;
 use covey_proto::message::{
-    PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, SignedPeerRecord,
+    PEER_RECORD_BYTES_MAX, PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, SignedPeerRecord,
 };
+use covey_proto::run::UIDS;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
@@ -18,6 +19,13 @@ pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/covey/1/get");
 
 /// The tag of `Response.blob` (field 2, length-delimited): a blob's bytes are written and read without a copy.
 const BLOB_TAG: u8 = 0x12;
+/// The tag of `Response.announcements` (field 3, length-delimited), and that of one of them (field 1).
+const LIST_TAG: u8 = 0x1a;
+const ENTRY_TAG: u8 = 0x0a;
+/// Announcements of one response: a uid has one a round.
+pub(crate) const ENTRIES_MAX: usize = UIDS;
+/// Bytes of a response that is neither a blob nor announcements: a record and its form.
+const OTHER_BYTES_MAX: usize = PEER_RECORD_BYTES_MAX + 256;
 /// Bytes of the longest length in protobuf.
 const VARINT_BYTES_MAX: usize = 10;
 /// First allocation for a frame; more comes with its bytes.
@@ -135,11 +143,45 @@ fn take_blob(frame: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(blob)
 }
 
+/// A length-delimited field's content and what follows it.
+fn take_field(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = bytes.strip_prefix(&[tag])?;
+    let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
+    rest.split_at_checked(length)
+}
+
+/// Counts before anything is decoded: an empty entry is 2 bytes on the wire and 24 in memory.
+fn check_count(frame: &[u8]) -> io::Result<()> {
+    if frame.first() != Some(&LIST_TAG) {
+        return match frame.len() {
+            0..=OTHER_BYTES_MAX => Ok(()),
+            got => Err(breach(format!(
+                "a response of {got} bytes with neither a blob nor announcements; the limit is {OTHER_BYTES_MAX}"
+            ))),
+        };
+    }
+    let malformed = || breach("announcements in another form than the canonical".into());
+    let (mut list, after) = take_field(LIST_TAG, frame).ok_or_else(malformed)?;
+    if !after.is_empty() {
+        return Err(malformed());
+    }
+    let mut count = 0;
+    while !list.is_empty() {
+        count += 1;
+        if count > ENTRIES_MAX {
+            return Err(breach(format!("more than {ENTRIES_MAX} announcements in one response")));
+        }
+        list = take_field(ENTRY_TAG, list).ok_or_else(malformed)?.1;
+    }
+    Ok(())
+}
+
 fn read_answer(mut frame: Vec<u8>) -> io::Result<Answer> {
     if let Some(blob) = take_blob(&mut frame) {
         let digest = Digest::of(&blob);
         return Ok(Answer::Blob(blob, digest));
     }
+    check_count(&frame)?;
     match Response::from_bytes(&frame) {
         Ok(Response::Nothing) => Ok(Answer::Nothing),
         Ok(Response::Announcements(list)) => Ok(Answer::Announcements(list)),
@@ -259,6 +301,24 @@ mod tests {
         let error = received((RESPONSE_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(), RESPONSE_BYTES_MAX).unwrap_err();
         assert!(is_breach(&error));
         assert!(matches!(received(sent(Answer::Give(vec![0; 900].into())), 500), Ok(Answer::TooLarge)));
+    }
+
+    #[test]
+    fn announcements_are_counted_before_they_are_decoded() {
+        let list = |count| sent(Answer::Announcements(vec![vec![]; count]));
+        let Ok(Answer::Announcements(got)) = received(list(ENTRIES_MAX), RESPONSE_BYTES_MAX) else {
+            panic!("no list of a whole subnet");
+        };
+        assert_eq!(got.len(), ENTRIES_MAX);
+        let error = received(list(ENTRIES_MAX + 1), RESPONSE_BYTES_MAX).unwrap_err();
+        assert!(is_breach(&error) && error.to_string().contains("256"), "{error}");
+        assert!(matches!(received(list(0), RESPONSE_BYTES_MAX), Ok(Answer::Announcements(none)) if none.is_empty()));
+        // Two lists, which protobuf would join, and a list behind something small.
+        let twice = [&list(200)[4..], &list(200)[4..]].concat();
+        let behind = [&sent(Answer::Nothing)[4..], &list(5000)[4..]].concat();
+        for bytes in [twice, behind, vec![LIST_TAG, 0x85, 0x80], vec![LIST_TAG, 2, ENTRY_TAG, 1]] {
+            assert!(is_breach(&read_answer(bytes).unwrap_err()));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::behaviour::Behaviour;
 use super::network::Job;
 use super::running::{Pending, Pull, Running, Serve};
-use crate::exchange::codec::{Answer, Ask, Asked, Frames, blob_answer_bytes, is_breach};
+use crate::exchange::codec::{Answer, Ask, Asked, ENTRIES_MAX, Frames, blob_answer_bytes, is_breach};
 use crate::exchange::fetch::{self, Action, AskId, Reach};
 use crate::exchange::reveals;
 use crate::peers::PeerKey;
@@ -165,11 +165,11 @@ impl Running<'_> {
             (Pending::Blob(ask), Answer::Blob(bytes, digest)) => self.on_blob(ask, bytes, digest),
             (Pending::Blob(ask), Answer::Nothing | Answer::TooLarge) => self.fetch(fetch::Event::Nothing { ask }),
             (Pending::Blob(ask), _) => self.fetch(fetch::Event::Failed { ask, breach: true }),
-            (Pending::Pull(pull), Answer::Announcements(list)) => self.on_pulled(peer, pull, list),
-            (Pending::Pull(pull), Answer::Nothing) => self.pull_answered(pull),
+            (Pending::Pull(pull, most), Answer::Announcements(list)) => self.on_pulled(peer, pull, most, list),
+            (Pending::Pull(pull, _), Answer::Nothing) => self.pull_answered(pull),
             (Pending::Record, Answer::Record(record)) => self.on_record(peer, record),
             (Pending::Record, Answer::Nothing) => {}
-            (Pending::Pull(pull), _) => {
+            (Pending::Pull(pull, _), _) => {
                 self.pull_answered(pull);
                 self.ban(peer, "another answer than was asked for");
             }
@@ -180,7 +180,7 @@ impl Running<'_> {
     fn on_no_response(&mut self, peer: PeerKey, id: OutboundRequestId, breach: bool) {
         match self.pending.remove(&id) {
             Some(Pending::Blob(ask)) => return self.fetch(fetch::Event::Failed { ask, breach }),
-            Some(Pending::Pull(pull)) => self.pull_answered(pull),
+            Some(Pending::Pull(pull, _)) => self.pull_answered(pull),
             Some(Pending::Record) | None => {}
         }
         if breach {
@@ -261,17 +261,23 @@ impl Running<'_> {
         let asked: Vec<PeerKey> = all.iter().cycle().skip(start).take(most.min(all.len())).copied().collect();
         let pull = Pull { left: asked.len(), seen: HashSet::new(), found: vec![], deadline, reply };
         self.pulls.insert(self.pulls_made, pull);
+        // One announcement a uid, and none of those that are here.
+        let entries_max = ENTRIES_MAX - have.len().min(ENTRIES_MAX);
         for peer in &asked {
             let request = Request::Announcements(round, have);
             let ask = Ask { request, answer_bytes_max: reveals::ANSWER_BYTES_MAX + 64 * 1024 };
-            self.send(*peer, ask, Pending::Pull(self.pulls_made));
+            self.send(*peer, ask, Pending::Pull(self.pulls_made, entries_max));
         }
         if asked.is_empty() {
             self.finish_pull(self.pulls_made);
         }
     }
 
-    fn on_pulled(&mut self, peer: PeerKey, id: u64, list: Vec<Vec<u8>>) {
+    fn on_pulled(&mut self, peer: PeerKey, id: u64, entries_max: usize, list: Vec<Vec<u8>>) {
+        if list.len() > entries_max {
+            self.pull_answered(id);
+            return self.ban(peer, "more announcements than there are uids left");
+        }
         if list.iter().any(|announcement| announcement.len() > ANNOUNCEMENT_BYTES_MAX) {
             self.pull_answered(id);
             return self.ban(peer, "an announcement above the limit");

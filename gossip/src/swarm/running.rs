@@ -36,7 +36,8 @@ pub(super) enum End {
 /// What a request was sent for.
 pub(super) enum Pending {
     Blob(AskId),
-    Pull(u64),
+    /// Which pull, and how many announcements a peer can have for it.
+    Pull(u64, usize),
     Record,
 }
 
