@@ -49,7 +49,7 @@ impl Selector {
         }
         let floor = self.floor(dense, count);
         let candidates = self.keep(dense, floor);
-        let least = threshold(&self.magnitudes[..candidates], count, 0);
+        let least = threshold(&self.magnitudes[..candidates], count, 0, floor);
         // One place more than are chosen: where the rest are written without a branch.
         chosen.resize(count + 1, 0);
         let kept = &self.magnitudes[..candidates];
@@ -77,7 +77,7 @@ impl Selector {
             magnitudes(dense, sample);
             sample
         };
-        threshold(sample, count, count / 8)
+        threshold(sample, count, count / 8, 0)
     }
 
     /// Packs the elements that reach `floor` into `magnitudes` and `indices`, by rising index; returns how many.
@@ -98,23 +98,39 @@ impl Selector {
     }
 }
 
-/// The largest threshold that `count` of the magnitudes reach, or a lower one that at most `spare` more do. There must be
-/// as many.
-fn threshold(magnitudes: &[u32], count: usize, spare: usize) -> u32 {
-    // At least `count` reach `low`, fewer reach `high`.
-    let (mut low, mut high) = (0, largest(magnitudes) + 1);
+/// A threshold that `count` of the magnitudes reach, or as many as `spare` more; where equal magnitudes leave none, the
+/// largest that enough reach. All of them must reach `low`, and they must be `count` or more.
+fn threshold(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u32 {
+    // `over` reach `low`, at least `count`; `under` reach `high`, fewer.
+    let (mut over, mut under) = (magnitudes.len(), 0);
+    let mut high = largest(magnitudes) + 1;
+    if over <= count + spare {
+        return low;
+    }
     let mut down = OCTAVE;
-    while high - low > 1 {
-        // From the top in growing steps, then by halves: the magnitudes sought are within a few octaves of the largest.
-        let middle = if low == 0 && down < high { high - down } else { low + (high - low) / 2 };
+    for step in 0.. {
+        let span = high - low;
+        if span <= 1 {
+            break;
+        }
+        // From the top in growing steps, since what is sought is within a few octaves of the largest; then where a straight
+        // line would cross, and every third time the middle, lest a bend make that slow.
+        let middle = if low == 0 && down < high {
+            high - down
+        } else if step % 3 == 2 {
+            low + span / 2
+        } else {
+            let share = (over - count - spare / 2) as f32 / (over - under) as f32;
+            low + ((span as f32 * share) as u32).clamp(1, span - 1)
+        };
         down = down.saturating_mul(4);
         let reach = reaching(magnitudes, middle);
         if reach < count {
-            high = middle;
+            (high, under) = (middle, reach);
         } else if reach <= count + spare {
             return middle;
         } else {
-            low = middle;
+            (low, over) = (middle, reach);
         }
     }
     low
