@@ -11,12 +11,14 @@ use covey_proto::record::UidSet;
 use covey_proto::wire;
 use covey_proto::{Digest, Round, RunId, Uid};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::core::transport::Transport;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, Transport};
 use libp2p::core::upgrade;
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
 use libp2p::request_response::{self as requests, Codec, ProtocolSupport};
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, StreamProtocol, Swarm, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, noise, tcp, yamux};
 use prost::Message;
 use rig::*;
 use std::io;
@@ -73,8 +75,16 @@ struct Behaviour {
 
 struct Villain {
     swarm: Swarm<Behaviour>,
-    victim: libp2p::PeerId,
+    victim: PeerId,
     key: PeerKey,
+}
+
+fn transport(key: &libp2p::identity::Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
+    tcp::tokio::Transport::default()
+        .upgrade(upgrade::Version::V1)
+        .authenticate(noise::Config::new(key).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed()
 }
 
 fn frame(message: &[u8]) -> Vec<u8> {
@@ -88,11 +98,6 @@ fn topic(kind: &str) -> IdentTopic {
 impl Villain {
     async fn against(node: &mut Node) -> Villain {
         let key = libp2p::identity::Keypair::generate_ed25519();
-        let transport = tcp::tokio::Transport::default()
-            .upgrade(upgrade::Version::V1)
-            .authenticate(noise::Config::new(&key).unwrap())
-            .multiplex(yamux::Config::default())
-            .boxed();
         let config = gossipsub::ConfigBuilder::default()
             .validation_mode(ValidationMode::None)
             .message_id_fn(|message| Digest::of(&message.data).as_bytes().to_vec().into())
@@ -104,7 +109,7 @@ impl Villain {
         let requests = requests::Behaviour::new([(protocol, ProtocolSupport::Full)], requests::Config::default());
         let own = key.public().to_peer_id();
         let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
-        let mut swarm = Swarm::new(transport, Behaviour { requests, gossip }, own, config);
+        let mut swarm = Swarm::new(transport(&key), Behaviour { requests, gossip }, own, config);
         let address: Multiaddr = node.handle.addresses()[0].parse().unwrap();
         swarm.dial(address).unwrap();
         let mut villain = Villain { swarm, victim: own, key: PeerKey::from_bytes(&own.to_bytes()).unwrap() };
@@ -283,4 +288,76 @@ async fn false_records_on_the_peers_topic_end_in_a_ban() {
     }
     villain.until_thrown_out().await;
     until_gone(&mut node, villain.key).await;
+}
+
+/// Says who it is by identify, and nothing else.
+struct Life {
+    swarm: Swarm<identify::Behaviour>,
+    address: Multiaddr,
+}
+
+impl Life {
+    /// A life of the peer of this key, as its agent's name tells, with so many connections.
+    async fn of(key: &libp2p::identity::Keypair, agent: &str, connections: usize, node: &Node) -> Life {
+        let config = identify::Config::new("/covey/1".into(), key.public()).with_agent_version(agent.into());
+        let idle = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+        let own = key.public().to_peer_id();
+        let swarm = Swarm::new(transport(key), identify::Behaviour::new(config), own, idle);
+        let mut life = Life { swarm, address: node.handle.addresses()[0].parse().unwrap() };
+        life.address.pop();
+        for _ in 0..connections {
+            let options = DialOpts::unknown_peer_id().address(life.address.clone()).allocate_new_port().build();
+            life.swarm.dial(options).unwrap();
+        }
+        life
+    }
+
+    /// How many connections are left at the first close, and which of them were told the agent's name until then.
+    async fn until_one_closes(&mut self) -> (u32, usize) {
+        let mut told = 0;
+        let search = async {
+            loop {
+                match self.swarm.select_next_some().await {
+                    SwarmEvent::Behaviour(identify::Event::Sent { .. }) => told += 1,
+                    SwarmEvent::ConnectionClosed { num_established, .. } => return (num_established, told),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, search).await.expect("one is closed")
+    }
+
+    async fn until_told(&mut self) {
+        let told = async {
+            while !matches!(self.swarm.select_next_some().await, SwarmEvent::Behaviour(identify::Event::Sent { .. })) {}
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("it says who it is");
+    }
+}
+
+/// What two peers that dial each other at once look like; the surplus one goes after a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_connection_of_the_same_life_is_no_restart() {
+    let mut node = node(&[TCP], &[]).await;
+    let key = libp2p::identity::Keypair::generate_ed25519();
+    let mut life = Life::of(&key, "covey/1/one", 2, &node).await;
+    assert_eq!(life.until_one_closes().await, (1, 2), "(connections left, identified)");
+    node.until_connected().await;
+    while let Some(event) = node.events.try_next() {
+        assert!(!matches!(event, Event::Disconnected { .. }), "{event:?}");
+    }
+    assert_eq!(node.handle.peers().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_of_another_life_ends_those_of_the_first() {
+    let mut node = node(&[TCP], &[]).await;
+    let key = libp2p::identity::Keypair::generate_ed25519();
+    let mut first = Life::of(&key, "covey/1/one", 1, &node).await;
+    first.until_told().await;
+    let mut second = Life::of(&key, "covey/1/two", 1, &node).await;
+    let ((left, _), (also_left, _)) = futures::join!(first.until_one_closes(), second.until_one_closes());
+    assert_eq!((left, also_left), (0, 0));
+    node.until("its leaving", |event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
+    assert_eq!(node.handle.traffic().bans, 0, "a crash is no breach");
 }

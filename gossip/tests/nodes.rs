@@ -218,6 +218,69 @@ async fn a_restart_keeps_identity_blobs_and_the_way_to_peers() {
     assert_eq!(got[..], *b"kept");
 }
 
+/// A node in a runtime of its own, which takes the node with it as a crash would: nothing is told to anybody.
+struct Mortal {
+    node: rig::Node,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Mortal {
+    async fn born(dir: tempfile::TempDir, bootstrap: &[String]) -> Mortal {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let config = config(dir.path(), &[QUIC], bootstrap);
+        let store = store(dir.path());
+        let started = runtime.spawn(start(config, store)).await.unwrap();
+        let (handle, events) = started.unwrap();
+        Mortal { node: rig::Node { handle, events, dir }, runtime }
+    }
+
+    /// Returns its folder once nothing of it runs.
+    async fn crash(self) -> tempfile::TempDir {
+        self.runtime.shutdown_background();
+        let rig::Node { handle, mut events, dir } = self.node;
+        while events.next().await.is_some() {}
+        drop(handle);
+        dir
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_crashed_and_came_back_is_heard_though_its_old_connections_look_alive() {
+    let mut hub = node(&[QUIC], &[]).await;
+    let mut other = node(&[QUIC], &hub.handle.addresses()).await;
+    let mut mortal = Mortal::born(tempfile::tempdir().unwrap(), &hub.handle.addresses()).await;
+    let id = mortal.node.handle.peer_id();
+    let old = mortal.node.handle.addresses();
+    hub.until_heard_by(2).await;
+    mortal.node.publish(b"before").await;
+    for node in [&mut hub, &mut other] {
+        let (got, ticket) = node.until_announcement().await;
+        assert_eq!(got, b"before");
+        ticket.judge(Verdict::Accept);
+    }
+    let dir = mortal.crash().await;
+    assert!(hub.handle.peers().iter().any(|info| info.peer == id), "QUIC has not noticed");
+
+    let start = Instant::now();
+    mortal = Mortal::born(dir, &hub.handle.addresses()).await;
+    assert_eq!(mortal.node.handle.peer_id(), id);
+    assert_ne!(mortal.node.handle.addresses(), old);
+    mortal.node.publish(b"after").await;
+    for node in [&mut hub, &mut other] {
+        let (got, ticket) = node.until_announcement().await;
+        assert_eq!(got, b"after");
+        ticket.judge(Verdict::Accept);
+    }
+    // And it hears again.
+    hub.until_heard_by(2).await;
+    hub.publish(b"welcome").await;
+    assert_eq!(mortal.node.until_announcement().await.0, b"welcome");
+    let took = start.elapsed();
+    mortal.crash().await;
+    println!("back after {took:?}");
+    assert!(took < Duration::from_secs(10), "QUIC alone notices after half a minute: {took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_in_the_network_rebuilds_it_and_a_fetch_outlives_it() {
     let mut nodes = swarm(2, &[TCP, QUIC]).await;
