@@ -16,6 +16,7 @@ pub mod miner;
 pub mod misbehave;
 mod run;
 mod status;
+mod submit;
 mod tasks;
 pub mod validator;
 

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::contribution::{Contribution, Expected, ObtainError, obtain};
 use super::disk::{Journal, JournalContribution};
 use super::miner::{Made, Miner, MinerError};
+use super::submit::{insist, sign_and_submit, submit};
 use super::validator::Validator;
 use crate::chain::{Call, Ledger, LedgerError, SignedCall};
 use covey_gossip::store::Durability;
@@ -170,40 +171,23 @@ pub(super) fn last_vote(journal: &Journal) -> Option<record::Vote> {
     Record::from_bytes(&bytes).ok()?.vote
 }
 
-/// Submits the journalled call: the same bytes, however often.
+/// Submits the journalled call, and again at every block until it stands: the same bytes, however often.
 pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
-    let _turn = context.submitting.lock().await;
-    match hex::decode(&journalled.call) {
-        Ok(bytes) => submit(&context, SignedCall(bytes)).await,
-        Err(error) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
+    let until = RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit);
+    match (hex::decode(&journalled.call), until) {
+        (Ok(bytes), Ok(until)) => {
+            let call = SignedCall(bytes);
+            submit(&context, &call, until).await;
+            let mine = record::Contribution { round, manifest: journalled.manifest };
+            tokio::spawn(insist(context, call, until, move |record| record.contribution == Some(mine)));
+        }
+        (Err(error), _) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
+        (_, Err(error)) => tracing::error!(node = %context.name, %error, "no commitment"),
     }
     Done::Sent(round)
 }
 
-/// One call at a time: the next one's nonce follows from this one.
-async fn sign_and_submit<L: Ledger>(context: &Context<L>, call: Call) {
-    let _turn = context.submitting.lock().await;
-    match context.ledger.sign(&context.pair, call).await {
-        Ok(call) => submit(context, call).await,
-        Err(error) => tracing::error!(node = %context.name, %error, "a call cannot be signed"),
-    }
-}
-
-async fn submit<L: Ledger>(context: &Context<L>, call: SignedCall) {
-    loop {
-        match context.ledger.submit(&call).await {
-            Ok(()) => return,
-            Err(error @ LedgerError::Unreachable(_)) => {
-                tracing::warn!(node = %context.name, %error, "submitting again");
-                tokio::time::sleep(RETRY).await;
-            }
-            // Sent before a crash and included since, most often.
-            Err(error) => return tracing::info!(node = %context.name, %error, "not submitted"),
-        }
-    }
-}
-
-/// Journals a ballot, then submits it.
+/// Journals a ballot, then submits it, and again at every block until it stands.
 pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Record) -> Done {
     let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
     let write = move || owned.journal.change(|journal| journal.record = Some(text));
@@ -211,7 +195,14 @@ pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, reco
     if let Err(error) = written {
         return Done::Fatal(format!("no vote in round {round}: {error}"));
     }
-    sign_and_submit(&context, Call::Commit(record.to_bytes())).await;
+    match RoundBlocks::of(&context.run, round).map(|blocks| blocks.vote) {
+        Ok(until) => {
+            if let Some(call) = sign_and_submit(&context, Call::Commit(record.to_bytes()), until).await {
+                tokio::spawn(insist(context, call, until, move |standing| standing.vote == record.vote));
+            }
+        }
+        Err(error) => tracing::error!(node = %context.name, %error, "no vote"),
+    }
     Done::Sent(round)
 }
 
@@ -423,7 +414,10 @@ pub(super) async fn score<L: Ledger>(
     drop(turn);
     match weights {
         Ok(weights) if !weights.is_empty() => {
-            sign_and_submit(&context, Call::SetWeights(weights)).await;
+            // Weights that a round's length has not brought on chain are old.
+            let best = context.ledger.heads().borrow().best;
+            let until = BlockNumber(best.0.saturating_add(context.run.clock.length));
+            sign_and_submit(&context, Call::SetWeights(weights), until).await;
         }
         Ok(_) => {}
         Err(error) => tracing::error!(node = %context.name, %round, %error, "not scored"),

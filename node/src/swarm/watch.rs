@@ -33,7 +33,6 @@ pub(super) struct Watcher {
     start: Instant,
     applications: mpsc::Receiver<Applied>,
     rounds: Vec<RoundSeen>,
-    disagreements: Vec<Disagreement>,
     heldout: Heldout,
     weights: Vec<BTreeMap<Uid, f64>>,
     nodes: BTreeMap<Arc<str>, NodeSeen>,
@@ -43,7 +42,8 @@ pub(super) struct Watcher {
 
 /// A round as the first node to apply it reported it.
 struct RoundSeen {
-    root: Digest,
+    /// Every node's, as last reported.
+    roots: BTreeMap<Arc<str>, Digest>,
     chosen: Vec<(Uid, Digest)>,
     offered: Vec<Uid>,
     void: Option<String>,
@@ -135,7 +135,6 @@ impl Watcher {
             start: Instant::now(),
             applications,
             rounds: Vec::new(),
-            disagreements: Vec::new(),
             weights: Vec::new(),
             nodes: plan.nodes().map(|(name, plan)| (name.clone(), node(plan))).collect(),
             last: None,
@@ -208,23 +207,23 @@ impl Watcher {
 
     fn on_applied(&mut self, applied: Applied) {
         let Applied { node, round, root, chosen, offered, void, parameters, .. } = applied;
-        match self.rounds.get(round.0 as usize) {
-            Some(seen) if seen.root != root => {
-                self.event(&format!(
-                    "ROOTS DISAGREE in round {round}: {node} has {}, not {}",
-                    root.short(),
-                    seen.root.short()
-                ));
-                let node = node.to_string();
-                self.disagreements.push(Disagreement { round, node, root });
+        let is_next = round.0 as usize == self.rounds.len();
+        match self.rounds.get_mut(round.0 as usize) {
+            Some(seen) => {
+                seen.roots.insert(node.clone(), root);
+                let most = seen.root();
+                if root != most || seen.roots.values().any(|other| *other != most) {
+                    let (root, most) = (root.short(), most.short());
+                    self.event(&format!("ROOTS DISAGREE in round {round}: {node} has {root}, most have {most}"));
+                }
             }
-            Some(_) => {}
-            None if round.0 as usize == self.rounds.len() => {
+            None if is_next => {
                 if let Some(reason) = &void {
                     self.event(&format!("round {round} is void: {reason}"));
                 }
                 let at = self.start.elapsed();
-                self.rounds.push(RoundSeen { root, chosen, offered, void, at, told: false });
+                let roots = BTreeMap::from([(node, root)]);
+                self.rounds.push(RoundSeen { roots, chosen, offered, void, at, told: false });
                 self.last_state = parameters.clone();
                 self.heldout.ask(parameters);
             }
@@ -251,7 +250,7 @@ impl Watcher {
                 bytes,
                 selected: seen.chosen.len(),
                 offered: seen.offered.len(),
-                root: seen.root.short(),
+                root: seen.root().short(),
                 took,
             });
         }
@@ -335,6 +334,7 @@ impl Watcher {
         }
         self.tell_rounds();
         self.display.finish();
+        let disagreements = self.disagreements();
         let (loss, baselines) = self.last_evaluation().await;
         let data = &self.options.data;
         let sum = |part: fn(&Lived) -> &BTreeMap<String, f64>| {
@@ -347,9 +347,9 @@ impl Watcher {
             preset: self.options.template.name().to_owned(),
             data: data.manifest().name.clone(),
             parameters: self.last_state.len() as u64,
-            state_roots: self.rounds.iter().map(|seen| seen.root).collect(),
-            roots_agree: self.disagreements.is_empty(),
-            disagreements: self.disagreements.clone(),
+            state_roots: self.rounds.iter().map(RoundSeen::root).collect(),
+            roots_agree: disagreements.is_empty(),
+            disagreements,
             void_rounds: self.void_rounds(),
             selected: self.rounds.iter().map(|seen| seen.chosen.iter().map(|(uid, _)| *uid).collect()).collect(),
             offered: self.rounds.iter().map(|seen| seen.offered.clone()).collect(),
@@ -384,6 +384,17 @@ impl Watcher {
         tokio::task::spawn_blocking(work).await.expect("evaluating does not panic")
     }
 
+    /// Who had another root than most, and when.
+    fn disagreements(&self) -> Vec<Disagreement> {
+        let mut found = Vec::new();
+        for (number, seen) in self.rounds.iter().enumerate() {
+            let (round, most) = (Round(number as u32), seen.root());
+            let others = seen.roots.iter().filter(|(_, root)| **root != most);
+            found.extend(others.map(|(node, root)| Disagreement { round, node: node.to_string(), root: *root }));
+        }
+        found
+    }
+
     fn void_rounds(&self) -> Vec<VoidRound> {
         let void = |(number, seen): (usize, &RoundSeen)| {
             Some(VoidRound { round: Round(number as u32), reason: seen.void.clone()? })
@@ -411,6 +422,15 @@ impl Watcher {
             bytes: lived.bytes,
             seconds: lived.seconds,
         }
+    }
+}
+
+impl RoundSeen {
+    /// The root that most nodes have.
+    fn root(&self) -> Digest {
+        let mut count: BTreeMap<Digest, usize> = BTreeMap::new();
+        self.roots.values().for_each(|root| *count.entry(*root).or_default() += 1);
+        count.into_iter().max_by_key(|(_, nodes)| *nodes).map_or(Digest::ZERO, |(root, _)| root)
     }
 }
 
