@@ -64,12 +64,30 @@ pub struct PeerInfo {
 }
 
 pub(crate) enum Command {
-    Publish { bytes: Vec<u8>, reply: oneshot::Sender<Result<Published, PublishError>> },
-    Fetch { root: Digest, size: Size, hints: Vec<Hint>, deadline: Instant, reply: oneshot::Sender<Fetched> },
-    Pull { round: Round, have: UidSet, reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>> },
-    Ban { peer: PeerKey },
+    Publish {
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<Published, PublishError>>,
+    },
+    Fetch {
+        root: Digest,
+        size: Size,
+        hints: Vec<Hint>,
+        deadline: Instant,
+        reply: oneshot::Sender<Fetched>,
+    },
+    Pull {
+        round: Round,
+        have: UidSet,
+        reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>>,
+    },
+    Ban {
+        peer: PeerKey,
+    },
+    #[cfg(debug_assertions)]
     Panic,
-    Shutdown { reply: oneshot::Sender<()> },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A running node. Clones share it; it stops when the last one goes, or at [`Handle::shutdown`].
@@ -243,7 +261,8 @@ impl Handle {
         self.shared.lies.store(lies, Ordering::Relaxed);
     }
 
-    /// A fault on purpose: the network's task panics.
+    /// A fault on purpose, for the test of what rebuilds the network: its task panics. Not in a release.
+    #[cfg(debug_assertions)]
     #[doc(hidden)]
     pub async fn panic_network(&self) {
         let _ = self.commands.send(Command::Panic).await;

@@ -281,6 +281,8 @@ async fn who_crashed_and_came_back_is_heard_though_its_old_connections_look_aliv
     assert!(took < Duration::from_secs(10), "QUIC alone notices after half a minute: {took:?}");
 }
 
+// A release cannot be told to panic.
+#[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_in_the_network_rebuilds_it_and_a_fetch_outlives_it() {
     let mut nodes = swarm(2, &[TCP, QUIC]).await;
