@@ -212,10 +212,11 @@ impl Store {
         if let Some(bytes) = read.filter(|bytes| Digest::of(bytes) == *root) {
             return Ok(Some(bytes));
         }
-        tracing::warn!(blob = %root, "a stored blob was missing or corrupt; it is forgotten and will be fetched again");
         let mut index = self.index();
         self.0.folder.remove(root)?;
         index.remove(root);
+        // Once a blob: peers that ask for it again find none.
+        tracing::warn!(blob = %root, "a stored blob was missing or corrupt; it is forgotten and will be fetched again");
         Ok(None)
     }
 
