@@ -5,7 +5,7 @@
 mod rig;
 
 use covey_gossip::store::Durability;
-use covey_gossip::{Event, Hint, PeerKey};
+use covey_gossip::{Event, Hint, PeerKey, ServeLimits};
 use covey_proto::message::{Request, Response};
 use covey_proto::record::UidSet;
 use covey_proto::wire;
@@ -22,10 +22,14 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, noise, tcp, yam
 use prost::Message;
 use rig::*;
 use std::io;
+use std::time::Duration;
 
 /// Sends the bytes it is given, and gives those that come.
 #[derive(Clone, Default)]
-struct Raw;
+struct Raw {
+    /// Reads no answers.
+    silent: bool,
+}
 
 impl Codec for Raw {
     type Protocol = StreamProtocol;
@@ -45,6 +49,9 @@ impl Codec for Raw {
         _: &StreamProtocol,
         io: &mut T,
     ) -> io::Result<Vec<u8>> {
+        if self.silent {
+            futures::future::pending::<()>().await;
+        }
         let mut bytes = Vec::new();
         io.read_to_end(&mut bytes).await?;
         Ok(bytes)
@@ -97,6 +104,10 @@ fn topic(kind: &str) -> IdentTopic {
 
 impl Villain {
     async fn against(node: &mut Node) -> Villain {
+        Villain::that(false, node).await
+    }
+
+    async fn that(silent: bool, node: &mut Node) -> Villain {
         let key = libp2p::identity::Keypair::generate_ed25519();
         let config = gossipsub::ConfigBuilder::default()
             .validation_mode(ValidationMode::None)
@@ -106,7 +117,11 @@ impl Villain {
         let mut gossip = gossipsub::Behaviour::new(MessageAuthenticity::Anonymous, config).unwrap();
         gossip.subscribe(&topic("peers")).unwrap();
         let protocol = StreamProtocol::new("/covey/1/get");
-        let requests = requests::Behaviour::new([(protocol, ProtocolSupport::Full)], requests::Config::default());
+        let requests = requests::Behaviour::with_codec(
+            Raw { silent },
+            [(protocol, ProtocolSupport::Full)],
+            requests::Config::default(),
+        );
         let own = key.public().to_peer_id();
         let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
         let mut swarm = Swarm::new(transport(&key), Behaviour { requests, gossip }, own, config);
@@ -270,6 +285,42 @@ async fn a_pull_brings_one_announcement_a_missing_uid_and_more_is_a_breach() {
         assert_eq!(got, 0, "of {count}");
         until_gone(&mut node, villain).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_do_not_read_leave_a_member_its_places_and_bytes() {
+    let mut hub = node_with(&[TCP], &[], |config| {
+        config.limits.serve = ServeLimits { per_peer_max: 4, all_max: 16, bytes_max: 8 << 20 };
+    })
+    .await;
+    let mut member = node(&[], &hub.handle.addresses()).await;
+    for (uid, node) in [&hub, &member].into_iter().enumerate() {
+        node.handle.set_members(members(2));
+        node.handle.set_record(record(uid as u8, &node.handle, 1).sign(&hotkey(uid as u8)));
+    }
+    hub.until_bound(1).await;
+    member.until_bound(1).await;
+    // More than a stream takes in unread.
+    let blobs: Vec<_> =
+        (0..3).map(|n| hub.handle.store().put(&vec![n; 2 << 20], Durability::Buffered).unwrap()).collect();
+    let mut strangers = vec![];
+    for _ in 0..3 {
+        let mut villain = Villain::that(true, &mut hub).await;
+        (0..4).for_each(|_| villain.ask(frame(&Request::Blob(blobs[0].root).to_bytes())));
+        strangers.push(tokio::spawn(async move { while villain.swarm.next().await.is_some() {} }));
+    }
+    let refused = async {
+        while hub.handle.traffic().requests_refused < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("half of the places are for others");
+    for blob in &blobs[1..] {
+        let hints = [Hint::Uid(Uid::from(0))];
+        assert_eq!(member.handle.fetch(*blob, &hints, PATIENCE).await.unwrap().len(), 2 << 20);
+    }
+    assert_eq!(hub.handle.traffic().requests_refused, 4);
+    strangers.iter().for_each(|stranger| stranger.abort());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

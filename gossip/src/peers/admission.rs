@@ -1,4 +1,7 @@
 //! Which connections may be. Counts them by direction, peer and address; whoever owns the sockets asks first.
+//!
+//! Peer ids are free, so a quarter of the inbound places is for peers that a member's record names: strangers get the
+//! rest. Before the chain is seen nobody can be told from a stranger; what they then hold too much ends afterwards.
 
 use super::PeerKey;
 use super::bucket::{Buckets, Rate};
@@ -11,7 +14,7 @@ use std::time::Instant;
 pub struct ConnectionLimits {
     /// Inbound ones that have not shown who they are.
     pub pending_in_max: usize,
-    /// Inbound ones.
+    /// Inbound ones. A quarter of them is kept for peers that members' records name.
     pub in_max: usize,
     /// Outbound ones.
     pub out_max: usize,
@@ -43,6 +46,8 @@ pub(crate) enum NotAdmitted {
     Pending(usize),
     #[error("{0} inbound connections")]
     Inbound(usize),
+    #[error("{0} inbound connections of peers that no member's record names")]
+    Strangers(usize),
     #[error("{0} outbound connections")]
     Outbound(usize),
     #[error("{0} connections with this peer")]
@@ -85,7 +90,10 @@ pub(crate) struct Admission<C> {
     fresh: Buckets<Place>,
 }
 
-impl<C: std::hash::Hash + Eq + Copy> Admission<C> {
+/// Whether a member's record names a peer; none while nobody can know.
+pub(crate) type Named<'a> = Option<&'a dyn Fn(&PeerKey) -> bool>;
+
+impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
     pub(crate) fn new(limits: ConnectionLimits) -> Admission<C> {
         let fresh = Buckets::new(limits.per_address_new, 4096);
         Admission { limits, pending: HashMap::new(), established: HashMap::new(), fresh }
@@ -109,7 +117,12 @@ impl<C: std::hash::Hash + Eq + Copy> Admission<C> {
         Ok(())
     }
 
-    pub(crate) fn ask_established(&mut self, peer: PeerKey, direction: Direction) -> Result<(), NotAdmitted> {
+    pub(crate) fn ask_established(
+        &mut self,
+        peer: PeerKey,
+        direction: Direction,
+        named: Named<'_>,
+    ) -> Result<(), NotAdmitted> {
         let (mut inbound, mut outbound, mut same) = (0, 0, 0);
         for (other, way) in self.established.values() {
             inbound += usize::from(matches!(way, Direction::In(_)));
@@ -120,8 +133,43 @@ impl<C: std::hash::Hash + Eq + Copy> Admission<C> {
             _ if same >= self.limits.per_peer_max => Err(NotAdmitted::Peer(same)),
             Direction::In(_) if inbound >= self.limits.in_max => Err(NotAdmitted::Inbound(inbound)),
             Direction::Out if outbound >= self.limits.out_max => Err(NotAdmitted::Outbound(outbound)),
-            _ => Ok(()),
+            // Few enough that nobody need be told apart.
+            Direction::In(_) if inbound < self.strangers_max() => Ok(()),
+            Direction::In(_) => match named {
+                Some(named) if !named(&peer) => match self.strangers(named).len() {
+                    strangers if strangers >= self.strangers_max() => Err(NotAdmitted::Strangers(strangers)),
+                    _ => Ok(()),
+                },
+                _ => Ok(()),
+            },
+            Direction::Out => Ok(()),
         }
+    }
+
+    fn strangers_max(&self) -> usize {
+        self.limits.in_max - self.limits.in_max / 4
+    }
+
+    /// Inbound connections of peers that no member's record names, the oldest first.
+    fn strangers(&self, named: &dyn Fn(&PeerKey) -> bool) -> Vec<C> {
+        let inbound = self.established.iter().filter(|(_, (_, way))| matches!(way, Direction::In(_)));
+        let mut found: Vec<C> =
+            inbound.filter(|(_, (peer, _))| !named(peer)).map(|(connection, _)| *connection).collect();
+        // They count upwards.
+        found.sort();
+        found
+    }
+
+    /// Connections to close so that strangers hold no more than their share: the oldest ones, which had the longest time
+    /// to show a record. There are some after the first chain view, and when members cease to be some.
+    pub(crate) fn surplus(&self, named: Named<'_>) -> Vec<C> {
+        let inbound = self.established.values().filter(|(_, way)| matches!(way, Direction::In(_))).count();
+        let Some(named) = named.filter(|_| inbound > self.strangers_max()) else {
+            return Vec::new();
+        };
+        let mut strangers = self.strangers(named);
+        strangers.truncate(strangers.len().saturating_sub(self.strangers_max()));
+        strangers
     }
 
     pub(crate) fn established(&mut self, connection: C, peer: PeerKey, direction: Direction) {
@@ -170,12 +218,46 @@ mod tests {
         assert_eq!(admission.ask_pending(0, None, Instant::now()), Ok(()));
         assert_eq!(admission.ask_pending(1, None, Instant::now()), Err(NotAdmitted::Pending(1)));
         for connection in [0, 1] {
-            assert_eq!(admission.ask_established(test_peer(1), Direction::In(None)), Ok(()));
+            assert_eq!(admission.ask_established(test_peer(1), Direction::In(None), None), Ok(()));
             admission.established(connection, test_peer(1), Direction::In(None));
         }
-        assert_eq!(admission.ask_established(test_peer(1), Direction::Out), Err(NotAdmitted::Peer(2)));
-        assert_eq!(admission.ask_established(test_peer(2), Direction::In(None)), Err(NotAdmitted::Inbound(2)));
+        assert_eq!(admission.ask_established(test_peer(1), Direction::Out, None), Err(NotAdmitted::Peer(2)));
+        assert_eq!(admission.ask_established(test_peer(2), Direction::In(None), None), Err(NotAdmitted::Inbound(2)));
         admission.established(2, test_peer(2), Direction::Out);
-        assert_eq!(admission.ask_established(test_peer(3), Direction::Out), Err(NotAdmitted::Outbound(1)));
+        assert_eq!(admission.ask_established(test_peer(3), Direction::Out, None), Err(NotAdmitted::Outbound(1)));
+    }
+
+    #[test]
+    fn a_quarter_of_the_inbound_places_is_for_peers_that_members_name() {
+        let mut admission = Admission::new(ConnectionLimits { in_max: 8, ..Default::default() });
+        let is_named = |peer: &PeerKey| (100..200).any(|seed| *peer == test_peer(seed));
+        let named: Named<'_> = Some(&is_named);
+        let inbound = Direction::In(None);
+        for seed in 0..6 {
+            assert_eq!(admission.ask_established(test_peer(seed), inbound, named), Ok(()));
+            admission.established(seed, test_peer(seed), inbound);
+        }
+        assert_eq!(admission.ask_established(test_peer(6), inbound, named), Err(NotAdmitted::Strangers(6)));
+        assert_eq!(admission.ask_established(test_peer(6), inbound, None), Ok(()), "nobody can know yet");
+        assert_eq!(admission.ask_established(test_peer(6), Direction::Out, named), Ok(()), "dialled ones are chosen");
+        for seed in [100, 101] {
+            assert_eq!(admission.ask_established(test_peer(seed), inbound, named), Ok(()));
+            admission.established(seed, test_peer(seed), inbound);
+        }
+        assert_eq!(admission.ask_established(test_peer(102), inbound, named), Err(NotAdmitted::Inbound(8)));
+        assert!(admission.surplus(named).is_empty());
+    }
+
+    #[test]
+    fn strangers_that_came_before_the_chain_view_give_the_members_places_back_oldest_first() {
+        let mut admission = Admission::new(ConnectionLimits { in_max: 8, ..Default::default() });
+        for seed in 0..8 {
+            assert_eq!(admission.ask_established(test_peer(seed), Direction::In(None), None), Ok(()));
+            admission.established(seed, test_peer(seed), Direction::In(None));
+        }
+        assert!(admission.surplus(None).is_empty());
+        assert_eq!(admission.surplus(Some(&|_| false)), [0, 1]);
+        assert_eq!(admission.surplus(Some(&|peer| *peer == test_peer(0))), [1], "a member stays");
+        assert!(admission.surplus(Some(&|_| true)).is_empty());
     }
 }

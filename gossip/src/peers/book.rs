@@ -110,6 +110,18 @@ impl Book {
         self.uids.get(peer).copied()
     }
 
+    /// Whether the chain was seen: before, nobody can be known as a member's peer.
+    pub(crate) fn has_view(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// Whether a member's record names this peer, shown by itself or only heard of. Each member can name one, or two
+    /// while it moves.
+    pub(crate) fn is_named(&self, peer: &PeerKey) -> bool {
+        let id = peer.to_bytes();
+        self.uids.contains_key(peer) || self.heard.values().any(|signed| signed.record().peer == id)
+    }
+
     pub(crate) fn member_of(&self, peer: &PeerKey) -> Option<MemberKey> {
         let uid = self.uids.get(peer)?;
         self.bound.get(uid).map(|bound| member_of(bound.record.record()))

@@ -91,6 +91,21 @@ fn the_highest_sequence_wins_and_a_uid_has_one_peer() {
 }
 
 #[test]
+fn a_peer_is_named_by_a_members_record_shown_or_heard_of() {
+    let mut book = Book::new(GENESIS, 7);
+    assert!(!book.has_view());
+    book.set_view(view(10, &[1, 2]));
+    assert!(book.has_view() && !book.is_named(&test_peer(1)));
+    book.present(test_peer(1), signed(1, 1, 1)).unwrap();
+    book.hear(signed(2, 2, 1)).unwrap();
+    assert!([1, 2].iter().all(|peer| book.is_named(&test_peer(*peer))));
+    let _ = book.hear(signed(3, 3, 1));
+    assert!(!book.is_named(&test_peer(3)), "no member");
+    book.set_view(view(11, &[]));
+    assert!([1, 2].iter().all(|peer| !book.is_named(&test_peer(*peer))), "members no more");
+}
+
+#[test]
 fn a_peer_has_one_uid() {
     let mut book = book(&[1, 2]);
     book.present(test_peer(1), signed(1, 1, 1)).unwrap();

@@ -154,10 +154,11 @@ impl Running<'_> {
 
     /// Refuses a peer, and the member it speaks for, for a while.
     pub(super) fn ban(&mut self, peer: PeerKey, why: &str) {
-        tracing::debug!(%peer, why, "banned");
         let member = self.net.shared.book().member_of(&peer);
         let now = Instant::now();
         if !self.net.shared.bans().holds(&peer, now) {
+            // Once, however many of its requests break the protocol at a time.
+            tracing::debug!(%peer, why, "banned");
             self.net.shared.traffic.bans.add(1);
         }
         self.net.shared.bans().ban(peer, member, now, self.net.config.limits.ban);
@@ -169,6 +170,9 @@ impl Running<'_> {
         let now = Instant::now();
         self.upkeep_at = now + UPKEEP_EACH;
         self.close_surplus(now);
+        for id in self.swarm.behaviour().gate.surplus() {
+            self.swarm.close_connection(id);
+        }
         self.look_at_scores();
         self.dial_more(now);
         for peer in std::mem::take(&mut self.unshown) {

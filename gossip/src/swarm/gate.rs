@@ -1,7 +1,7 @@
 //! Asks [`Admission`] and the bans at every connection. Decides nothing itself.
 
 use crate::peers::PeerKey;
-use crate::peers::admission::{Admission, Direction, NotAdmitted, Place};
+use crate::peers::admission::{Admission, Direction, Named, NotAdmitted, Place};
 use crate::shared::Shared;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
@@ -45,8 +45,18 @@ impl Gate {
         if self.shared.bans().holds(&peer, Instant::now()) {
             return Err(ConnectionDenied::new(NotAdmitted::Banned));
         }
-        self.admission.ask_established(peer, direction).map_err(ConnectionDenied::new)?;
+        let book = self.shared.book();
+        let is_named = |peer: &PeerKey| book.is_named(peer);
+        let named: Named<'_> = if book.has_view() { Some(&is_named) } else { None };
+        self.admission.ask_established(peer, direction, named).map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
+    }
+
+    /// Connections of strangers beyond their share.
+    pub(super) fn surplus(&self) -> Vec<ConnectionId> {
+        let book = self.shared.book();
+        let is_named = |peer: &PeerKey| book.is_named(peer);
+        self.admission.surplus(if book.has_view() { Some(&is_named) } else { None })
     }
 }
 

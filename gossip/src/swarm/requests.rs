@@ -6,6 +6,7 @@ use super::running::{Pending, Pull, Running, Serve};
 use crate::exchange::codec::{Answer, Ask, Asked, ENTRIES_MAX, Frames, blob_answer_bytes, is_breach};
 use crate::exchange::fetch::{self, Action, AskId, Reach};
 use crate::exchange::reveals;
+use crate::exchange::serve::Rank;
 use crate::peers::PeerKey;
 use crate::peers::book::Refusal;
 use crate::store::Durability;
@@ -90,7 +91,11 @@ impl Running<'_> {
     }
 
     fn serve(&mut self, id: InboundRequestId, peer: PeerKey, bytes: u64, what: Serve) {
-        if !self.serving.take(id, peer, bytes, what) {
+        let rank = {
+            let book = self.net.shared.book();
+            if book.has_view() && book.uid_of(&peer).is_none() { Rank::Stranger } else { Rank::Any }
+        };
+        if !self.serving.take(id, peer, rank, bytes, what) {
             self.net.shared.traffic.requests_refused.add(1);
         }
         self.serve_more();
@@ -109,7 +114,8 @@ impl Running<'_> {
                     let read = move || match store.get(&root) {
                         Ok(bytes) => bytes.map(Arc::from),
                         Err(error) => {
-                            tracing::warn!(%error, "a blob cannot be served");
+                            // Whoever asks decides how often: the node's own reads say it louder.
+                            tracing::debug!(%error, "a blob cannot be served");
                             None
                         }
                     };
@@ -228,10 +234,7 @@ impl Running<'_> {
                     self.send(peer, request, Pending::Blob(ask));
                 }
                 Action::Dial { peer } => self.dial_peer(peer),
-                Action::Punish { peer, root } => {
-                    tracing::debug!(%peer, blob = %root, "wrong bytes");
-                    self.ban(peer, "wrong bytes for a blob");
-                }
+                Action::Punish { peer, root } => self.ban(peer, &format!("wrong bytes for blob {root}")),
                 Action::Finish { waiter, result } => {
                     if let Some(reply) = self.net.waiters.remove(&waiter) {
                         // Whoever waited may have given up.
