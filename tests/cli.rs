@@ -123,3 +123,30 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     expect_refusal(at, &["export", "--from", "nowhere", "--to", "m"], &["nowhere", "--out folder"]);
     expect_refusal(at, &["audit", "nowhere"], &["nowhere"]);
 }
+
+/// A grid becomes a table; asked again, nothing is computed again; a wrong one is refused with all that is wrong.
+#[test]
+fn a_laboratory_leaves_a_table_and_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    write(at, "wrong.toml", "round = 1\n[[experiment]]\nname = \"a\"\nmethod = \"swram\"\n");
+    expect_refusal(at, &["lab", "wrong.toml", "--out", "lab"], &["wrong.toml", "\"round\"", "\"swram\"", "diloco"]);
+    expect_refusal(at, &["lab", "none.toml", "--out", "lab"], &["none.toml"]);
+    let grid =
+        "preset = \"tiny\"\nrounds = 1\nminers = 2\n[[experiment]]\nname = \"some\"\nmethod = [\"swarm\", \"adamw\"]\n";
+    write(at, "grid.toml", grid);
+    let lab = || covey(at, &["lab", "grid.toml", "--out", "lab", "--data", "text.jsonl"]);
+    let (first, second) = (lab(), lab());
+    let said = String::from_utf8_lossy(&first.stderr);
+    assert_eq!(first.status.code(), Some(0), "{said}");
+    assert!(said.contains("2/2  some, method adamw, seed 1: loss "), "{said}");
+    assert_eq!(String::from_utf8_lossy(&second.stdout), String::from_utf8_lossy(&first.stdout));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("2 runs, 2 done before"));
+    for file in ["results.jsonl", "table.md", "report.html"] {
+        assert!(at.join("lab").join(file).is_file(), "{file}");
+    }
+    for both in [&["lab", "grid.toml"][..], &["lab", "grid.toml", "--out", "lab", "--rounds", "3"]] {
+        assert_eq!(covey(at, both).status.code(), Some(2), "{both:?}");
+    }
+}

@@ -1,17 +1,22 @@
-//! `covey lab`: experiments without network or chain.
+//! `covey lab`: experiments without network or chain. Decides how one asks for them: a grid file, or a few flags.
 
 use super::{Done, Failure, Plain, data};
-use crate::lab::{Experiment, Method, Point, run as experiment};
+use crate::lab::{Experiment, Grid, Method, Point, Progress, conduct, resolve, run as experiment};
 use crate::preset::Template;
 use clap::Args;
-use covey_proto::Digest;
-use covey_proto::run::{Chain, Data};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct LabArgs {
-    /// swarm, dense (whole pseudo-gradients), alone (one miner), adamw (all data in one batch).
+    /// A grid file: many experiments and seeds. What is done already is not done again.
+    #[arg(value_name = "GRID.toml", requires = "out", conflicts_with_all = QUICK)]
+    grid: Option<PathBuf>,
+    /// Where a grid's results, table and report go, and where it goes on after an interruption.
+    #[arg(long, value_name = "DIR", requires = "grid")]
+    out: Option<PathBuf>,
+    /// swarm, dense (whole pseudo-gradients), diloco (the same with momentum), alone (one miner), adamw (all data in one
+    /// batch).
     #[arg(long, value_name = "METHOD", default_values = ["swarm", "alone", "adamw"])]
     method: Vec<Method>,
     /// demo, covenant, tiny, or a run file.
@@ -21,19 +26,19 @@ pub(super) struct LabArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Rounds. Default: as many as the learning-rate schedule has.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Miners.
-    #[arg(long, default_value_t = 4)]
-    miners: usize,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    miners: u32,
     /// Seeds of the data order: as many runs of each method.
     #[arg(long, value_delimiter = ',', default_values_t = [1])]
     seeds: Vec<u64>,
     /// Evaluate every so many rounds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     every: u32,
     /// Held-out sequences of an evaluation.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
     sequences: u64,
     /// Your own text or a prepared data set. Default: the default corpus.
     #[arg(long, value_name = "PATH")]
@@ -46,32 +51,51 @@ pub(super) struct LabArgs {
     cores: Option<usize>,
 }
 
+/// What a grid file says by itself.
+const QUICK: [&str; 9] = ["method", "preset", "set", "rounds", "miners", "seeds", "every", "sequences", "json"];
+
 pub(super) fn run(args: LabArgs) -> Result<Done, Failure> {
-    let template = Template::load(&args.preset)?.with(&args.set)?;
-    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
+    let cores = args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    match (&args.grid, &args.out) {
+        (Some(grid), Some(out)) => laboratory(grid, out, args.data.as_deref(), cores),
+        _ => quick(&args, cores),
+    }
+}
+
+fn laboratory(grid: &Path, out: &Path, text: Option<&Path>, cores: usize) -> Result<Done, Failure> {
+    let grid = Grid::load(grid)?;
+    // All rows have the same, or the grid would not have been read.
+    let vocabulary = grid.rows.first().map_or(0, |row| row.vocabulary());
+    let data = data::for_swarm(text, vocabulary)?;
+    let table = conduct(&grid, out, &data, cores, &mut Progress::new())?;
+    println!("{}", table.markdown(&data.manifest().name));
+    println!("{}", out.join("report.html").display());
+    Ok(Done::Well)
+}
+
+fn quick(args: &LabArgs, cores: usize) -> Result<Done, Failure> {
+    let preset = Template::load(&args.preset)?;
+    let vocabulary = preset.clone().with(&args.set)?.vocabulary();
+    let vocabulary = vocabulary.ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
     let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
-    let template = template.with(&[format!("model.vocabulary={}", data.vocabulary())])?;
-    let chain = Chain { genesis: Digest::ZERO, netuid: 0, start: 1000, genesis_state: Digest::ZERO };
-    let run = template.resolve(&chain, &Data { digest: data.digest(), samples: 1 })?;
-    let run = Arc::new(run);
-    let rounds = args.rounds.unwrap_or_else(|| template.rounds());
     println!("method   seed  rounds    loss  bits/byte     tokens  bytes a miner  seconds");
     for method in &args.method {
+        let defaults = method.defaults().map(|(key, value)| format!("{key}={value}"));
+        let changes: Vec<String> = defaults.into_iter().chain(args.set.iter().cloned()).collect();
+        let template = preset.clone().with(&changes)?.with(&[format!("model.vocabulary={}", data.vocabulary())])?;
+        let run = Arc::new(resolve(&template, data.digest())?);
+        let rounds = args.rounds.unwrap_or_else(|| template.rounds());
         for seed in &args.seeds {
             let one = Experiment {
-                method: *method,
-                run: run.clone(),
-                data: data.clone(),
-                miners: args.miners,
-                rounds,
-                seed: *seed,
                 every: args.every,
                 sequences: args.sequences,
-                cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+                ..Experiment::new(*method, run.clone(), args.miners, rounds, *seed)
             };
             let start = std::time::Instant::now();
-            let curve = experiment(&one, |point| {
-                eprint!("\r{method} seed {seed}: round {}/{rounds}  loss {:.4}   ", point.round, point.loss);
+            let curve = experiment(&one, &data, cores, |round, point| {
+                if let Some(point) = point {
+                    eprint!("\r{method} seed {seed}: round {round}/{rounds}  loss {:.4}   ", point.loss);
+                }
             })?;
             eprint!("\r{:60}\r", "");
             let Some(last) = curve.last() else { continue };
@@ -85,7 +109,7 @@ pub(super) fn run(args: LabArgs) -> Result<Done, Failure> {
                 last.bytes,
                 start.elapsed().as_secs_f64()
             );
-            append(&args, *method, *seed, &curve)?;
+            append(args, *method, *seed, &curve)?;
         }
     }
     Ok(Done::Well)

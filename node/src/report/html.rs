@@ -9,21 +9,25 @@ mod page;
 mod plots;
 #[cfg(test)]
 mod sample;
-mod svg;
+pub(crate) mod svg;
 #[cfg(test)]
 mod tests;
 
 use super::Summary;
 use facts::Facts;
+pub(crate) use page::head;
+pub(crate) use plots::{figure, key};
 
-const STYLE: &str = include_str!("html/style.css");
-const SCRIPT: &str = include_str!("html/script.js");
+/// Of every page.
+pub(crate) const STYLE: &str = include_str!("html/style.css");
+/// Tooltips; a page loses nothing else without it.
+pub(crate) const SCRIPT: &str = include_str!("html/script.js");
 
 /// The report on a swarm as one self-contained HTML document.
 pub fn html(summary: &Summary) -> String {
     let facts = Facts::of(summary);
     let parts = [
-        page::head(summary, STYLE),
+        head(&format!("Covey: {}, seed {}", summary.preset, summary.seed), STYLE),
         page::opening(summary, &facts),
         page::disagreements(summary),
         plots::all(summary, &facts),

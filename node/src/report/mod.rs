@@ -1,6 +1,6 @@
 //! What a swarm leaves for people: `summary.json` and `report.html`.
 
-mod html;
+pub(crate) mod html;
 pub mod units;
 
 pub use html::html;

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 const ROWS_MAX: usize = 1000;
 
 /// Up to the start of the body.
-pub(super) fn head(summary: &Summary, style: &str) -> String {
-    let title = escape(&format!("Covey: {}, seed {}", summary.preset, summary.seed));
+pub(crate) fn head(title: &str, style: &str) -> String {
+    let title = escape(title);
     format!(
         r#"<!doctype html>
 <html lang="en">

@@ -34,7 +34,7 @@ fn pair_class(summary: &Summary, facts: &Facts<'_>) -> &'static str {
 }
 
 /// A plot with its heading, a line of prose, and what explains its colours.
-fn figure(class: &str, title: &str, says: &str, body: &str, legend: &str) -> String {
+pub(crate) fn figure(class: &str, title: &str, says: &str, body: &str, legend: &str) -> String {
     let (title, says) = (escape(title), escape(says));
     let legend = if legend.is_empty() { String::new() } else { format!("<p class=\"legend\">{legend}</p>") };
     format!(
@@ -48,7 +48,7 @@ fn empty(class: &str, title: &str, why: &str) -> String {
 }
 
 /// An entry of a legend: a short line of `class` and its name.
-fn key(class: &str, name: &str) -> String {
+pub(crate) fn key(class: &str, name: &str) -> String {
     swatch(22, &format!(r#"<line x1="1" x2="21" y1="6" y2="6" class="{class}"/>"#), name)
 }
 
