@@ -141,6 +141,7 @@ impl<L: Ledger> Peer<L> {
             Action::Diverged { round, mine, agreed } => {
                 let node = &self.context.name;
                 tracing::error!(%node, %round, %mine, %agreed, "the electorate has another head: resynchronising");
+                self.keep_evidence(round, mine);
             }
             Action::Halt(halt) => return Some(halt.to_string()),
         }
@@ -346,9 +347,37 @@ impl<L: Ledger> Peer<L> {
         if let Err(error) = self.context.disk.forget_states_after(&tip) {
             tracing::error!(node = %self.context.name, %error, "old states stay");
         }
+        self.say_what_differed(&caught.state);
         self.states.retain(|state| state.tip.round < tip.round);
         self.push_state(caught.state);
         Event::Joined(tip)
+    }
+
+    /// The header and state manifest that nobody else has stay in the store: a person may want to compare.
+    fn keep_evidence(&mut self, round: Round, mine: Digest) {
+        let Some(root) = self.state_at(mine).map(|state| state.root) else { return };
+        let (store, node) = (self.context.network.store().clone(), self.context.name.clone());
+        self.running.spawn_blocking(move || {
+            if let Err(error) = store.pin(&format!("fork-{round}"), &[mine, root]) {
+                tracing::warn!(%node, %round, %error, "the evidence of a fork is not kept");
+            }
+        });
+    }
+
+    /// Says where this node's state of a round was another than the one it has caught up to.
+    fn say_what_differed(&self, caught: &State) {
+        let mine = self.states.iter().find(|state| state.tip.round == caught.tip.round && state.root != caught.root);
+        let Some(mine) = mine else { return };
+        let pairs = mine.parameters.iter().zip(caught.parameters.iter());
+        let differs = pairs.map(|(a, b)| a.to_bits() != b.to_bits()).enumerate().find(|(_, differs)| *differs);
+        let Some((element, _)) = differs else { return };
+        let tensors = self.context.layout.tensors();
+        let tensor = tensors.iter().find(|tensor| tensor.range().contains(&element)).map(|tensor| &tensor.name);
+        let (node, was, is) = (&self.context.name, mine.root, caught.root);
+        tracing::error!(
+            %node, %was, %is, element, ?tensor,
+            "computed again, my state is the electorate's: this machine computed wrong once, test its memory"
+        );
     }
 
     fn push_state(&mut self, state: State) {
