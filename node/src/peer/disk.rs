@@ -7,7 +7,7 @@
 //! ```text
 //! hotkey.seed          32 bytes, hexadecimal, mode 0600
 //! identity.key blobs/  covey-gossip's
-//! state-R.bin          the state after round R ("genesis" before round 0): the newest two
+//! state-R.bin          the state after round R ("genesis" before round 0): the newest two; .damaged if it was none
 //! feedback-R.bin       error feedback after the contribution of round R
 //! moments.bin          the inner optimizer's
 //! journal.json         what was committed last
@@ -117,19 +117,34 @@ impl JournalFile {
 }
 
 impl Disk {
-    /// The folder at `root`, made if it is not there. Leftovers of a crash are removed.
+    /// The folder at `root` as it is, for who reads: nothing is made or removed.
+    pub fn at(root: impl Into<PathBuf>) -> Disk {
+        Disk { root: root.into() }
+    }
+
+    /// The folder at `root`, made if it is not there.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn open(root: &Path) -> Result<Disk, DiskError> {
-        let fault = |error| DiskError { path: root.to_owned(), error };
-        fs::create_dir_all(root).map_err(fault)?;
-        for entry in fs::read_dir(root).map_err(fault)?.flatten() {
-            if entry.file_name().to_string_lossy().ends_with(".part") {
-                fs::remove_file(entry.path()).map_err(fault)?;
+        fs::create_dir_all(root).map_err(|error| DiskError { path: root.to_owned(), error })?;
+        Ok(Disk::at(root))
+    }
+
+    /// Removes what a crash left half-written: only for who holds the lock of the folder's blob store, or another node
+    /// may be writing it just now.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove_leftovers(&self) -> Result<(), DiskError> {
+        let fault = |error| DiskError { path: self.root.clone(), error };
+        for entry in fs::read_dir(&self.root).map_err(fault)? {
+            let path = entry.map_err(fault)?.path();
+            if path.extension().is_some_and(|extension| extension == "part") {
+                fs::remove_file(&path).map_err(|error| DiskError { path, error })?;
             }
         }
-        Ok(Disk { root: root.to_owned() })
+        Ok(())
     }
 
     /// The folder.
@@ -241,13 +256,40 @@ impl Disk {
     /// The file system refuses.
     pub fn newest_state(&self, elements: usize) -> Result<Option<SavedState>, DiskError> {
         for round in self.saved_rounds()?.into_iter().rev() {
-            let name = state_name(round);
-            match self.read(&name)?.as_deref().and_then(|bytes| parse_state(bytes, elements)) {
+            match self.state(round, elements)? {
                 Some(state) => return Ok(Some(state)),
-                None => tracing::warn!(file = %self.path(&name).display(), "not a state of this run: left alone"),
+                None => tracing::warn!(file = %self.path(&state_name(round)).display(), "not a state: passed over"),
             }
         }
         Ok(None)
+    }
+
+    /// The newest state that is whole and sound. Newer ones are damaged: they get out of the way as `NAME.damaged`.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn restore_state(
+        &self,
+        elements: usize,
+        is_sound: impl Fn(&SavedState) -> bool,
+    ) -> Result<Option<SavedState>, DiskError> {
+        for round in self.saved_rounds()?.into_iter().rev() {
+            if let Some(state) = self.state(round, elements)?.filter(&is_sound) {
+                return Ok(Some(state));
+            }
+            let name = state_name(round);
+            let aside = self.path(&format!("{name}.damaged"));
+            tracing::error!(file = %self.path(&name).display(), aside = %aside.display(), "a saved state is damaged");
+            fs::rename(self.path(&name), &aside).map_err(|error| DiskError { path: aside, error })?;
+        }
+        Ok(None)
+    }
+
+    /// The state after `round`, if its file is there and whole.
+    fn state(&self, round: Option<Round>, elements: usize) -> Result<Option<SavedState>, DiskError> {
+        let bytes = self.read(&state_name(round))?;
+        let state = bytes.and_then(|bytes| parse_state(&bytes, elements));
+        Ok(state.filter(|state| state.tip.round == round))
     }
 
     /// Forgets every state of a round after `tip`'s.
@@ -266,14 +308,16 @@ impl Disk {
     fn saved_rounds(&self) -> Result<Vec<Option<Round>>, DiskError> {
         let fault = |error| DiskError { path: self.root.clone(), error };
         let mut rounds = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
-            let name = entry.file_name();
+        for entry in fs::read_dir(&self.root).map_err(fault)? {
+            let name = entry.map_err(fault)?.file_name();
             let middle = name.to_str().and_then(|name| name.strip_prefix("state-")?.strip_suffix(".bin"));
-            match middle {
-                Some("genesis") => rounds.push(None),
-                Some(number) => rounds.extend(number.parse().ok().map(|number| Some(Round(number)))),
-                None => {}
-            }
+            let round = match middle {
+                Some("genesis") => Some(None),
+                Some(number) => number.parse().ok().map(|number| Some(Round(number))),
+                None => None,
+            };
+            // "state-07.bin" is not ours.
+            rounds.extend(round.filter(|round| name.to_str() == Some(&state_name(*round))));
         }
         rounds.sort();
         Ok(rounds)
@@ -353,6 +397,40 @@ mod tests {
         fs::write(folder.path().join("state-10.bin"), b"CVYFST01 torn").unwrap();
         let state = disk.newest_state(2).unwrap().unwrap();
         assert_eq!((state.tip, state.parameters), (tip(Some(9)), vec![1.5, -2.0]));
+    }
+
+    #[test]
+    fn a_damaged_state_gets_out_of_the_way_and_the_one_before_it_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let there = |name: &str| folder.path().join(name).exists();
+        for round in [8, 9] {
+            disk.write_state(&tip(Some(round)), Digest::of(&[round as u8]), &[1.5, -2.0]).unwrap();
+        }
+        let is_sound = |state: &SavedState| state.root == Digest::of(&[8]);
+        let state = disk.restore_state(2, is_sound).unwrap().unwrap();
+        assert_eq!(state.tip, tip(Some(8)));
+        assert!(there("state-9.bin.damaged") && !there("state-9.bin"));
+        // A copy under another round's name is not that round's state.
+        fs::copy(folder.path().join("state-8.bin"), folder.path().join("state-10.bin")).unwrap();
+        assert_eq!(disk.restore_state(2, is_sound).unwrap().unwrap().tip, tip(Some(8)));
+        assert!(there("state-10.bin.damaged"));
+        fs::write(folder.path().join("state-8.bin"), b"torn").unwrap();
+        assert!(disk.restore_state(2, is_sound).unwrap().is_none(), "nothing is left but the beginning");
+        assert!(there("state-8.bin.damaged"));
+    }
+
+    #[test]
+    fn looking_at_a_folder_changes_nothing_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (part, away) = (folder.path().join("journal.json.part"), folder.path().join("away"));
+        fs::write(&part, b"half").unwrap();
+        assert!(Disk::at(folder.path()).newest_state(2).unwrap().is_none());
+        assert!(Disk::at(&away).newest_state(2).is_err() && !away.exists());
+        let disk = Disk::open(folder.path()).unwrap();
+        assert!(part.exists(), "who opens it may not hold its lock yet");
+        disk.remove_leftovers().unwrap();
+        assert!(!part.exists());
     }
 
     #[test]

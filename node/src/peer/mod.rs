@@ -38,7 +38,7 @@ use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::data::Dataset;
-use disk::{Disk, DiskError, Journal};
+use disk::{Disk, DiskError, Journal, SavedState};
 use miner::{Miner, MinerError};
 use misbehave::Misbehaviour;
 use std::path::PathBuf;
@@ -185,9 +185,11 @@ impl<L: Ledger> Peer<L> {
     pub async fn start(config: Config<L>) -> Result<Peer<L>, StartError> {
         check(&config)?;
         let disk = Disk::open(&config.directory)?;
+        // The store takes the folder's lock: until then another node may be at home in it.
+        let store = Store::open(&config.directory, config.store_bytes_max)?;
+        disk.remove_leftovers()?;
         let pair = disk.hotkey(|| config.hotkey_seed)?;
         let run_id = config.run.id();
-        let store = Store::open(&config.directory, config.store_bytes_max)?;
         let config_of_network = covey_gossip::Config {
             directory: config.directory.clone(),
             listen: config.listen,
@@ -285,14 +287,14 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
     }
 }
 
-/// The newest state of the folder, or the run's beginning.
+/// The newest state of the folder that has the root it should, or the run's beginning.
 fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
-    if let Some(saved) = context.disk.newest_state(context.layout.elements())? {
-        let root = state_root(&saved.parameters, context.run.compress.state_elements as usize);
-        if root == saved.root && is_of_its_header(context, &saved.tip, root) {
-            return Ok(State { tip: saved.tip, root, parameters: Arc::new(saved.parameters) });
-        }
-        tracing::error!(node = %context.name, "the saved state does not have its root: it is fetched again");
+    let cut = context.run.compress.state_elements as usize;
+    let is_sound = |saved: &SavedState| {
+        state_root(&saved.parameters, cut) == saved.root && is_of_its_header(context, &saved.tip, saved.root)
+    };
+    if let Some(saved) = context.disk.restore_state(context.layout.elements(), is_sound)? {
+        return Ok(State { tip: saved.tip, root: saved.root, parameters: Arc::new(saved.parameters) });
     }
     let state = catchup::genesis(context);
     let needed = context.run.chain.genesis_state;
