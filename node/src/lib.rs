@@ -1,8 +1,8 @@
 //! What makes a peer of Covey, and a swarm of them: everything that knows of chain, network and trainer at once.
 //!
 //! Start with [`peer`]: one node, from one config. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
-//! evaluations. [`swarm`] runs many nodes on one machine, [`report`] shows what came of it, [`audit`] computes it again,
-//! [`lab`] compares methods without network or chain.
+//! evaluations. [`swarm`] runs many nodes on one machine and leaves a [`folder`], [`report`] shows what came of it,
+//! [`audit`] computes it again, [`lab`] compares methods without network or chain.
 //! [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
 
 pub mod audit;
@@ -10,6 +10,7 @@ pub mod chain;
 pub mod cli;
 pub mod corpus;
 pub mod evaluation;
+pub mod folder;
 pub mod lab;
 pub mod peer;
 pub mod preset;

@@ -3,11 +3,12 @@
 //! Every test prints its seed with whatever it finds wrong; a swarm with that seed does the same again.
 
 use covey::audit::{self, AuditError, Report};
+use covey::folder::Folder;
 use covey::peer::misbehave::Misbehaviour;
 use covey::preset::Template;
 use covey::report::Summary;
 use covey::swarm::display::Display;
-use covey::swarm::{Folder, Options, Script, Swarm};
+use covey::swarm::{Options, Script, Swarm};
 use covey_proto::{Round, Uid};
 use covey_trainer::data::{Dataset, PrepareOptions, prepare, synthetic};
 use std::sync::{Arc, OnceLock};

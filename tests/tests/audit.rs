@@ -23,7 +23,7 @@ fn forge_last_state(swarm: &Finished) -> (Round, usize) {
     let mut forged = None;
     for entry in fs::read_dir(swarm.folder.node("")).unwrap() {
         let path = entry.unwrap().path();
-        let (disk, store) = (Disk::open(&path).unwrap(), Store::open(&path, u64::MAX).unwrap());
+        let (disk, store) = (Disk::at(&path), Store::open(&path, u64::MAX).unwrap());
         let state = disk.newest_state(elements).unwrap().unwrap();
         let header = Header::from_bytes(&store.get(&state.tip.head).unwrap().unwrap()).unwrap();
         let bytes = store.get(&header.state).unwrap().unwrap();

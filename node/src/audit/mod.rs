@@ -8,10 +8,10 @@
 use crate::chain::Ledger;
 use crate::chain::log::{LogError, replay};
 use crate::chain::memory::MemoryLedger;
+use crate::folder::Folder;
 use crate::peer::apply::next_parameters;
 use crate::peer::contribution::{Contribution, Unfit, decode};
 use crate::peer::disk::{Disk, DiskError};
-use crate::swarm::Folder;
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::blob::{Header, Manifest, StateManifest};
 use covey_proto::chain::ChainView;
@@ -369,7 +369,7 @@ fn open_nodes(folder: &Folder, elements: usize) -> Result<(Vec<Store>, Option<Ti
     let (mut stores, mut newest) = (Vec::new(), None);
     for path in paths.iter().filter(|path| path.is_dir()) {
         stores.push(Store::open(path, u64::MAX)?);
-        let state = Disk::open(path)?.newest_state(elements)?;
+        let state = Disk::at(path).newest_state(elements)?;
         newest = newest.max_by_round(state.map(|state| state.tip));
     }
     Ok((stores, newest))

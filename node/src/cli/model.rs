@@ -1,10 +1,8 @@
 //! `covey export` and `covey generate`.
 
 use super::{Done, Failure, Plain};
-use crate::peer::disk::Disk;
-use crate::swarm::Folder;
+use crate::folder::{Folder, NodeState};
 use clap::Args;
-use covey_proto::Round;
 use covey_proto::run::Run;
 use std::io::Write;
 use std::path::PathBuf;
@@ -43,28 +41,15 @@ pub(super) fn export(args: &ExportArgs) -> Result<Done, Failure> {
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Plain(format!("{}: {error}: is this the --out folder of a swarm?", path.display())))?;
     let run = Run::from_toml(&text)?;
-    let (node, parameters, round) = newest_state(&folder, run.layout().elements())?;
+    let newest = folder.newest_state(run.layout().elements())?;
+    let NodeState { node, state } =
+        newest.ok_or_else(|| Plain(format!("no node in {} has a state", args.from.display())))?;
+    let round = state.tip.round.map_or_else(|| "none".to_owned(), |round| round.to_string());
+    let parameters = state.parameters;
     covey_trainer::hf::export(&args.to, &run.model, &parameters, &folder.tokenizer())?;
     println!("{}: {node}'s state after round {round}, {} parameters", args.to.display(), parameters.len());
     println!("try: covey generate --model {} \"The\"", args.to.display());
     Ok(Done::Well)
-}
-
-/// The newest state that any node of the swarm has.
-fn newest_state(folder: &Folder, elements: usize) -> Result<(String, Vec<f32>, String), Failure> {
-    let nodes = folder.node("");
-    let entries = std::fs::read_dir(&nodes).map_err(|error| Plain(format!("{}: {error}", nodes.display())))?;
-    let mut best: Option<(Option<Round>, PathBuf, Vec<f32>)> = None;
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        if let Some(state) = Disk::open(&path)?.newest_state(elements)?
-            && best.as_ref().is_none_or(|(round, ..)| state.tip.round > *round)
-        {
-            best = Some((state.tip.round, path, state.parameters));
-        }
-    }
-    let (round, path, parameters) = best.ok_or_else(|| Plain(format!("no node in {} has a state", nodes.display())))?;
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Ok((name, parameters, round.map_or_else(|| "none".to_owned(), |round| round.to_string())))
 }
 
 pub(super) fn generate(args: &GenerateArgs) -> Result<Done, Failure> {

@@ -2,11 +2,12 @@
 
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
+use crate::folder::Folder;
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
 use crate::swarm::display::Display;
-use crate::swarm::{Folder, Kill, Options, Script, Swarm};
+use crate::swarm::{Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ pub use plan::{Kill, Moment, Options, PlanError, Script};
 
 use crate::chain::log::{ChainLog, LogError};
 use crate::chain::memory::{Genesis, MemoryLedger};
+use crate::folder::Folder;
 use crate::peer::compute::Compute;
 use crate::peer::misbehave::Misbehaviour;
 use crate::peer::{Applied, Config, Status};
@@ -85,37 +86,6 @@ pub enum SwarmError {
     /// Every node has halted.
     #[error("no node is left: {0}")]
     AllHalted(String),
-}
-
-/// The folders and files of a swarm.
-#[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// At this path.
-    pub fn at(path: impl Into<PathBuf>) -> Folder {
-        Folder(path.into())
-    }
-    /// The run file.
-    pub fn run(&self) -> PathBuf {
-        self.0.join("run.toml")
-    }
-    /// What the chain did.
-    pub fn ledger(&self) -> PathBuf {
-        self.0.join("ledger.jsonl")
-    }
-    /// The tokenizer of its data.
-    pub fn tokenizer(&self) -> PathBuf {
-        self.0.join("tokenizer.json")
-    }
-    /// A node's folder.
-    pub fn node(&self, name: &str) -> PathBuf {
-        self.0.join("nodes").join(name)
-    }
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
 }
 
 /// A swarm that runs.
