@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use covey::audit::AuditError;
-use covey::peer::disk::Disk;
+use covey::peer::disk::{Disk, SavedState};
 use covey_gossip::store::{Durability, Store};
 use covey_proto::Round;
 use covey_proto::blob::{BlobRef, Header, StateManifest};
@@ -67,6 +67,73 @@ fn a_changed_block_is_named_by_its_line() {
     fs::write(swarm.folder.ledger(), changed.join("\n") + "\n").unwrap();
     let error = swarm.audit().unwrap_err().to_string();
     assert!(error.contains(&format!("line {}", line + 1)), "{error}");
+}
+
+/// A node's folder, and what it has saved last.
+fn newest(swarm: &Finished, node: &str) -> (Disk, SavedState) {
+    let run = Run::from_toml(&fs::read_to_string(swarm.folder.run()).unwrap()).unwrap();
+    let disk = Disk::at(swarm.folder.node(node));
+    let state = disk.newest_state(run.layout().elements()).unwrap().unwrap();
+    (disk, state)
+}
+
+#[test]
+fn a_log_that_ends_before_its_swarm_is_no_proof() {
+    let swarm = small();
+    swarm.audit().unwrap();
+    let text = fs::read_to_string(swarm.folder.ledger()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for kept in [lines.len() / 2, 1] {
+        fs::write(swarm.folder.ledger(), lines[..kept].join("\n") + "\n").unwrap();
+        let error = swarm.audit().unwrap_err();
+        let AuditError::CutOff { computed, claimed, .. } = &error else { panic!("{kept} lines: {error}") };
+        assert!(*claimed == Round(2) && *computed < Some(*claimed), "{kept} lines: {error}");
+        assert!(error.to_string().contains("state after round 2: the log is cut off"), "{error}");
+    }
+}
+
+#[test]
+fn one_node_with_another_head_is_named_whichever_it_is() {
+    let swarm = small();
+    for node in swarm.folder.nodes().unwrap() {
+        let node = node.file_name().unwrap().to_str().unwrap();
+        let (disk, state) = newest(&swarm, node);
+        let forged = Tip { head: covey_proto::Digest::of(b"another"), ..state.tip };
+        disk.write_state(&forged, state.root, &state.parameters).unwrap();
+        let error = swarm.audit().unwrap_err().to_string();
+        assert!(error.contains("round 2 differs") && error.contains(&format!("{node} has a state after")), "{error}");
+        let early = Tip { round: Some(Round(9)), ..forged };
+        disk.write_state(&early, state.root, &state.parameters).unwrap();
+        let error = swarm.audit().unwrap_err();
+        assert!(matches!(&error, AuditError::CutOff { claimed: Round(9), node: n, .. } if n == node), "{error}");
+        fs::remove_file(disk.root().join("state-9.bin")).unwrap();
+        disk.write_state(&state.tip, state.root, &state.parameters).unwrap();
+    }
+    swarm.audit().unwrap();
+}
+
+#[test]
+fn a_state_that_does_not_have_its_root_is_named() {
+    let swarm = small();
+    let (disk, mut state) = newest(&swarm, "miner-0");
+    state.parameters[0] += 1.0;
+    disk.write_state(&state.tip, state.root, &state.parameters).unwrap();
+    let error = swarm.audit().unwrap_err().to_string();
+    assert!(error.contains("round 2 differs") && error.contains("miner-0 has saved"), "{error}");
+}
+
+#[test]
+fn a_swarm_that_runs_is_left_alone() {
+    let swarm = small();
+    let node = swarm.folder.node("miner-0");
+    let part = node.join("journal.json.part");
+    fs::write(&part, b"half").unwrap();
+    let store = Store::open(&node, u64::MAX).unwrap();
+    let error = swarm.audit().unwrap_err();
+    assert!(matches!(error, AuditError::Running(_)), "{error}");
+    drop(store);
+    swarm.audit().unwrap();
+    assert!(part.exists(), "an audit removes nothing");
 }
 
 #[test]

@@ -2,16 +2,17 @@
 //!
 //! The chain is replayed from its log (every signature, hash and commitment); each round's selection follows from it;
 //! contributions are taken from whatever store holds them, by hash; aggregate, state root and header are computed anew,
-//! from the run's own beginning. The headers that the swarm left, and the heads that its validators voted for, must be
-//! these. The first difference is named: round, shard and tensor.
+//! from the run's own beginning. The headers that the swarm left, the heads that its validators voted for and the states
+//! that its nodes have saved must be these, and none may be of a round that the log does not reach. The first difference
+//! is named: round, shard and tensor, or the node.
 
-use crate::chain::Ledger;
 use crate::chain::log::{LogError, replay};
 use crate::chain::memory::MemoryLedger;
-use crate::folder::Folder;
+use crate::chain::{Ledger, LedgerError};
+use crate::folder::{Folder, NodeState};
 use crate::peer::apply::next_parameters;
 use crate::peer::contribution::{Contribution, Unfit, decode};
-use crate::peer::disk::{Disk, DiskError};
+use crate::peer::disk::DiskError;
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::blob::{Header, Manifest, StateManifest};
 use covey_proto::chain::ChainView;
@@ -24,7 +25,7 @@ use covey_round::select::{Outcome, SelectError, Selection, select};
 use covey_sparseloco::{StepError, state_manifest, state_root};
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Why an audit cannot be made, or what it has found.
@@ -49,7 +50,24 @@ pub enum AuditError {
     Disk(#[from] DiskError),
     /// A blob store cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+    /// The swarm has not ended.
+    #[error("a node still runs in {0}: wait for the swarm's end, or stop it")]
+    Running(PathBuf),
+    /// The chain has no state where it must.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The log ends before the swarm did.
+    #[error("the log reaches {}; {node} has a state after round {claimed}: the log is cut off, or the state is false",
+        .computed.map_or_else(|| "no round's end".to_owned(), |round| format!("the end of round {round}")))]
+    CutOff {
+        /// The last round that the log gives; none if not even the first.
+        computed: Option<Round>,
+        /// The last round that a node says it has.
+        claimed: Round,
+        /// The node.
+        node: String,
+    },
     /// Nobody has a state.
     #[error("no node in {0} has a state of this run")]
     NoState(PathBuf),
@@ -136,6 +154,26 @@ pub enum Fault {
         /// What the swarm has.
         claimed: Digest,
     },
+    /// A node has gone on from another header.
+    #[error("header {computed}; {node} has a state after {claimed}")]
+    Head {
+        /// What comes out.
+        computed: Digest,
+        /// What the node follows.
+        claimed: Digest,
+        /// The node.
+        node: String,
+    },
+    /// A node has another state after the right header.
+    #[error("state root {computed}; the state that {node} has saved has {claimed}")]
+    Saved {
+        /// What comes out.
+        computed: Digest,
+        /// What the node has.
+        claimed: Digest,
+        /// The node.
+        node: String,
+    },
     /// The validators agreed on another head.
     #[error("header {computed}; the validators agreed on {claimed}")]
     Votes {
@@ -192,12 +230,25 @@ pub fn audit(folder: &Folder) -> Result<Report, AuditError> {
     Auditor::open(folder)?.audit(folder)
 }
 
+/// What a node has saved.
+struct Claim {
+    node: String,
+    tip: Tip,
+    /// The root of its parameters.
+    root: Digest,
+}
+
 struct Auditor {
     run: Run,
     run_id: RunId,
     layout: Layout,
     stores: Vec<Store>,
+    /// One of each node that has a state.
+    claims: Vec<Claim>,
+    /// The newest claim's headers, as far back as stores have them.
     headers: BTreeMap<Round, Header>,
+    /// head(round) as computed, from round 0.
+    heads: Vec<Digest>,
     parameters: Vec<f32>,
     tip: Tip,
     report: Report,
@@ -215,25 +266,40 @@ impl Auditor {
         if computed != claimed {
             return Err(AuditError::Genesis { computed, claimed });
         }
-        let (stores, newest) = open_nodes(folder, layout.elements())?;
-        let newest = newest.ok_or_else(|| AuditError::NoState(folder.path().to_owned()))?;
-        let report = Report { rounds: 0, state_roots: Vec::new(), contributions: 0, vouched: 0 };
-        let tip = Tip::genesis(run_id);
-        let mut auditor = Auditor { run, run_id, layout, stores, headers: BTreeMap::new(), parameters, tip, report };
-        auditor.headers = auditor.walk(newest)?;
+        let cut = run.compress.state_elements as usize;
+        let mut claims = Vec::new();
+        for found in folder.states(layout.elements())? {
+            let NodeState { node, state } = found?;
+            claims.push(Claim { node, tip: state.tip, root: state_root(&state.parameters, cut) });
+        }
+        let newest = newest(&claims).ok_or_else(|| AuditError::NoState(folder.path().to_owned()))?.tip;
+        let mut auditor = Auditor {
+            stores: open_stores(folder)?,
+            tip: Tip::genesis(run_id),
+            report: Report { rounds: 0, state_roots: Vec::new(), contributions: 0, vouched: 0 },
+            headers: BTreeMap::new(),
+            heads: Vec::new(),
+            run,
+            run_id,
+            layout,
+            claims,
+            parameters,
+        };
+        auditor.headers = auditor.walk(newest);
         Ok(auditor)
     }
 
-    /// The headers from the newest back to round 0, by hash.
-    fn walk(&self, newest: Tip) -> Result<BTreeMap<Round, Header>, AuditError> {
+    /// The headers from the newest back to round 0, by hash. They only tell a difference more precisely: where one is in
+    /// no store, the heads of the nodes are compared all the same.
+    fn walk(&self, newest: Tip) -> BTreeMap<Round, Header> {
         let (mut headers, mut at) = (BTreeMap::new(), newest);
-        while let Some(round) = at.round {
-            let missing = || AuditError::Missing { round, what: "header".into(), digest: at.head };
-            let header = Header::from_bytes(&self.blob(at.head).ok_or_else(missing)?).map_err(|_| missing())?;
+        while let Some(round) = at.round
+            && let Some(header) = self.blob(at.head).and_then(|bytes| Header::from_bytes(&bytes).ok())
+        {
             at = Tip { round: round.previous(), head: header.parent };
             headers.insert(round, header);
         }
-        Ok(headers)
+        headers
     }
 
     /// A blob by name, from whatever store has it; every store checks the hash.
@@ -242,7 +308,7 @@ impl Auditor {
     }
 
     fn audit(mut self, folder: &Folder) -> Result<Report, AuditError> {
-        let last = self.headers.keys().next_back().copied();
+        let last = newest(&self.claims).and_then(|claim| claim.tip.round);
         let mut views: BTreeMap<BlockNumber, ChainView> = BTreeMap::new();
         replay::<AuditError>(&folder.ledger(), |ledger, _| {
             let Some(round) = Some(self.tip.next()).filter(|round| Some(*round) <= last) else { return Ok(()) };
@@ -250,7 +316,7 @@ impl Auditor {
             let wanted = [blocks.anchor, blocks.commit, blocks.vote];
             let finalised = ledger.heads().borrow().finalised;
             if wanted.contains(&finalised) {
-                views.insert(finalised, view(ledger, finalised));
+                views.insert(finalised, view(ledger, finalised)?);
             }
             if let [Some(at_a), Some(at_c), Some(at_v)] = wanted.map(|block| views.get(&block)) {
                 let selection = select(&self.run, self.run_id, round, at_a, at_c, at_v)?;
@@ -261,7 +327,32 @@ impl Auditor {
             }
             Ok(())
         })?;
+        self.check_claims()?;
         Ok(self.report)
+    }
+
+    /// The log reaches as far as every node, and every node has what was computed for its round.
+    fn check_claims(&self) -> Result<(), AuditError> {
+        let cut_off = |claim: &&Claim| claim.tip.round > self.tip.round;
+        if let Some(Claim { node, tip: Tip { round: Some(claimed), .. }, .. }) = self.claims.iter().find(cut_off) {
+            return Err(AuditError::CutOff { computed: self.tip.round, claimed: *claimed, node: node.clone() });
+        }
+        for Claim { node, tip, root } in &self.claims {
+            let (head, state) = match tip.round {
+                None => (Tip::genesis(self.run_id).head, self.run.chain.genesis_state),
+                Some(round) => (self.heads[round.0 as usize], self.report.state_roots[round.0 as usize]),
+            };
+            let node = node.clone();
+            let what = if tip.head != head {
+                Fault::Head { computed: head, claimed: tip.head, node }
+            } else if *root != state {
+                Fault::Saved { computed: state, claimed: *root, node }
+            } else {
+                continue;
+            };
+            return Err(Box::new(Difference { round: tip.round.unwrap_or(Round(0)), what }).into());
+        }
+        Ok(())
     }
 
     /// The head that the round's votes agree on is the one computed for the round before.
@@ -300,6 +391,7 @@ impl Auditor {
         };
         self.compare(&computed, &manifest)?;
         self.tip = Tip { round: Some(round), head: computed.digest() };
+        self.heads.push(self.tip.head);
         self.report.rounds += 1;
         self.report.contributions += selected.len();
         self.report.state_roots.push(computed.state);
@@ -314,7 +406,8 @@ impl Auditor {
         let mut shards = Vec::with_capacity(manifest.shards.len());
         for (number, shard) in manifest.shards.iter().enumerate() {
             let bytes = self.blob(shard.root);
-            shards.push(bytes.ok_or_else(|| missing(format!("shard {number} of uid {uid}"), shard.root))?);
+            let bytes = bytes.ok_or_else(|| missing(format!("shard {number} of uid {uid}"), shard.root))?;
+            shards.push(bytes);
         }
         decode(&self.run, &self.layout, manifest, &shards).map_err(unfit)
     }
@@ -356,40 +449,23 @@ impl Auditor {
     }
 }
 
-/// The stores of all nodes, and the newest state that any has.
-fn open_nodes(folder: &Folder, elements: usize) -> Result<(Vec<Store>, Option<Tip>), AuditError> {
-    let nodes = folder.node("");
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |error| AuditError::Io { path, error }
+/// The newest of what nodes have; of equally new ones the first node's.
+fn newest(claims: &[Claim]) -> Option<&Claim> {
+    claims.iter().rev().max_by_key(|claim| claim.tip.round)
+}
+
+/// The stores of all nodes that have one. Opening one takes its lock: no node may be at home.
+fn open_stores(folder: &Folder) -> Result<Vec<Store>, AuditError> {
+    let open = |path: &PathBuf| {
+        Store::open(path, u64::MAX).map_err(|error| match error {
+            StoreError::Locked(path) => AuditError::Running(path),
+            error => AuditError::Store(error),
+        })
     };
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(&nodes).map_err(io(&nodes))?.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let (mut stores, mut newest) = (Vec::new(), None);
-    for path in paths.iter().filter(|path| path.is_dir()) {
-        stores.push(Store::open(path, u64::MAX)?);
-        let state = Disk::at(path).newest_state(elements)?;
-        newest = newest.max_by_round(state.map(|state| state.tip));
-    }
-    Ok((stores, newest))
-}
-
-trait Newest {
-    fn max_by_round(self, other: Option<Tip>) -> Option<Tip>;
-}
-
-impl Newest for Option<Tip> {
-    fn max_by_round(self, other: Option<Tip>) -> Option<Tip> {
-        match (self, other) {
-            (Some(a), Some(b)) if b.round > a.round => Some(b),
-            (Some(a), _) => Some(a),
-            (None, other) => other,
-        }
-    }
+    folder.nodes()?.iter().filter(|path| path.join("blobs").is_dir()).map(open).collect()
 }
 
 /// The in-memory chain answers at once.
-fn view(ledger: &MemoryLedger, block: BlockNumber) -> ChainView {
-    futures::executor::block_on(ledger.view(block)).expect("a final block of the last 256")
+fn view(ledger: &MemoryLedger, block: BlockNumber) -> Result<ChainView, LedgerError> {
+    futures::executor::block_on(ledger.view(block))
 }
