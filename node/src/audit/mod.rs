@@ -11,7 +11,7 @@ use crate::chain::memory::MemoryLedger;
 use crate::chain::{Ledger, LedgerError};
 use crate::folder::{Folder, NodeState};
 use crate::peer::apply::next_parameters;
-use crate::peer::contribution::{Contribution, Unfit, decode};
+use crate::peer::contribution::{Contribution, Unfit, check_shape, decode};
 use crate::peer::disk::DiskError;
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::blob::{Header, Manifest, StateManifest};
@@ -403,10 +403,15 @@ impl Auditor {
         let bytes = self.blob(digest).ok_or_else(|| missing(format!("manifest of uid {uid}"), digest))?;
         let unfit = |error| AuditError::Unfit { round, uid, error };
         let manifest = Manifest::from_bytes(&bytes).map_err(|error| unfit(Unfit::NoManifest(error)))?;
+        check_shape(&self.run, &self.layout, &manifest).map_err(unfit)?;
         let mut shards = Vec::with_capacity(manifest.shards.len());
         for (number, shard) in manifest.shards.iter().enumerate() {
             let bytes = self.blob(shard.root);
             let bytes = bytes.ok_or_else(|| missing(format!("shard {number} of uid {uid}"), shard.root))?;
+            let (named, got) = (shard.size, bytes.len() as u64);
+            if named != got {
+                return Err(unfit(Unfit::Size { root: shard.root, named, got }));
+            }
             shards.push(bytes);
         }
         decode(&self.run, &self.layout, manifest, &shards).map_err(unfit)
