@@ -22,7 +22,10 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, noise, tcp, yam
 use prost::Message;
 use rig::*;
 use std::io;
+use std::sync::Mutex;
 use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::{Level, Subscriber};
 
 /// Sends the bytes it is given, and gives those that come.
 #[derive(Clone, Default)]
@@ -94,6 +97,42 @@ fn transport(key: &libp2p::identity::Keypair) -> Boxed<(PeerId, StreamMuxerBox)>
         .boxed()
 }
 
+/// What the nodes of this file log, with its level.
+static LOG: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+
+struct Listener;
+
+impl Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("covey_gossip")
+    }
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{field}={value:?} ");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        LOG.lock().unwrap().push((*event.metadata().level(), line.0));
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// No villain of this file makes a node say more than what is for its developers.
+fn assert_quiet() {
+    let log = LOG.lock().unwrap();
+    let loud: Vec<_> = log.iter().filter(|(level, _)| *level < Level::DEBUG).collect();
+    assert!(loud.is_empty(), "{loud:?}");
+}
+
 fn frame(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u32).to_le_bytes(), message].concat()
 }
@@ -108,6 +147,8 @@ impl Villain {
     }
 
     async fn that(silent: bool, node: &mut Node) -> Villain {
+        // An error means that another test listens already.
+        let _ = tracing::subscriber::set_global_default(Listener);
         let key = libp2p::identity::Keypair::generate_ed25519();
         let config = gossipsub::ConfigBuilder::default()
             .validation_mode(ValidationMode::None)
@@ -186,6 +227,7 @@ async fn until_gone(node: &mut Node, villain: PeerKey) {
     let gone = |event| matches!(event, Event::Disconnected { peer } if peer == villain).then_some(());
     node.until("the villain's leaving", gone).await;
     assert_eq!(node.handle.traffic().bans, 1);
+    assert_quiet();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,6 +237,18 @@ async fn a_request_above_the_limit_ends_the_acquaintance_before_its_bytes_come()
     villain.ask(u32::MAX.to_le_bytes().to_vec());
     villain.until_thrown_out().await;
     until_gone(&mut node, villain.key).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_breaches_at_once_are_one_line_of_the_log() {
+    let mut node = node(&[TCP], &[]).await;
+    let mut villain = Villain::against(&mut node).await;
+    (0..50).for_each(|_| villain.ask(u32::MAX.to_le_bytes().to_vec()));
+    villain.until_thrown_out().await;
+    until_gone(&mut node, villain.key).await;
+    let of_it = |line: &str| line.contains(&villain.key.to_string()) && line.contains("banned");
+    let lines = LOG.lock().unwrap().iter().filter(|(_, line)| of_it(line)).count();
+    assert_eq!(lines, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
