@@ -293,7 +293,11 @@ fn product(written: &Written, faults: &mut Vec<String>) -> Vec<Row> {
             rest /= values.len();
         }
         let varied = written.axes.iter().filter(|(_, values)| values.len() > 1);
-        let said = varied.map(|(key, _)| format!(", {key} {}", brief(chosen[key.as_str()])));
+        let said = varied.map(|(key, _)| match brief(chosen[key.as_str()]) {
+            // A method's name says what it is.
+            value if key == "method" => format!(", {value}"),
+            value => format!(", {key} {value}"),
+        });
         let name = format!("{}{}", written.name, said.collect::<String>());
         match row(&name, &chosen, written) {
             Ok(row) => rows.push(row),

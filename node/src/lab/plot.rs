@@ -8,7 +8,9 @@ use crate::report::units;
 use std::fmt::Write;
 
 /// What the page adds to the report's style: a colour comes again with another dash.
-const DASHES: &str = ".curve.d1 { stroke-dasharray: 7 4; } .curve.d2 { stroke-dasharray: 2 4; }\n";
+const DASHES: &str = ".curve.d1 { stroke-dasharray: 7 4; } .curve.d2 { stroke-dasharray: 2 4; }
+circle.curve { stroke-dasharray: none; fill: var(--card); }
+";
 const COLOURS: usize = 6;
 const STYLES: usize = 3;
 const HEIGHT: u32 = 420;
@@ -122,6 +124,7 @@ fn plot(axis: Axis, curves: &[(&Line, String)]) -> String {
     for Shown { class, points, .. } in &shown {
         let points: Vec<(f64, f64)> = points.iter().map(|(value, loss)| (x.at(place(*value)), y.at(*loss))).collect();
         plot.curve(&points, class);
+        points.last().into_iter().for_each(|end| plot.dot(*end, 3.0, class));
     }
     for strip in 0..STRIPS {
         let width = 100.0 / STRIPS as f64;

@@ -3,7 +3,6 @@
 
 use super::{Experiment, Method, OnMiss, Point};
 use crate::evaluation::{EvaluationError, Evaluator};
-use crate::peer::miner::sequences;
 use covey_proto::layout::Layout;
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round, Uid, derive};
@@ -218,7 +217,7 @@ impl Start<'_> {
         worker.backend.load(theta)?;
         let mut samples = self.assignment.samples_of(worker.uid).into_iter().flatten();
         let batch = run.inner.batch as usize;
-        let batches = |_| sequences(data, &run.model, samples.by_ref().take(batch));
+        let batches = |_| data.batch(&run.model, samples.by_ref().take(batch));
         let report = train_round(&mut worker.backend, run, round, batches, |_, _| true)?;
         let mut trained = vec![0.0; theta.len()];
         worker.backend.parameters(&mut trained)?;

@@ -10,13 +10,12 @@ use super::disk::{DiskError, JournalContribution};
 use super::misbehave;
 use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{BlobRef, Manifest};
-use covey_proto::run::Model;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Task;
 use covey_sparseloco::{CODEC_VERSION, CompressError, Compression, ErrorFeedback};
 use covey_trainer::data::Dataset;
 use covey_trainer::inner::{RoundReport, TrainError, train_round};
-use covey_trainer::{Backend, BackendError, Batch, BatchError, Moments};
+use covey_trainer::{Backend, BackendError, BatchError, Moments};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -77,19 +76,6 @@ pub struct Made {
     /// Time of training and of compression.
     pub times: [Duration; 2],
     feedback: ErrorFeedback,
-}
-
-/// A batch of these samples.
-///
-/// # Errors
-/// A data set whose tokens are not the model's.
-pub fn sequences(data: &Dataset, model: &Model, samples: impl Iterator<Item = u64>) -> Result<Batch, BatchError> {
-    let (mut tokens, mut one) = (Vec::new(), Vec::new());
-    for index in samples {
-        data.sample(model.sequence, index, &mut one);
-        tokens.extend_from_slice(&one);
-    }
-    Batch::new(model, tokens)
 }
 
 impl Miner {
@@ -175,7 +161,7 @@ impl Miner {
         self.backend.load(theta)?;
         let batch = run.inner.batch as usize;
         let mut samples = task.assignment.samples_of(task.member.uid).into_iter().flatten();
-        let batches = |_step: u32| sequences(&self.data, &run.model, samples.by_ref().take(batch));
+        let batches = |_step: u32| self.data.batch(&run.model, samples.by_ref().take(batch));
         Ok(train_round(&mut *self.backend, run, task.round, batches, |_, _| is_wanted())?)
     }
 

@@ -132,6 +132,14 @@ pub enum StartError {
         /// The run's.
         needed: Digest,
     },
+    /// The run counts more sequences than its data has.
+    #[error("the training data has {got} sequences; the run counts {needed}: its data.samples is wrong")]
+    TooFewSamples {
+        /// The data set's.
+        got: u64,
+        /// The run's.
+        needed: u64,
+    },
     /// A role without what it needs.
     #[error("a miner or validator needs the training data")]
     NoData,
@@ -282,6 +290,9 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
         None if config.roles != Roles::default() => Err(StartError::NoData),
         Some(data) if data.digest() != run.data.digest => {
             Err(StartError::OtherData { got: data.digest(), needed: run.data.digest })
+        }
+        Some(data) if data.samples(run.model.sequence) < run.data.samples => {
+            Err(StartError::TooFewSamples { got: data.samples(run.model.sequence), needed: run.data.samples })
         }
         _ => Ok(()),
     }

@@ -3,7 +3,6 @@
 //! What is done with the answer (ratings, weights, ballots) is `covey_round`'s.
 
 use crate::peer::contribution::Contribution;
-use crate::peer::miner::sequences;
 use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid, derive};
@@ -95,7 +94,7 @@ impl<'a> Bench<'a> {
         let Setting { data, run, layout, collection, voter, before } = setting;
         let count = run.scoring.sequences as usize;
         let samples = collection.assignment.evaluation(collection.beacon, voter, count);
-        let random = sequences(data, &run.model, samples.into_iter())?;
+        let random = data.batch(&run.model, samples)?;
         backend.load(before)?;
         let random_before = backend.loss(&random)?;
         Ok(Bench { backend, data, run, layout, collection, voter, before, random, random_before })
@@ -112,7 +111,7 @@ impl<'a> Bench<'a> {
         else {
             return Ok(Evaluation::Failed);
         };
-        let own = sequences(self.data, &self.run.model, samples.into_iter())?;
+        let own = self.data.batch(&self.run.model, samples)?;
         self.backend.load(self.before)?;
         let own_before = self.backend.loss(&own)?;
         let alpha = self.run.outer.rate.linear(f64::from(round.0)) * self.run.scoring.rate;
