@@ -8,8 +8,8 @@ use crate::report::units;
 use std::fmt::Write;
 
 /// What the page adds to the report's style: a colour comes again with another dash.
-const DASHES: &str = ".curve.d1 { stroke-dasharray: 7 4; } .curve.d2 { stroke-dasharray: 2 4; }
-circle.curve { stroke-dasharray: none; fill: var(--card); }
+const DASHES: &str = "path.d1, line.d1 { stroke-dasharray: 7 4; } path.d2, line.d2 { stroke-dasharray: 2 4; }
+circle.curve { fill: var(--card); }
 ";
 const COLOURS: usize = 6;
 const STYLES: usize = 3;

@@ -142,7 +142,7 @@ impl Progress {
         let loss = point.map_or(String::new(), |point| format!("  loss {:.4}", point.loss));
         let left = self.left(tokens_now).map_or("time left unknown".to_owned(), |left| format!("{left} left"));
         let (done, runs, rounds, seed) = (self.runs_done, self.runs, experiment.rounds, experiment.seed);
-        let line = format!("{bar} {done}/{runs}  {left}  {name}, seed {seed}: round {round}/{rounds}{loss}");
+        let line = format!("{bar} {done}/{runs}  {left}  round {round}/{rounds}{loss}  {name}, seed {seed}");
         let columns = console::Term::stderr().size_checked().map_or(COLUMNS, |(_, columns)| usize::from(columns));
         let line = console::truncate_str(&line, columns.saturating_sub(1), "…");
         // One write: a terminal never shows half of it for long.

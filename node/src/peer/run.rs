@@ -188,7 +188,7 @@ impl<L: Ledger> Peer<L> {
             return self.spawn(std::future::ready(nothing));
         };
         let held = self.collector.as_ref().map(|collector| collector.held.clone()).unwrap_or_default();
-        let (validator, before, chosen) = (validator.clone(), before.clone(), self.chosen.clone());
+        let (validator, before, chosen) = (validator.clone(), before.clone(), self.chosen);
         let job = tasks::ScoreJob { collection, before, held, chosen, life: self.life.0.clone() };
         self.spawn(tasks::score(self.context.clone(), validator, job));
     }
