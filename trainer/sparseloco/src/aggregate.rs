@@ -5,7 +5,9 @@
 //! and steps. Who is selected is decided elsewhere; contributors are told apart by their place, by rising uid.
 
 use crate::SparseShard;
+use crate::split::{self, Band};
 use covey_proto::layout::{CHUNK, Chunk, Layout};
+use std::collections::VecDeque;
 
 /// A tensor scaled below this counts as not sent: 2⁻²⁰. It keeps every product far from the subnormals.
 const FACTOR_MIN: f32 = 1.0 / 1_048_576.0;
@@ -66,11 +68,7 @@ impl<'l> NormAccumulator<'l> {
     /// # Panics
     /// If there is no such contributor or chunk.
     pub fn add_shard(&mut self, contributor: usize, shard: &SparseShard) {
-        for number in shard.chunks() {
-            let (_, values) = shard.chunk(number);
-            self.squares[contributor][number] =
-                values.iter().fold(0.0, |sum, &value| sum + f64::from(value) * f64::from(value));
-        }
+        self.squares[contributor][shard.chunks()].copy_from_slice(&squares_of(shard));
     }
 
     /// Norms of the contributor's tensors, in the layout's order.
@@ -99,6 +97,12 @@ impl<'l> NormAccumulator<'l> {
         }
         Factors { of }
     }
+}
+
+/// Each chunk's sum of squares, by rising index.
+fn squares_of(shard: &SparseShard) -> Vec<f64> {
+    let square = |sum: f64, &value: &f32| sum + f64::from(value) * f64::from(value);
+    shard.chunks().map(|number| shard.chunk(number).1.iter().fold(0.0, square)).collect()
 }
 
 /// 0 where the tensor counts as not sent.
@@ -179,12 +183,8 @@ pub fn apply_shard(
             tensor += 1;
         }
         let chunk = layout.chunk(number);
-        work.sum(&chunk, number, shards, |contributor| factors.get(contributor, tensor));
-        if !work.step(&chunk, theta) {
-            let index = chunk.row_ranges().flatten().find(|&at| !theta[at].is_finite()).unwrap_or(chunk.offset);
-            let tensor = &layout.tensors()[tensor];
-            return Err(StepError::NotFinite { tensor: tensor.name.clone(), index: index - tensor.offset });
-        }
+        let sent = shards.iter().enumerate().map(|(place, shard)| (factors.get(place, tensor), shard.chunk(number)));
+        work.chunk(layout, (&chunk, tensor), 0, theta, sent)?;
     }
     Ok(())
 }
@@ -195,6 +195,20 @@ pub fn apply_shard(
 /// # Errors
 /// As [`apply_shard`]'s; also if a contribution does not cover the whole layout.
 pub fn outer_step<C: AsRef<[SparseShard]>>(
+    layout: &Layout,
+    theta: &mut [f32],
+    contributions: &[C],
+    step: OuterStep,
+) -> Result<(), StepError> {
+    outer_step_on(1, layout, theta, contributions, step)
+}
+
+/// [`outer_step`] on as many threads: their number changes no bit.
+///
+/// # Errors
+/// As [`outer_step`]'s.
+pub fn outer_step_on<C: AsRef<[SparseShard]>>(
+    threads: usize,
     layout: &Layout,
     theta: &mut [f32],
     contributions: &[C],
@@ -217,14 +231,98 @@ pub fn outer_step<C: AsRef<[SparseShard]>>(
     if next != layout.chunks() || contributions.iter().any(|other| other.len() != first.len()) {
         return Err(mismatch);
     }
+    if theta.len() != layout.elements() {
+        return Err(StepError::Elements { got: theta.len(), need: layout.elements() });
+    }
     let mut norms = NormAccumulator::new(layout, contributions.len());
     for (contributor, shards) in contributions.iter().enumerate() {
         shards.iter().for_each(|shard| norms.add_shard(contributor, shard));
     }
     let factors = norms.factors();
-    for number in 0..first.len() {
-        let shards: Vec<&SparseShard> = contributions.iter().map(|shards| &shards[number]).collect();
-        apply_shard(layout, theta, &shards, &factors, step)?;
+    let bands = split::bands(layout);
+    let pieces = split::pieces(&bands);
+    let jobs = pieces.iter().copied().zip(split::cut(theta, &pieces)).collect();
+    let shard_of = |number: usize| first.partition_point(|shard| shard.chunks().end <= number);
+    let sent = |contributor: usize, number: usize| contributions[contributor][shard_of(number)].chunk(number);
+    let new_work = || Work::new(contributions.len(), step);
+    split::on_threads(threads, jobs, new_work, |work, (piece, theta)| {
+        work.piece(layout, piece, theta, &factors, sent)
+    })?;
+    Ok(())
+}
+
+/// [`outer_step`] of contributions that are too large to hold decoded, on as many threads: shard n of the layout's shards of
+/// `shard_chunks`, of the contributor at place c by rising uid, is what `decode(c, n)` gives. It is asked for twice, once
+/// for its norms and once for its values, which must be the same; at any time only a few shards of each contributor are
+/// held, however large the model. Neither threads nor shards change a bit.
+///
+/// # Errors
+/// What `decode` says (`theta` may have been stepped in part), and as [`outer_step`]'s.
+///
+/// # Panics
+/// If a shard has no chunks.
+pub fn outer_step_decoding<E: From<StepError> + Send>(
+    threads: usize,
+    layout: &Layout,
+    theta: &mut [f32],
+    (contributors, shard_chunks): (usize, usize),
+    step: OuterStep,
+    decode: impl Fn(usize, usize) -> Result<SparseShard, E> + Sync,
+) -> Result<(), E> {
+    if contributors == 0 {
+        return Ok(());
+    }
+    if theta.len() != layout.elements() {
+        return Err(StepError::Elements { got: theta.len(), need: layout.elements() }.into());
+    }
+    let decode = |contributor: usize, number: usize| -> Result<SparseShard, E> {
+        let shard = decode(contributor, number)?;
+        let fits = shard.chunks() == layout.shard(number, shard_chunks);
+        if fits { Ok(shard) } else { Err(StepError::Shards { contributors }.into()) }
+    };
+    let shards = layout.shards(shard_chunks);
+    let mut norms = NormAccumulator::new(layout, contributors);
+    for contributor in 0..contributors {
+        let all = (0..shards).collect();
+        let squares = split::on_threads(
+            threads,
+            all,
+            || (),
+            |(), number| decode(contributor, number).map(|shard| squares_of(&shard)),
+        );
+        norms.squares[contributor] = squares?.concat();
+    }
+    let factors = norms.factors();
+    let bands = split::bands(layout);
+    let pieces = split::pieces(&bands);
+    let mut parts = pieces.iter().copied().zip(split::cut(theta, &pieces)).collect::<VecDeque<_>>();
+    // The shards that the pieces at hand need, `[shards][contributors]`, and the number of the first.
+    let (mut held, mut first) = (VecDeque::<Vec<SparseShard>>::new(), 0);
+    while !parts.is_empty() {
+        let jobs: Vec<_> = parts.drain(..parts.len().min(threads.max(1))).collect();
+        let chunks =
+            jobs[0].0[0].first_chunk..jobs.iter().flat_map(|(piece, _)| *piece).fold(0, |_, band| band.chunks().end);
+        while first < chunks.start / shard_chunks {
+            held.pop_front();
+            first += 1;
+        }
+        let missing = first + held.len()..chunks.end.div_ceil(shard_chunks);
+        let wanted = missing.flat_map(|number| (0..contributors).map(move |contributor| (contributor, number)));
+        let decoded = split::on_threads(
+            threads,
+            wanted.collect(),
+            || (),
+            |(), (contributor, number)| decode(contributor, number),
+        )?;
+        let mut decoded = decoded.into_iter();
+        while decoded.len() > 0 {
+            held.push_back(decoded.by_ref().take(contributors).collect());
+        }
+        let sent = |contributor: usize, number: usize| held[number / shard_chunks - first][contributor].chunk(number);
+        let new_work = || Work::new(contributors, step);
+        split::on_threads(threads, jobs, new_work, |work, (piece, theta)| {
+            work.piece(layout, piece, theta, &factors, sent)
+        })?;
     }
     Ok(())
 }
@@ -244,14 +342,52 @@ impl Work {
         Work { alpha: step.alpha as f32, divisor_min, sum: [0.0; CHUNK], hits: [0.0; CHUNK] }
     }
 
-    /// Adds the contributors' values up, in their order.
-    fn sum(&mut self, chunk: &Chunk, number: usize, shards: &[&SparseShard], factor: impl Fn(usize) -> Option<f32>) {
+    /// Steps the chunks of adjacent bands, whose elements are `theta`.
+    fn piece<'s>(
+        &mut self,
+        layout: &Layout,
+        bands: &[Band],
+        theta: &mut [f32],
+        factors: &Factors,
+        sent: impl Fn(usize, usize) -> (&'s [u16], &'s [f32]),
+    ) -> Result<(), StepError> {
+        let origin = bands[0].offset;
+        for band in bands {
+            let tensor = layout.tensors().partition_point(|tensor| tensor.range().end <= band.offset);
+            for number in band.chunks() {
+                let of = (0..factors.contributors()).map(|place| (factors.get(place, tensor), sent(place, number)));
+                self.chunk(layout, (&layout.chunk(number), tensor), origin, theta, of)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps a chunk of the tensor at that place; `theta` begins with element `origin`.
+    fn chunk<'s>(
+        &mut self,
+        layout: &Layout,
+        (chunk, tensor): (&Chunk, usize),
+        origin: usize,
+        theta: &mut [f32],
+        sent: impl Iterator<Item = (Option<f32>, (&'s [u16], &'s [f32]))>,
+    ) -> Result<(), StepError> {
+        let within = Chunk { offset: chunk.offset - origin, ..*chunk };
+        self.sum(&within, sent);
+        if self.step(&within, theta) {
+            return Ok(());
+        }
+        let index = within.row_ranges().flatten().find(|&at| !theta[at].is_finite()).unwrap_or(within.offset);
+        let tensor = &layout.tensors()[tensor];
+        Err(StepError::NotFinite { tensor: tensor.name.clone(), index: origin + index - tensor.offset })
+    }
+
+    /// Adds the contributors' values up, in their order, each with its factor.
+    fn sum<'s>(&mut self, chunk: &Chunk, sent: impl Iterator<Item = (Option<f32>, (&'s [u16], &'s [f32]))>) {
         let elements = chunk.len();
         self.sum[..elements].fill(0.0);
         self.hits[..elements].fill(0.0);
-        for (contributor, shard) in shards.iter().enumerate() {
-            let Some(factor) = factor(contributor) else { continue };
-            let (indices, values) = shard.chunk(number);
+        for (factor, (indices, values)) in sent {
+            let Some(factor) = factor else { continue };
             for (&index, &value) in indices.iter().zip(values) {
                 let index = usize::from(index);
                 self.sum[index] += factor * value;

@@ -21,7 +21,7 @@ mod sparse;
 mod split;
 pub mod state;
 
-pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step};
+pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step, outer_step_decoding, outer_step_on};
 pub use codec::{CODEC_VERSION, CodecError, EncodeError, decode_shard, encode_shard, max_shard_bytes};
 pub use feedback::{CompressError, CompressStats, Compressed, Compression, ErrorFeedback};
 pub use sparse::SparseShard;

@@ -8,7 +8,8 @@ use common::{layout, noise};
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, decode_shard, outer_step, state_root,
+    CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, StepError, decode_shard, outer_step,
+    outer_step_decoding, outer_step_on, state_root,
 };
 use proptest::prelude::*;
 
@@ -86,6 +87,34 @@ proptest! {
         };
         prop_assert_eq!(named(1), ("t01".to_owned(), 800_000 - 700_700));
         prop_assert_eq!(named(threads), named(1));
+    }
+
+    #[test]
+    fn neither_threads_nor_holding_shards_encoded_change_a_step(
+        how in hows(), seed: u64, threads in 1usize..6, cut in 1usize..500,
+    ) {
+        let layout = layout(&[&[700, 1001], &[900, 1024], &[70_000]]);
+        let how = Compression { shard_chunks: cut, k: how.k.min(64), ..how };
+        let theta = noise(seed, layout.elements());
+        let deltas = (1..4).map(|uid| noise(seed ^ uid, layout.elements()));
+        let zero = ErrorFeedback::zero(&layout);
+        let encoded: Vec<Vec<Vec<u8>>> =
+            deltas.map(|delta| zero.compress_into(&layout, &how, delta, 2).unwrap().shards).collect();
+        let decode = |contributor: usize, number: usize| -> Result<SparseShard, StepError> {
+            let chunks = layout.shard(number, how.shard_chunks);
+            Ok(decode_shard(&encoded[contributor][number], &layout, chunks, how.k, how.quantiser).unwrap())
+        };
+        let all = |contributor: usize| (0..encoded[contributor].len()).map(move |number| decode(contributor, number).unwrap());
+        let sent: Vec<Vec<SparseShard>> = (0..3).map(|contributor| all(contributor).collect()).collect();
+        let step = OuterStep { alpha: 0.7, rho: 0.5 };
+        let bits = |theta: Vec<f32>| theta.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+        let expected = stepped(&layout, &theta, &sent, step);
+        let mut many = theta.clone();
+        outer_step_on(threads, &layout, &mut many, &sent, step).unwrap();
+        prop_assert!(bits(many) == expected);
+        let mut late = theta;
+        outer_step_decoding(threads, &layout, &mut late, (3, cut), step, decode).unwrap();
+        prop_assert!(bits(late) == expected);
     }
 
     #[test]
