@@ -140,7 +140,7 @@ fn a_laboratory_leaves_a_table_and_goes_on_where_it_stopped() {
     let (first, second) = (lab(), lab());
     let said = String::from_utf8_lossy(&first.stderr);
     assert_eq!(first.status.code(), Some(0), "{said}");
-    assert!(said.contains("2/2  some, method adamw, seed 1: loss "), "{said}");
+    assert!(said.contains("2/2  some, adamw, seed 1: loss "), "{said}");
     assert_eq!(String::from_utf8_lossy(&second.stdout), String::from_utf8_lossy(&first.stdout));
     assert!(String::from_utf8_lossy(&second.stderr).contains("2 runs, 2 done before"));
     for file in ["results.jsonl", "table.md", "report.html"] {
