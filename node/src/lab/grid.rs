@@ -335,7 +335,7 @@ fn row(name: &str, chosen: &BTreeMap<&str, &Value>, written: &Written) -> Result
         whole(value, key, 1, most).map_err(|fault| faults.push(fault)).ok().and_then(|count| u32::try_from(count).ok())
     };
     let miners = count("miners", UIDS as u64).unwrap_or(4);
-    let (rounds, every, steps) = (count("rounds", 1_000_000), count("every", 1_000_000), count("steps", 100_000_000));
+    let (rounds, every, steps) = (count("rounds", 1_000_000), count("every", 1_000_000), count("steps", 1_000_000));
     let template = template(method, chosen).map_err(|fault| faults.push(fault)).ok();
     let Some(template) = template.filter(|_| faults.is_empty()) else { return Err(faults) };
     let one = |fault: String| vec![fault];
