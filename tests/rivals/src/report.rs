@@ -59,14 +59,11 @@ pub fn keep_least(least: &mut f64, seconds: f64) {
     *least = least.min(seconds);
 }
 
-/// The most memory that the process had since [`reset_peak`], and what it has now, in bytes.
-pub fn memory() -> (f64, f64) {
+/// The most memory that the process had since [`reset_peak`], in bytes.
+pub fn peak_memory() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let of = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
-    };
-    (of("VmHWM:"), of("VmRSS:"))
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
 }
 
 /// Forgets the peak so far. Where the system does not let us, the peak is that of the whole run.
