@@ -202,8 +202,8 @@ pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
             }
             Ok(Done::Well)
         }
-        Err(audit::AuditError::Differs(difference)) => {
-            println!("{difference}");
+        Err(error @ (audit::AuditError::Differs(_) | audit::AuditError::CutOff { .. })) => {
+            println!("{error}");
             Ok(Done::Differs)
         }
         Err(error) => Err(error.into()),
