@@ -26,8 +26,8 @@ pub fn measure(report: &mut Report) {
     let shards = sizes(report, &small, &large);
     compression(report, &small, &large, copies);
     // Only the layout and the bytes: what aggregation needs is to be seen in the memory.
-    let Gradients { layout, .. } = large;
-    aggregation(report, &layout, &shards);
+    drop((large.feedback, large.delta));
+    aggregation(report, &large.layout, &shards);
 }
 
 /// Bytes, beside the raw layout of 12 bits an index and 2 a value, and that after zstd. Returns the large model's shards.
