@@ -145,7 +145,7 @@ impl Miner {
         if let Some(kind) = context.misbehaviour {
             misbehave::disguise(kind, &context.layout, task, &mut delta);
         }
-        let made = self.store(context, task, &delta, report)?;
+        let made = self.store(context, task, delta, report)?;
         context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])?;
         Ok(Made { times: [trained, start.elapsed() - trained], ..made })
     }
@@ -169,7 +169,7 @@ impl Miner {
         &mut self,
         context: &Context<L>,
         task: &Task,
-        delta: &[f32],
+        delta: Vec<f32>,
         report: RoundReport,
     ) -> Result<Made, MinerError> {
         let run = &context.run;
@@ -180,7 +180,7 @@ impl Miner {
             quantiser: run.compress.quantiser,
             shard_chunks: run.compress.shard_chunks as usize,
         };
-        let mut compressed = self.feedback.compress(&context.layout, &how, delta)?;
+        let mut compressed = self.feedback.compress_into(&context.layout, &how, delta, 1)?;
         if let Some(kind) = context.misbehaviour {
             misbehave::damage(kind, &mut compressed.shards);
         }
