@@ -78,7 +78,10 @@ fn own(path: &Path, vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Fail
         Some(out) => out.to_owned(),
         None => cache()?.join(format!("own-{}-{vocabulary}", content.short())),
     };
-    if let Ok(dataset) = Dataset::open(&folder, None) {
+    // The cache's folder is named by the text; another one may hold anything, and is made again.
+    if out.is_none()
+        && let Ok(dataset) = Dataset::open(&folder, None)
+    {
         return Ok(dataset);
     }
     let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy().into_owned());

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct SwarmArgs {
-    /// Rounds to run. Default: as many as the preset's learning-rate schedule has.
+    /// Rounds to run. Default: as many as the preset's learning-rate schedule has, 20 if that is constant.
     #[arg(long)]
     rounds: Option<u32>,
     /// Miners.
@@ -43,11 +43,11 @@ pub(super) struct SwarmArgs {
     /// covey-swarm-2 and so on if that is taken.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// So many miners misbehave: noise=1, flip=1, corrupt=1, withhold=1.
+    /// So many miners misbehave: noise=1, flip=1, corrupt=1, withhold=1, drift=1.
     #[arg(long, value_name = "KIND=N", value_parser = misbehaving)]
     misbehave: Vec<(Misbehaviour, usize)>,
-    /// Kill a node in a round, and start it again two rounds later: miner-1@3. With a phase (train, exchange, apply):
-    /// miner-1@3:train.
+    /// Kill a node in a round, and start it again two rounds later: miner-1@3. With a phase (joining, wait, train,
+    /// commit, exchange, apply, score): miner-1@3:train.
     #[arg(long, value_name = "NODE@ROUND")]
     kill: Vec<Kill>,
     /// One more miner comes in this round.
@@ -106,8 +106,10 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
         swarm.run_to_end(interrupted()).await
     })?;
+    // On the screen first: a full disk must not take the result with it.
+    print_summary(&outcome.summary, seed);
     write_report(&outcome.folder, &outcome.summary)?;
-    print_summary(&outcome.summary, &outcome.folder, seed);
+    println!("report: {}", outcome.folder.path().join("report.html").display());
     Ok(match &outcome.summary {
         summary if !summary.roots_agree => Done::Differs,
         summary if summary.interrupted => Done::Interrupted,
@@ -157,7 +159,7 @@ fn write_report(folder: &Folder, summary: &Summary) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_summary(summary: &Summary, folder: &Folder, seed: u64) {
+fn print_summary(summary: &Summary, seed: u64) {
     let loss = |index: Option<&f64>| index.map_or("?".into(), |loss| format!("{loss:.3}"));
     println!();
     if summary.interrupted {
@@ -186,7 +188,6 @@ fn print_summary(summary: &Summary, folder: &Folder, seed: u64) {
         let kind = summary.misbehaving.get(uid).map(|kind| format!("  ({kind})")).unwrap_or_default();
         println!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0);
     }
-    println!("report: {}", folder.path().join("report.html").display());
 }
 
 pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {

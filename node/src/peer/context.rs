@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-/// Blocks for which a peer record counts: the most that the protocol allows, a day of 12 s blocks.
+/// Blocks for which a peer record counts: a day of 12 s blocks.
 pub(super) const RECORD_BLOCKS: u32 = 7200;
 
 /// What all parts of one node share, and never change.

@@ -28,7 +28,7 @@ impl<L: Ledger> Peer<L> {
             self.on_announcement(incoming);
         }
         self.spawn(tasks::patience(self.context.patience, round));
-        self.pull_what_is_missing(round);
+        self.spawn(tasks::pull_later(PULL_AFTER, round));
     }
 
     /// A miner holds its own contribution: it is checked like any other.
@@ -43,12 +43,12 @@ impl<L: Ledger> Peer<L> {
     }
 
     /// Asks peers for what has not been announced, while it can still be voted for.
-    fn pull_what_is_missing(&mut self, round: Round) {
+    pub(super) fn pull_what_is_missing(&mut self, round: Round) {
         let collector = self.collector.as_ref().filter(|collector| collector.collection.round == round);
         if let Some(have) = collector.filter(|collector| collector.is_waiting()).map(|collector| collector.taken)
             && self.engine.is_collecting()
         {
-            self.spawn(tasks::pull(self.context.clone(), round, have, PULL_AFTER));
+            self.spawn(tasks::pull(self.context.clone(), round, have));
         }
     }
 
@@ -66,7 +66,7 @@ impl<L: Ledger> Peer<L> {
             let network = self.context.network.clone();
             self.running.spawn(async move { network.ban(liar).await });
         }
-        self.pull_what_is_missing(round);
+        self.spawn(tasks::pull_later(PULL_AFTER, round));
     }
 
     /// Rules on an announcement; false if whoever handed it over is to blame.
@@ -134,7 +134,7 @@ impl<L: Ledger> Peer<L> {
             Err(why) => {
                 tracing::warn!(node = %self.context.name, %round, %uid, %why, "contribution not had");
                 collector.taken.remove(uid);
-                self.pull_what_is_missing(round);
+                self.spawn(tasks::pull_later(PULL_AFTER, round));
                 None
             }
         }

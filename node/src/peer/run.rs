@@ -260,6 +260,10 @@ impl<L: Ledger> Peer<L> {
                 self.status.send_modify(|status| status.seconds.add("check", took));
                 self.on_collected(round, uid, found)
             }
+            Done::PullDue(round) => {
+                self.pull_what_is_missing(round);
+                None
+            }
             Done::Pulled { round, announcements } => {
                 self.on_pulled(round, announcements);
                 None

@@ -42,6 +42,8 @@ pub(super) enum Done {
     Sent(Round),
     /// A contribution is held, not valid, or not to be had.
     Collected { round: Round, uid: Uid, found: Result<Arc<Contribution>, ObtainError>, took: Duration },
+    /// It is time to ask for what gossip has not brought.
+    PullDue(Round),
     /// What peers have of a round's announcements.
     Pulled { round: Round, announcements: Vec<Incoming> },
     /// What has not come by now will hardly come in time.
@@ -290,12 +292,17 @@ async fn fetch_one<L: Ledger>(context: &Arc<Context<L>>, job: Fetch) -> Result<(
     Ok((contribution, took))
 }
 
-/// Asks peers for a round's announcements, after a while.
-pub(super) async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet, after: Duration) -> Done {
-    tokio::time::sleep(after).await;
+/// Asks peers for a round's announcements.
+pub(super) async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet) -> Done {
     let found = context.network.announcements(round, have).await;
     let announcements = found.into_iter().map(|(from, bytes)| Incoming { bytes, from, ticket: None }).collect();
     Done::Pulled { round, announcements }
+}
+
+/// Waits before asking: gossip mostly brings everything.
+pub(super) async fn pull_later(after: Duration, round: Round) -> Done {
+    tokio::time::sleep(after).await;
+    Done::PullDue(round)
 }
 
 /// Waits.

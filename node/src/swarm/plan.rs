@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Nodes of a swarm on one machine; a run has 256 uids.
 const NODES_MAX: usize = 256;
 
+/// The phases that a node's status shows (`covey_round::engine::Engine::phase`).
+const PHASES: [&str; 7] = ["joining", "wait", "train", "commit", "exchange", "apply", "score"];
+
 /// All that `covey swarm` can be asked.
 #[derive(Clone)]
 pub struct Options {
@@ -79,7 +82,8 @@ impl FromStr for Kill {
         let form = || format!("{text:?} is not NODE@ROUND, like miner-1@3");
         let (node, when) = text.split_once('@').ok_or_else(form)?;
         let (round, moment) = match when.split_once(':') {
-            Some((round, phase)) => (round, Moment::Phase(phase.to_owned())),
+            Some((round, phase)) if PHASES.contains(&phase) => (round, Moment::Phase(phase.to_owned())),
+            Some((_, phase)) => return Err(format!("no phase {phase:?}; there are {}", PHASES.join(", "))),
             None => (when, Moment::Any),
         };
         let round = Round(round.parse().map_err(|_| form())?);
@@ -282,6 +286,7 @@ mod tests {
         let kill: Kill = "validator-0@4:apply".parse().unwrap();
         assert_eq!(kill.moment, Moment::Phase("apply".into()));
         assert!("miner-1".parse::<Kill>().unwrap_err().contains("NODE@ROUND"));
+        assert!("miner-1@3:trian".parse::<Kill>().unwrap_err().contains("train"));
     }
 
     #[test]

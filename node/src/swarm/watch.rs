@@ -40,7 +40,7 @@ pub(super) struct Watcher {
     last_state: Arc<Vec<f32>>,
 }
 
-/// A round as the first node to apply it reported it.
+/// A round: what the first node to apply it reported, and every node's root.
 struct RoundSeen {
     /// Every node's, as last reported.
     roots: BTreeMap<Arc<str>, Digest>,

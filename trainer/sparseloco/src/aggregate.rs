@@ -1,6 +1,6 @@
 //! The outer step: what the selected contributions add up to, and what that makes of the state. Same bits everywhere.
 //!
-//! The rules are protocol-decisions, 4. Two passes over the shards, in any order and of any size: the first
+//! The rules are in docs/protocol.md, 15. Two passes over the shards, in any order and of any size: the first
 //! ([`NormAccumulator`]) finds how much each tensor of each contributor is scaled down, the second ([`apply_shard`]) adds up
 //! and steps. Who is selected is decided elsewhere; contributors are told apart by their place, by rising uid.
 

@@ -1,7 +1,7 @@
 //! Error feedback: what was not sent is kept and tried again. Makes a contribution's shards.
 //!
 //! a = β·e + Δ; the chosen values of a, rounded, are sent; the new e is a less what the decoder gives. The old e
-//! stays as it is: its owner writes the new one beside it and swaps once the round is journalled (protocol-decisions, 4).
+//! stays as it is: its owner writes the new one beside it and swaps once the round is journalled (docs/protocol.md, 14).
 
 use crate::codec::{EncodeError, encode_chunks};
 use crate::quantise::quantise;
