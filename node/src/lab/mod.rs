@@ -1,7 +1,7 @@
 //! Experiments in one process, without network or chain, over the same code paths as a swarm: what a method reaches with
 //! given rounds, and what it sends. It answers "which preset", "is joining worth it", "how far from AdamW on all data".
 //!
-//! Start with [`Experiment`] and [`run`]: one method, one seed. [`grid`] reads a file that asks for many, [`conduct`] runs
+//! Start with [`Experiment`] and [`run`]: one method, one seed. [`grid`] reads a file that asks for many, [`mod@conduct`] runs
 //! what of it is not done yet, [`results`] keeps what is done, [`table`] and `plot` show it.
 
 pub mod conduct;
