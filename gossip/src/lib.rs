@@ -54,11 +54,12 @@ mod handle;
 mod identity;
 mod peers;
 mod shared;
-pub mod store;
 mod swarm;
 mod traffic;
 
 pub use config::{Config, Limits};
+/// The blob store.
+pub use covey_blobs as store;
 pub use event::{Event, Events, Ticket, Verdict};
 pub use exchange::serve::ServeLimits;
 pub use exchange::wanted::{FetchError, FetchLimits, Hint};

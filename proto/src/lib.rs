@@ -3,7 +3,8 @@
 //! Hostile bytes become a checked type here, once, with limits checked before allocation; inside, types carry the
 //! proof. No I/O, no async, no clock. Start with [`run::Run`]: all that makes a run. [`layout`] says how a model's
 //! parameters are cut into chunks; [`chain`] what a node has read from the chain; [`record`] what a hotkey commits there.
-//! [`blob`] holds the structured blobs (manifest, header, state), [`message`] what travels by gossip and request.
+//! [`blob`] holds the structured blobs (manifest, header, state), [`message`] what travels by gossip and request,
+//! [`pieces`] how a blob is cut for the exchange.
 
 pub mod blob;
 pub mod chain;
@@ -11,6 +12,7 @@ mod hash;
 mod id;
 pub mod layout;
 pub mod message;
+pub mod pieces;
 pub mod record;
 pub mod run;
 pub mod schedule;
