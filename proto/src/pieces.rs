@@ -22,6 +22,21 @@ pub const PIECED_BLOB_BYTES_MAX: u64 = PIECES_MAX * LARGE_PIECE_BYTES;
 // A piece is a whole subtree, and a request's groups fit a mask of 64 bits.
 const _: () = assert!(PIECE_BYTES.is_multiple_of(GROUP_BYTES) && LARGE_PIECE_BYTES == 64 * GROUP_BYTES);
 
+/// Bytes of an inner node in a proof: its children's chaining values, left and right.
+pub const PARENT_BYTES: u64 = 64;
+
+/// Inner nodes of a tree over `total` groups that overlap `start..end`, which is not empty.
+fn parents(total: u64, start: u64, end: u64) -> u64 {
+    if start == 0 && end == total {
+        return total - 1;
+    }
+    // BLAKE3: the left child is the largest power of two that leaves something for the right one.
+    let left = total.next_power_of_two() / 2;
+    let below_left = if start < left { parents(left, start, end.min(left)) } else { 0 };
+    let below_right = if end > left { parents(total - left, start.saturating_sub(left), end - left) } else { 0 };
+    1 + below_left + below_right
+}
+
 /// The cut of a blob of some size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pieces {
@@ -82,6 +97,17 @@ impl Pieces {
     /// The bytes of a piece; empty for a piece that is none.
     pub fn bytes_of_piece(self, piece: u32) -> Range<u64> {
         self.bytes_of(self.groups_of(piece))
+    }
+
+    /// Bytes of the verified encoding of some groups: 64 for each node of the tree above groups that overlaps them, and
+    /// their own. Zero for no groups.
+    pub fn answer_bytes(self, groups: Range<u64>) -> u64 {
+        let end = groups.end.min(self.groups());
+        if groups.start >= end {
+            return 0;
+        }
+        let bytes = self.bytes_of(groups.start..end);
+        PARENT_BYTES * parents(self.groups(), groups.start, end) + (bytes.end - bytes.start)
     }
 
     /// The piece of a group.
@@ -274,6 +300,18 @@ mod tests {
             let beyond = fits && !count.is_multiple_of(8) && bytes.last().unwrap() >> (count % 8) != 0;
             prop_assert_eq!(PieceSet::from_bytes(&bytes, count).is_some(), fits && !beyond);
         }
+    }
+
+    #[test]
+    fn an_answer_carries_the_nodes_above_its_groups() {
+        let pieces = Pieces::of(5 * GROUP_BYTES).unwrap();
+        // The tree: ((0 1) (2 3)) 4.
+        for (groups, nodes) in [(0..5, 4), (0..1, 3), (2..4, 3), (1..3, 4), (4..5, 1)] {
+            let bytes = (groups.end - groups.start) * GROUP_BYTES;
+            assert_eq!(pieces.answer_bytes(groups.clone()), nodes * PARENT_BYTES + bytes, "{groups:?}");
+        }
+        assert_eq!((pieces.answer_bytes(3..3), pieces.answer_bytes(5..9)), (0, 0));
+        assert_eq!(Pieces::of(7).unwrap().answer_bytes(0..1), 7);
     }
 
     #[test]
