@@ -1,5 +1,9 @@
 //! The deciding half of the blob exchange: no socket, no clock, no file.
 
+pub mod governor;
+
+pub mod frames;
+
 /// What a transfer is for: what is served first when a line is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
