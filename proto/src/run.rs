@@ -210,6 +210,8 @@ pub enum Quantiser {
     Sign = 1,
     /// Two bits a value: a sign and a choice of two magnitudes a chunk.
     TwoMagnitudes = 2,
+    /// At most two bits a value: a choice of four values a tensor, as Templar rounds (for comparison with it).
+    Templar = 3,
 }
 
 /// How contributions are scored (Gauntlet).
@@ -559,7 +561,8 @@ impl Run {
 impl Quantiser {
     /// The quantiser of that byte, if there is one.
     pub fn from_byte(byte: u32) -> Option<Quantiser> {
-        [Quantiser::Sign, Quantiser::TwoMagnitudes].into_iter().find(|quantiser| *quantiser as u32 == byte)
+        let all = [Quantiser::Sign, Quantiser::TwoMagnitudes, Quantiser::Templar];
+        all.into_iter().find(|quantiser| *quantiser as u32 == byte)
     }
 }
 

@@ -78,9 +78,27 @@ class Stream:
             self.x, self.words = self.x << 32 | int.from_bytes(self.words[:4], "little"), self.words[4:]
 
 
-def decode_chunk(stream, n, k, low, high):
+def read_book(data, quantiser):
+    """The bits of the values that symbols stand for, the sets of symbols of which each must be used, and what follows."""
+    if quantiser == "templar":
+        need(data and data[0] <= 4 and len(data) > 4 * data[0], "no values")
+        book, data = struct.unpack(f"<{data[0]}I", data[1:4 * data[0] + 1]), data[4 * data[0] + 1:]
+        values = [struct.unpack("<f", struct.pack("<I", bits))[0] for bits in book]
+        need(all(bits == 0 or 2.0**-60 <= abs(value) <= 2.0**20 for bits, value in zip(book, values)), "value out of range")
+        need(all(low < high for low, high in zip(values, values[1:])), "values do not rise")
+        return book, [{symbol} for symbol in range(len(book))], data
+    count = {"sign": 1, "two-magnitudes": 2}[quantiser]
+    need(len(data) >= 2 * count, "no scales")
+    scales, data = struct.unpack(f"<{count}H", data[:2 * count]), data[2 * count:]
+    low, high = scales[0], scales[-1]
+    need(low == high == 0 or SCALE_MIN <= low <= high <= SCALE_MAX, "scale out of range")
+    book = [scale << 16 | sign << 31 for scale in sorted({low, high}) for sign in (0, 1)]
+    return (book if high else []), ([{0, 1}, {2, 3}] if low < high else []), data
+
+
+def decode_chunk(stream, n, k, book, used):
     indices, values, p = [], [], 0
-    v = 1 if low == high else 2
+    v = {1: 0, 2: 1, 3: 2, 4: 2}[len(book)]
     while k:
         if n == k:
             g, bits = 0, stream.bits(v)
@@ -98,32 +116,37 @@ def decode_chunk(stream, n, k, low, high):
             need(g <= n - k, "index past the end")
         stream.refill()
         indices.append(p + g)
-        values.append((high if v == 2 and bits & 2 else low) << 16 | (bits & 1) << 31)
+        symbol = bits % (1 << v)
+        need(symbol < len(book), "a symbol that stands for no value")
+        used.add(symbol)
+        values.append(book[symbol])
         p, n, k = p + g + 1, n - g - 1, k - 1
-    used = {value >> 16 & 0x7FFF for value in values}
-    need(used == {low, high}, "a magnitude without a value")
     return indices, values
 
 
-def decode(sizes, k, quantiser, data):
-    """Indices and the values' bits, chunk by chunk, of a shard whose chunks have these sizes."""
-    groups = -(-len(sizes) // GROUP)
+def decode(chunks_of, k, quantiser, data):
+    """Indices and the values' bits, chunk by chunk, of a shard; of its chunks, (tensor's number, elements) is given."""
+    groups = -(-len(chunks_of) // GROUP)
     need(len(data) >= 4 * groups, "no table")
     lengths, rest = struct.unpack(f"<{groups}I", data[:4 * groups]), data[4 * groups:]
     need(sum(lengths) == len(rest), "table does not fit")
-    chunks, scales_each = [], {"sign": 1, "two-magnitudes": 2}[quantiser]
+    chunks = []
     for group, length in enumerate(lengths):
         data, rest = rest[:length], rest[length:]
-        members = sizes[group * GROUP:(group + 1) * GROUP]
-        head = 2 * scales_each * len(members)
-        need(len(data) >= head, "no scales")
-        scales = struct.unpack(f"<{head // 2}H", data[:head])
-        stream = Stream(data[head:])
-        for at, n in enumerate(members):
-            low, high = scales[at * scales_each], scales[(at + 1) * scales_each - 1]
-            need(low == high == 0 or SCALE_MIN <= low <= high <= SCALE_MAX, "scale out of range")
-            count = -(-n * k // 4096) if high else 0
-            chunks.append(decode_chunk(stream, n, count, low, high) if count else ([], []))
+        runs, books = [], []
+        for tensor, n in chunks_of[group * GROUP:(group + 1) * GROUP]:
+            if quantiser == "templar" and runs and runs[-1][0] == tensor:
+                runs[-1][1].append(n)
+            else:
+                runs.append((tensor, [n]))
+        for _ in runs:
+            book, sets, data = read_book(data, quantiser)
+            books.append((book, sets))
+        stream = Stream(data)
+        for (_, members), (book, sets) in zip(runs, books):
+            used = set()
+            chunks += [decode_chunk(stream, n, -(-n * k // 4096), book, used) if book else ([], []) for n in members]
+            need(all(used & symbols for symbols in sets), "a value that is not used")
         need(stream.x == LEAST and not stream.words, "does not end where it began")
     return chunks
 
@@ -148,14 +171,14 @@ def norm(chunks):
 def outer_step(vector):
     """The state's bytes after the step."""
     layout = list(tensors(vector["shapes"]))
-    sizes = [len(chunk) for chunks in layout for chunk in chunks]
+    chunks_of = [(number, len(chunk)) for number, chunks in enumerate(layout) for chunk in chunks]
     theta = [value for value, in struct.iter_unpack("<f", bytes.fromhex(vector["theta"]))]
     alpha, each = f32(vector["alpha"]), vector["shard_chunks"]
     peers = []
     for shards in vector["contributions"]:
         decoded = []
         for number, shard in enumerate(shards):
-            decoded += decode(sizes[number * each:(number + 1) * each], vector["k"], vector["quantiser"], bytes.fromhex(shard))
+            decoded += decode(chunks_of[number * each:(number + 1) * each], vector["k"], vector["quantiser"], bytes.fromhex(shard))
         peers.append([(indices, [struct.unpack("<f", struct.pack("<I", bits))[0] for bits in values])
                       for indices, values in decoded])
     least, first = math.ceil(vector["rho"] * len(peers)), 0
@@ -181,9 +204,10 @@ def outer_step(vector):
 
 
 def decode_vector(vector):
-    sizes = [len(chunk) for chunks in tensors(vector["shapes"]) for chunk in chunks]
+    layout = enumerate(tensors(vector["shapes"]))
+    chunks_of = [(number, len(chunk)) for number, chunks in layout for chunk in chunks]
     first, end = vector["chunks"]
-    return decode(sizes[first:end], vector["k"], vector["quantiser"], bytes.fromhex(vector["bytes"]))
+    return decode(chunks_of[first:end], vector["k"], vector["quantiser"], bytes.fromhex(vector["bytes"]))
 
 
 def is_refused(vector):

@@ -9,7 +9,7 @@ use crate::select::Selector;
 use crate::simd::{LANES, Tiles, sum_tiles, write_tiles};
 use crate::split::{self, Band};
 use crate::state::{StateError, from_le_bytes, to_le_bytes};
-use crate::{SparseShard, chunk};
+use crate::{SparseShard, by_tensor, chunk};
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::Quantiser;
 
@@ -154,7 +154,7 @@ impl ErrorFeedback {
         let bands = split::bands(layout);
         let pieces = split::pieces(&bands);
         let jobs = pieces.iter().copied().zip(split::cut(&mut delta, &pieces)).collect();
-        let sent = split::on_threads(
+        let mut sent = split::on_threads(
             threads,
             jobs,
             || Work::new(how),
@@ -163,7 +163,13 @@ impl ErrorFeedback {
                     .map_err(|(chunk, delta)| not_finite(layout, chunk, how, &self.e, delta))
             },
         )?;
-        let sums = sent.iter().fold(Sums::default(), |sums, piece| sums.plus(&piece.sums));
+        let mut sums = sent.iter().fold(Sums::default(), |sums, piece| sums.plus(&piece.sums));
+        if how.quantiser == Quantiser::Templar {
+            let exact: Vec<&SparseShard> = sent.iter().map(|piece| &piece.shard).collect();
+            let shard = by_tensor::round(layout, &exact, &mut delta);
+            (sums.sent, sums.residual) = (squares(shard.values()), squares(&delta));
+            sent = vec![Sent { shard, sums }];
+        }
         let piece_of = |number: usize| &sent[sent.partition_point(|piece| piece.shard.chunks().end <= number)].shard;
         let shards = (0..layout.shards(how.shard_chunks)).collect();
         let shards = split::on_threads(
@@ -300,7 +306,10 @@ impl<'h> Work<'h> {
         self.selector.choose(dense, (elements * self.how.k).div_ceil(CHUNK), &mut self.chosen);
         self.values.clear();
         self.values.extend(self.chosen.iter().map(|&index| dense[usize::from(index)]));
-        if quantise(self.how.quantiser, &mut self.values) {
+        if self.how.quantiser == Quantiser::Templar {
+            // Rounded and subtracted once the whole tensor has chosen.
+            sent.shard.push_chunk(&self.chosen, &self.values);
+        } else if quantise(self.how.quantiser, &mut self.values) {
             let mut squares = [0.0; LANES];
             for (at, (&index, &value)) in self.chosen.iter().zip(&self.values).enumerate() {
                 dense[usize::from(index)] -= value;
@@ -319,8 +328,12 @@ impl<'h> Work<'h> {
 fn total<'v>(squares: &[f32; LANES], values: impl IntoIterator<Item = &'v f32>) -> f64 {
     match squares.iter().map(|&square| f64::from(square)).sum::<f64>() {
         sum if sum.is_finite() => sum,
-        _ => values.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum(),
+        _ => self::squares(values),
     }
+}
+
+fn squares<'v>(values: impl IntoIterator<Item = &'v f32>) -> f64 {
+    values.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! (arXiv 2508.15706) and Covenant-72B (arXiv 2603.08163).
 
 pub mod aggregate;
+mod by_tensor;
 pub mod chunk;
 pub mod codec;
 pub mod feedback;

@@ -1,4 +1,5 @@
-//! How the values that a chunk sends are rounded: to signs and one scale, or to signs and one of two magnitudes.
+//! How the values that a chunk sends are rounded: to signs and one scale, or to signs and one of two magnitudes; or, for
+//! comparison, as Templar rounds a tensor's.
 //!
 //! Rounding replaces each value by what the decoder will give, so that error feedback and codec cannot disagree. How the
 //! rounded values become bytes is the codec's business. A magnitude is a bfloat16 of 2⁻⁶⁰ to 2²⁰: larger ones
@@ -26,13 +27,15 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Rounds a chunk's chosen values (by rising index, finite) to what the decoder will give. Returns false, leaving the
-/// values as they were, if the chunk sends nothing: it has no values, or its magnitude rounds below 2⁻⁶⁰.
+/// Rounds a chunk's chosen values (by rising index, finite) to what the decoder will give; for [`Quantiser::Templar`] those of
+/// a tensor, chunk by chunk. Returns false, leaving the values as they were, if nothing is sent: there are no values, or
+/// all round below 2⁻⁶⁰.
 #[must_use]
 pub fn quantise(quantiser: Quantiser, values: &mut [f32]) -> bool {
     match quantiser {
         Quantiser::Sign => to_sign(values),
         Quantiser::TwoMagnitudes => to_two_magnitudes(values),
+        Quantiser::Templar => to_four_values(values),
     }
 }
 
@@ -74,6 +77,42 @@ fn to_two_magnitudes(values: &mut [f32]) -> bool {
         *value = with_sign_of(if above { high } else { low }, *value);
     }
     true
+}
+
+/// Templar's: bins of 1.5 σ around the mean, each value becoming the mean of its bin. With c = v − mean(v), σ² =
+/// Σc²/(n − 1), q = clamp(⌊c/(1.5 σ) + 2⌉, 0, 3), ties to even: v becomes mean(c where q is the same) + mean(v). Source:
+/// tplr, `_quantize_values` with 4 bins and range 6.
+fn to_four_values(values: &mut [f32]) -> bool {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+    let centred = |value: f32| f64::from(value) - mean;
+    let variance = values.iter().map(|&value| centred(value) * centred(value)).sum::<f64>() / (count - 1.0);
+    let width = match 1.5 * variance.sqrt() {
+        width if width > 0.0 && width.is_finite() => width,
+        _ => 1.0,
+    };
+    let bin = |value: f32| (centred(value) / width + 2.0).round_ties_even().clamp(0.0, 3.0) as usize;
+    let (mut sums, mut counts) = ([0.0; 4], [0.0; 4]);
+    for &value in values.iter() {
+        let bin = bin(value);
+        sums[bin] += centred(value);
+        counts[bin] += 1.0;
+    }
+    let sent: [f32; 4] = std::array::from_fn(|bin| sendable(sums[bin] / f64::max(counts[bin], 1.0) + mean));
+    if (0..4).all(|bin| counts[bin] == 0.0 || sent[bin] == 0.0) {
+        return false;
+    }
+    for value in values {
+        *value = sent[bin(*value)];
+    }
+    true
+}
+
+/// As an f32, saturated at ±2²⁰; +0 below 2⁻⁶⁰.
+fn sendable(value: f64) -> f32 {
+    let most = f64::from(bf16_to_f32(MAGNITUDE_MAX));
+    let value = value.clamp(-most, most) as f32;
+    if value.abs() < bf16_to_f32(MAGNITUDE_MIN) { 0.0 } else { value }
 }
 
 /// The means of the magnitudes up to `threshold` and above it; a side without values has the other's mean.
@@ -144,6 +183,24 @@ mod tests {
                 prop_assert_eq!(values, rounded);
             }
         }
+    }
+
+    /// The right-hand sides come from the same formula written in PyTorch, in f32.
+    #[test]
+    fn four_values_are_templars() {
+        let mut values = [0.9, -1.1, 1.3, -0.7, 2.9, -3.3, 0.8, 1.0];
+        assert!(quantise(Quantiser::Templar, &mut values));
+        let expected = [0.366_667, 0.366_667, 0.366_667, 0.366_667, 2.9, -3.3, 0.366_667, 0.366_667];
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-5, "{values:?}");
+        }
+        let mut values = [4.176, 0.267, -2.232, -0.355, 0.391, -0.263, -0.164, -0.965, 1.557, -2.072, 1.212, -0.288];
+        assert!(quantise(Quantiser::Templar, &mut values));
+        let bins: std::collections::BTreeSet<u32> = values.iter().map(|value| value.to_bits()).collect();
+        assert_eq!(bins.len(), 3, "the lowest bin begins at -2.25 sigma: {values:?}");
+        assert!(!quantise(Quantiser::Templar, &mut []) && !quantise(Quantiser::Templar, &mut [0.0; 9]));
+        let mut alone = [0.25];
+        assert!(quantise(Quantiser::Templar, &mut alone) && alone == [0.25]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn shapes_of(layout: &Layout) -> Value {
 }
 
 fn cases() -> Vec<(Case, Vec<f32>)> {
-    use Quantiser::{Sign, TwoMagnitudes};
+    use Quantiser::{Sign, Templar, TwoMagnitudes};
     let noisy = |case: Case, seed| (case.clone(), noise(seed, case.layout.elements()));
     let with = |case: Case, delta: &dyn Fn(usize) -> f32| {
         let delta = (0..case.layout.elements()).map(delta).collect();
@@ -95,6 +95,14 @@ fn cases() -> Vec<(Case, Vec<f32>)> {
             5 => 1e30,
             9 => -1e-25,
             _ => 0.0,
+        }),
+        noisy(Case::new("two tensors in a group, Templar's values", &[&[70, 66], &[300]], 100, Templar), 9),
+        noisy(Case::new("a tensor over two groups, Templar's values", &[&[4, 64 * 70]], 256, Templar), 10),
+        with(Case::new("one value and no bits, Templar's", &[&[64]], 128, Templar), &|at| {
+            if at < 2 { 0.5 } else { 0.0 }
+        }),
+        with(Case::new("a silent tensor beside another, Templar's values", &[&[90], &[64, 65]], 64, Templar), &|at| {
+            if at < 90 { 0.0 } else { at as f32 - 2000.0 }
         }),
     ]
 }
@@ -158,6 +166,23 @@ fn refused_vectors() -> Vec<Value> {
     // Index 0 and 1, both of the low magnitude: each symbol is the first class of its table.
     let unused = unused_magnitude(&two);
     refuse("a magnitude that no value has", &two, &unused, &|_| {});
+    let (values, delta) = cases().into_iter().find(|(case, _)| case.name.starts_with("one value")).unwrap();
+    // Table, count, value, state.
+    let values_bytes = values.encode(&delta);
+    refuse("five values of a tensor", &values, &values_bytes, &|bytes| bytes[4] = 5);
+    refuse("a value that is not a number", &values, &values_bytes, &|bytes| bytes[5..9].fill(0xff));
+    refuse("a value too small", &values, &values_bytes, &|bytes| bytes[5..9].copy_from_slice(&1e-30f32.to_le_bytes()));
+    refuse("minus zero", &values, &values_bytes, &|bytes| bytes[5..9].copy_from_slice(&(-0.0f32).to_le_bytes()));
+    refuse("two equal values", &values, &values_bytes, &|bytes| {
+        let twice = [&[2], &bytes[5..9], &bytes[5..9]].concat();
+        bytes.splice(4..9, twice);
+        bytes[0] += 4;
+    });
+    refuse("a value that no index has", &values, &values_bytes, &|bytes| {
+        let two = [&[2], &bytes[5..9], &1f32.to_le_bytes()[..]].concat();
+        bytes.splice(4..9, two);
+        bytes[0] += 4;
+    });
     vectors
 }
 

@@ -5,8 +5,9 @@
 //! class and from the geometric law's tail. A thirty-second, an eighth of a bit a value and 8 bits cover it: a test finds the
 //! costliest set of every shape by dynamic programming. A usual shard of 64 values a chunk is 5 % below its bound.
 
+use super::book::{book_bytes_max, runs, symbol_bits_max};
 use super::rans::STATE_BYTES;
-use super::{ENTRY_BYTES, GROUP_CHUNKS, assert_k, scale_bytes};
+use super::{ENTRY_BYTES, GROUP_CHUNKS, assert_k};
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use std::ops::Range;
@@ -19,25 +20,23 @@ pub fn max_shard_bytes(layout: &Layout, chunks: Range<usize>, k: usize, quantise
     assert_k(k);
     let groups = chunks.len().div_ceil(GROUP_CHUNKS);
     // A stream is its steps' bits, the 31 that the encoder starts with, and less than a word of rounding.
-    let fixed = groups * (ENTRY_BYTES + STATE_BYTES + 4) + chunks.len() * scale_bytes(quantiser);
+    let books = match quantiser {
+        Quantiser::Sign | Quantiser::TwoMagnitudes => chunks.len(),
+        // A tensor has one in each group that it has chunks in.
+        Quantiser::Templar => groups + runs(layout, chunks.clone(), quantiser).count(),
+    };
+    let fixed = groups * (ENTRY_BYTES + STATE_BYTES + 4) + books * book_bytes_max(quantiser);
     let (mut elements, mut bits_each, mut bits) = (0, 0, 0);
     for number in chunks {
         let chunk = layout.chunk(number);
         if chunk.len() != elements {
             elements = chunk.len();
             let values = chunk.values(k);
-            bits_each = index_bits(elements, values) + values * value_bits(quantiser);
+            bits_each = index_bits(elements, values) + values * symbol_bits_max(quantiser);
         }
         bits += bits_each;
     }
     fixed + bits.div_ceil(8)
-}
-
-fn value_bits(quantiser: Quantiser) -> usize {
-    match quantiser {
-        Quantiser::Sign => 1,
-        Quantiser::TwoMagnitudes => 2,
-    }
 }
 
 /// Bits that no set of `values` indices of `elements` exceeds.

@@ -7,18 +7,19 @@
 //! ```text
 //! shard := table groups          chunks are taken in groups of 64, the last smaller: each group decodes alone
 //! table := u32 a group           that group's bytes; groups follow one another to the end of the shard
-//! group := scales state words
-//! scales: for each chunk, magnitudes as bfloat16 (the upper 16 bits of an f32)
-//!         sign:            u16 m        0, or 0x2180 ≤ m ≤ 0x4980 (2⁻⁶⁰ to 2²⁰)
-//!         two-magnitudes:  u16 lo, hi   both 0, or 0x2180 ≤ lo ≤ hi ≤ 0x4980; lo = hi if one of them would be unused
-//!         A chunk whose scales are 0 sends nothing.
+//! group := books state words
+//! books: sign: for each chunk            u16 m        0, or 0x2180 ≤ m ≤ 0x4980, a bfloat16 (an f32's upper half) of 2⁻⁶⁰ to 2²⁰
+//!        two-magnitudes: for each chunk  u16 lo, hi   both 0, or 0x2180 ≤ lo ≤ hi ≤ 0x4980; lo = hi if one would be unused
+//!        templar: for each tensor that has chunks in the group
+//!                                        u8 u ≤ 4, u × f32 y: rising; +0, or 2⁻⁶⁰ ≤ |y| ≤ 2²⁰; each used in the group
+//!        Chunks whose scales are 0, or whose u is, send nothing.
 //! state := u64, 2³¹ ≤ state < 2⁶³
 //! words := u32 …
 //! ```
 //! State and words are one rANS stream, which holds the chunks that send something, one after the other. x is the state;
 //! *refill* means: if x < 2³¹, x ← x·2³² + the next word. For each such chunk:
 //! ```text
-//! n ← its elements; k ← c; p ← 0;  v ← 1 (2 if there are two magnitudes and lo < hi)
+//! n ← its elements; k ← c; p ← 0;  v ← sign: 1; two magnitudes: 1 if lo = hi, else 2; templar: 0, 1, 2, 2 for u = 1, 2, 3, 4
 //! while k > 0:
 //!   if n = k:                               every position left has a value
 //!     bits ← x mod 2^v;  x ← ⌊x / 2^v⌋;  refill;  g ← 0
@@ -29,10 +30,12 @@
 //!       refill;  d ← 31·2^shift;  n ← n − d (n < k: invalid);  p ← p + d;  continue
 //!     w ← shift + v;  bits ← x mod 2^w;  x ← ⌊x / 2^w⌋;  refill
 //!     g ← t·2^shift + ⌊bits / 2^v⌋ (g > n − k: invalid)
-//!   the value's index is p + g;  bit 0 of bits: negative;  bit 1, if v = 2: hi, else lo
+//!   the value's index is p + g;  b ← bits mod 2^v
+//!   it is: sign, two magnitudes: negative if b is odd, hi if b ≥ 2, else lo (or m);  templar: y[b] (b ≥ u: invalid)
 //!   p ← p + g + 1;  n ← n − g − 1;  k ← k − 1
 //! ```
-//! With v = 2 a chunk that never uses lo, or never hi, is invalid. At the end of the group x = 2³¹ and no byte is left.
+//! A chunk of lo < hi that never uses one of them is invalid, and so is a tensor's run in the group that never uses one of its
+//! y. At the end of the group x = 2³¹ and no byte is left.
 //!
 //! The table of (n, k): M ← ⌊16·(n+1) / (k+1)⌋; o ← ⌊log₂M⌋; f ← ⌊M / 2^(o−3)⌋ mod 8; D ← (2·(8+f)+1)·2^(o−3);
 //! shift ← max(0, o − 7); r ← ⌊(D − 32)·2³² / D⌋, and `shift` times r ← ⌊r² / 2³²⌋. B ← 2³²; for t = 0 … 31:
@@ -42,6 +45,7 @@
 //! Indices, scales and signs determine the steps (no gap has two descriptions, no forced value a symbol), steps determine
 //! the stream (see `rans`), and the decoder accepts no other: what decodes would encode to the same bytes. Tests re-encode.
 
+mod book;
 mod bound;
 mod gap;
 mod rans;
@@ -53,9 +57,7 @@ pub use read::decode_shard;
 pub(crate) use write::encode_chunks;
 pub use write::{EncodeError, encode_shard};
 
-use crate::quantise::{MAGNITUDE_MAX, MAGNITUDE_MIN};
 use covey_proto::layout::CHUNK;
-use covey_proto::run::Quantiser;
 
 /// The version of this layout: what a contribution's manifest names as its codec.
 pub const CODEC_VERSION: u32 = 1;
@@ -107,8 +109,16 @@ pub enum CodecError {
         /// The chunk.
         chunk: usize,
     },
-    /// Two magnitudes, of which one is not used.
-    #[error("chunk {chunk} names a magnitude that it does not use")]
+    /// Values of a tensor that do not rise, or are out of range.
+    #[error("the values of chunk {chunk}'s tensor must be at most 4, rising, each 0 or of 2^-60 to 2^20")]
+    Values {
+        /// The tensor's first chunk in the group.
+        chunk: usize,
+    },
+    /// A magnitude or value that is not used, or one that is not there.
+    #[error(
+        "chunk {chunk}, or its tensor's others in the group, does not use what its scales name, or uses what they do not"
+    )]
     Unused {
         /// The chunk.
         chunk: usize,
@@ -125,36 +135,6 @@ pub enum CodecError {
         /// The group's first chunk.
         chunk: usize,
     },
-}
-
-/// A chunk's magnitudes; with one, both are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Scales {
-    low: u16,
-    high: u16,
-}
-
-impl Scales {
-    /// Those of a chunk that sends nothing.
-    const NONE: Scales = Scales { low: 0, high: 0 };
-
-    fn are_none(self) -> bool {
-        self == Scales::NONE
-    }
-    fn are_valid(self) -> bool {
-        self.are_none() || MAGNITUDE_MIN <= self.low && self.low <= self.high && self.high <= MAGNITUDE_MAX
-    }
-    /// Bits a value besides its index: a sign, and a choice where there is one.
-    fn value_bits(self) -> u32 {
-        if self.low == self.high { 1 } else { 2 }
-    }
-}
-
-fn scale_bytes(quantiser: Quantiser) -> usize {
-    match quantiser {
-        Quantiser::Sign => 2,
-        Quantiser::TwoMagnitudes => 4,
-    }
 }
 
 fn assert_k(k: usize) {

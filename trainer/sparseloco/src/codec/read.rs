@@ -1,9 +1,9 @@
 //! From a peer's bytes to a sparse shard, or to a reason why not. Every byte here is hostile.
 
-use super::rans::{Decoder, STATE_BYTES};
-use super::{CodecError, ENTRY_BYTES, GROUP_CHUNKS, Scales, assert_k, gap, max_shard_bytes, scale_bytes};
+use super::book::{self, Book, runs};
+use super::rans::Decoder;
+use super::{CodecError, ENTRY_BYTES, GROUP_CHUNKS, assert_k, gap, max_shard_bytes};
 use crate::SparseShard;
-use crate::quantise::bf16_to_f32;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use std::ops::Range;
@@ -50,48 +50,42 @@ fn read_group(
     quantiser: Quantiser,
     shard: &mut SparseShard,
 ) -> Result<(), CodecError> {
-    let head = CodecError::Head { chunk: chunks.start };
-    if bytes.len() < chunks.len() * scale_bytes(quantiser) + STATE_BYTES {
-        return Err(head);
+    let mut rest = bytes;
+    let mut books = Vec::with_capacity(chunks.len());
+    for run in runs(layout, chunks.clone(), quantiser) {
+        books.push((run.clone(), book::read(quantiser, run.start, &mut rest)?));
     }
-    let (scales, stream) = bytes.split_at(chunks.len() * scale_bytes(quantiser));
-    let mut stream = Decoder::new(stream).ok_or(head)?;
-    for (chunk, scales) in chunks.clone().zip(scales.chunks_exact(scale_bytes(quantiser))) {
-        let scales = read_scales(chunk, scales)?;
-        if !scales.are_none() {
-            let shape = layout.chunk(chunk);
-            read_chunk(&mut stream, chunk, shape.len() as u32, shape.values(k) as u32, scales, shard)?;
+    let mut stream = Decoder::new(rest).ok_or(CodecError::Head { chunk: chunks.start })?;
+    for (run, book) in books {
+        let mut used = 0;
+        for chunk in run.clone() {
+            if let Some(book) = &book {
+                let shape = layout.chunk(chunk);
+                used |= read_chunk(&mut stream, chunk, shape.len() as u32, shape.values(k) as u32, book, shard)?;
+            }
+            shard.close_chunk();
         }
-        shard.close_chunk();
+        if book.is_some_and(|book| !book.fits(used)) {
+            return Err(CodecError::Unused { chunk: run.start });
+        }
     }
     if stream.is_finished() { Ok(()) } else { Err(CodecError::Ending { chunk: chunks.start }) }
 }
 
-fn read_scales(chunk: usize, bytes: &[u8]) -> Result<Scales, CodecError> {
-    let (low, high) = match *bytes {
-        [a, b, c, d] => (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])),
-        [a, b] => (u16::from_le_bytes([a, b]), u16::from_le_bytes([a, b])),
-        _ => unreachable!("scales have two or four bytes"),
-    };
-    let scales = Scales { low, high };
-    if scales.are_valid() { Ok(scales) } else { Err(CodecError::Scales { chunk, low, high }) }
-}
-
+/// Reads the values of a chunk; returns the symbols that it uses, as a mask.
 fn read_chunk(
     stream: &mut Decoder<'_>,
     chunk: usize,
     elements: u32,
     count: u32,
-    scales: Scales,
+    book: &Book,
     shard: &mut SparseShard,
-) -> Result<(), CodecError> {
+) -> Result<u8, CodecError> {
     let truncated = || CodecError::Truncated { chunk };
-    let value_bits = scales.value_bits();
+    let value_bits = book.bits;
     let value_mask = (1 << value_bits) - 1;
-    let (low, high) = (bf16_to_f32(scales.low), bf16_to_f32(scales.high));
-    let values = [low, -low, high, -high];
     let (mut positions, mut left, mut at) = (elements, count, 0);
-    let (mut any, mut all) = (0, value_mask);
+    let mut used = 0;
     while left > 0 {
         let (gap, bits);
         if positions == left {
@@ -119,13 +113,12 @@ fn read_chunk(
             }
         }
         stream.refill().ok_or_else(truncated)?;
-        (any, all) = (any | bits, all & bits);
+        used |= 1 << (bits & 3);
         // Below 4,096: positions only ever shrink from the chunk's elements. The mask is for the optimiser.
-        shard.push((at + gap) as u16, values[(bits & 3) as usize]);
+        shard.push((at + gap) as u16, book.values[(bits & 3) as usize]);
         at += gap + 1;
         positions -= gap + 1;
         left -= 1;
     }
-    let both_used = any & 2 != 0 && all & 2 == 0;
-    if value_bits == 1 || both_used { Ok(()) } else { Err(CodecError::Unused { chunk }) }
+    Ok(used)
 }

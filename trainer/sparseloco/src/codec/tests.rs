@@ -1,8 +1,11 @@
+use super::book::runs;
 use super::*;
 use crate::SparseShard;
 use crate::quantise::quantise;
+use crate::quantise::{MAGNITUDE_MAX, MAGNITUDE_MIN};
 use crate::select::Selector;
 use covey_proto::layout::Layout;
+use covey_proto::run::Quantiser;
 use proptest::prelude::*;
 
 fn layout(shapes: &[&[usize]]) -> Layout {
@@ -27,15 +30,23 @@ fn sparse(
 ) -> SparseShard {
     let mut shard = SparseShard::with_capacity(chunks.start, chunks.len(), 0);
     let (mut selector, mut chosen) = (Selector::new(), Vec::new());
-    for number in chunks {
-        let chunk = layout.chunk(number);
-        let dense: Vec<f32> = (0..chunk.len()).map(|index| state[chunk.position(index)]).collect();
-        selector.choose(&dense, chunk.values(k), &mut chosen);
-        let mut values: Vec<f32> = chosen.iter().map(|&index| dense[index as usize]).collect();
-        if quantise(quantiser, &mut values) {
-            shard.push_chunk(&chosen, &values);
-        } else {
-            shard.push_chunk(&[], &[]);
+    for run in runs(layout, chunks, quantiser) {
+        let (mut indices, mut values) = (Vec::new(), Vec::new());
+        for number in run {
+            let chunk = layout.chunk(number);
+            let dense: Vec<f32> = (0..chunk.len()).map(|index| state[chunk.position(index)]).collect();
+            selector.choose(&dense, chunk.values(k), &mut chosen);
+            values.extend(chosen.iter().map(|&index| dense[index as usize]));
+            indices.push(chosen.clone());
+        }
+        let sends = quantise(quantiser, &mut values);
+        for indices in indices {
+            let rest = values.split_off(indices.len());
+            match sends {
+                true => shard.push_chunk(&indices, &values),
+                false => shard.push_chunk(&[], &[]),
+            }
+            values = rest;
         }
     }
     shard
@@ -51,7 +62,7 @@ fn shapes() -> impl Strategy<Value = Layout> {
 }
 
 fn quantisers() -> impl Strategy<Value = Quantiser> {
-    prop_oneof![Just(Quantiser::Sign), Just(Quantiser::TwoMagnitudes)]
+    prop_oneof![Just(Quantiser::Sign), Just(Quantiser::TwoMagnitudes), Just(Quantiser::Templar)]
 }
 
 fn ks() -> impl Strategy<Value = usize> {
@@ -108,7 +119,13 @@ proptest! {
     ) {
         // A plausible head, so that the noise reaches the stream.
         let chunks = 0..layout.chunks().min(GROUP_CHUNKS);
-        let head: Vec<u8> = chunks.clone().flat_map(|_| scale.to_le_bytes().repeat(scale_bytes(quantiser) / 2)).collect();
+        let scale = scale.to_le_bytes();
+        let book = |_| match quantiser {
+            Quantiser::Sign => scale.to_vec(),
+            Quantiser::TwoMagnitudes => scale.repeat(2),
+            Quantiser::Templar => [&[2, 0, 0, 0, 0, 0, 0][..], &scale].concat(),
+        };
+        let head: Vec<u8> = runs(&layout, chunks.clone(), quantiser).flat_map(book).collect();
         let mut bytes = ((head.len() + noise.len()) as u32).to_le_bytes().to_vec();
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(&noise);
@@ -129,6 +146,7 @@ fn sizes_are_near_the_index_sets_entropy() {
         (256, Quantiser::Sign, 6.50),
         (1024, Quantiser::Sign, 4.29),
         (64, Quantiser::TwoMagnitudes, 9.95),
+        (64, Quantiser::Templar, 9.42),
         (2048, Quantiser::Sign, 3.05),
         (4096, Quantiser::Sign, 1.01),
     ] {

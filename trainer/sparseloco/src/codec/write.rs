@@ -1,7 +1,8 @@
 //! From a sparse shard to its bytes. The layout is in the module's head; here is the order of work.
 
+use super::book::{self, Book, runs};
 use super::rans::{self, Step};
-use super::{ENTRY_BYTES, GROUP_CHUNKS, Scales, assert_k, gap};
+use super::{ENTRY_BYTES, GROUP_CHUNKS, assert_k, gap};
 use crate::SparseShard;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
@@ -71,15 +72,19 @@ pub(crate) fn encode_chunks<'s>(
         let begin = out.len();
         let first = chunks.start + group * GROUP_CHUNKS;
         steps.clear();
-        for number in first..chunks.end.min(first + GROUP_CHUNKS) {
-            let elements = layout.chunk(number).len();
-            let values = sent(number);
-            let scales = check(values, number, elements, layout.chunk(number).values(k), quantiser)?;
-            out.extend_from_slice(&scales.low.to_le_bytes());
-            if quantiser == Quantiser::TwoMagnitudes {
-                out.extend_from_slice(&scales.high.to_le_bytes());
+        for run in runs(layout, first..chunks.end.min(first + GROUP_CHUNKS), quantiser) {
+            let values = run.clone().flat_map(|number| sent(number).1);
+            let book =
+                book::write(quantiser, values, &mut out).ok_or(EncodeError::Values { chunk: run.start, quantiser })?;
+            for number in run {
+                let shape = layout.chunk(number);
+                let (indices, values) = sent(number);
+                let need = book.map_or(0, |_| shape.values(k));
+                check(indices, number, shape.len(), need)?;
+                if let Some(book) = &book {
+                    push_steps(&mut steps, (indices, values), shape.len() as u32, book);
+                }
             }
-            push_steps(&mut steps, values, elements as u32, scales);
         }
         rans::encode(&steps, &mut words, &mut out);
         // At most 64 chunks of 4,096 values of 5 bytes.
@@ -89,48 +94,28 @@ pub(crate) fn encode_chunks<'s>(
     Ok(out)
 }
 
-/// The chunk's scales, if it is what the run allows.
-fn check(
-    (indices, values): (&[u16], &[f32]),
-    chunk: usize,
-    elements: usize,
-    need: usize,
-    quantiser: Quantiser,
-) -> Result<Scales, EncodeError> {
-    if indices.is_empty() {
-        return Ok(Scales::NONE);
-    }
+/// Whether the chunk sends what the run allows.
+fn check(indices: &[u16], chunk: usize, elements: usize, need: usize) -> Result<(), EncodeError> {
     if indices.len() != need {
         return Err(EncodeError::Count { chunk, got: indices.len(), need });
     }
     let rising = indices.windows(2).all(|pair| pair[0] < pair[1]);
-    if !rising || usize::from(indices[need - 1]) >= elements {
+    if !rising || indices.last().is_some_and(|&last| usize::from(last) >= elements) {
         return Err(EncodeError::Indices { chunk, elements });
     }
-    scales_of(values, quantiser).ok_or(EncodeError::Values { chunk, quantiser })
+    Ok(())
 }
 
-fn scales_of(values: &[f32], quantiser: Quantiser) -> Option<Scales> {
-    let magnitudes = || values.iter().map(|value| value.abs().to_bits());
-    let (low, high) = (magnitudes().min()?, magnitudes().max()?);
-    let exact = low & 0xffff == 0 && high & 0xffff == 0 && magnitudes().all(|bits| bits == low || bits == high);
-    let scales = Scales { low: (low >> 16) as u16, high: (high >> 16) as u16 };
-    let allowed = quantiser == Quantiser::TwoMagnitudes || low == high;
-    (exact && allowed && scales.are_valid() && !scales.are_none()).then_some(scales)
-}
-
-/// The steps of one chunk, in the decoder's order.
-fn push_steps(steps: &mut Vec<Step>, (indices, values): (&[u16], &[f32]), elements: u32, scales: Scales) {
-    let value_bits = scales.value_bits();
-    let high = u32::from(scales.high) << 16;
+/// The steps of one chunk, in the decoder's order. The book has all its values.
+fn push_steps(steps: &mut Vec<Step>, (indices, values): (&[u16], &[f32]), elements: u32, book: &Book) {
+    let value_bits = book.bits;
     let (mut positions, mut left, mut at) = (elements, indices.len() as u32, 0);
     for (&index, value) in indices.iter().zip(values) {
-        let choice = u32::from(value_bits == 2 && value.abs().to_bits() == high);
-        let value_bits_set = u32::from(value.is_sign_negative()) | choice << 1;
+        let symbol = book.symbol(*value);
         let mut gap = u32::from(index) - at;
         loop {
             if positions == left {
-                steps.push(Step::plain(value_bits, value_bits_set as u16));
+                steps.push(Step::plain(value_bits, symbol as u16));
                 break;
             }
             let level = gap::level(positions, left);
@@ -138,7 +123,7 @@ fn push_steps(steps: &mut Vec<Step>, (indices, values): (&[u16], &[f32]), elemen
             if class < gap::ESCAPE {
                 let (start, freq) = level.slots_of(class);
                 let low = gap & ((1 << level.shift) - 1);
-                let bits = (low << value_bits | value_bits_set) as u16;
+                let bits = (low << value_bits | symbol) as u16;
                 steps.push(Step { start, freq, width: (level.shift + value_bits) as u8, bits });
                 break;
             }
