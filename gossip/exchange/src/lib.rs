@@ -2,6 +2,8 @@
 
 pub mod governor;
 
+pub mod scheduler;
+
 pub mod frames;
 
 /// What a transfer is for: what is served first when a line is full.
