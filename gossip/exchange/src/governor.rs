@@ -8,12 +8,15 @@
 //! What is decided here: the rate of sending ([`TokenBucket`]); the most urgent class first, 5 % of the bytes kept for
 //! each other one ([`KEPT`]); among the peers of a class deficit round-robin by bytes, all strangers together being one
 //! taker, so that peer ids, which are free, buy nothing; sixteen peers at a time, one of them no member; memory for
-//! answers, half of it for members' requests of the round, a quarter each for members' other ones and for strangers.
+//! answers, half of it for members' requests of the round, a quarter each for members' other ones and for strangers. Two
+//! that always have something to send are never a quantum apart, as long as an answer of each fits into that memory.
 //! What is not: what a peer may ask for, what a group is, when a peer that reads nothing is closed (30 s, by the shell).
 
 mod bucket;
+mod peer;
 mod places;
 mod turns;
+mod types;
 
 #[cfg(test)]
 #[path = "governor_tests.rs"]
@@ -21,182 +24,17 @@ mod tests;
 
 use crate::Class;
 pub use bucket::{ByteRate, TokenBucket};
+use peer::{Peer, refuse};
 use places::Places;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 use turns::Turns;
+pub use types::{Asked, Cancelled, GovernorLimits, Load, Next, Rank, Refused, Ticket};
 
 /// One byte in so many is kept for each class that is not the most urgent, while it has something to send.
 pub const KEPT: u64 = 20;
-/// One answer in so many of a peer is taken in its order, even if it repeats what others got.
-const REPEAT_EACH: u8 = 8;
 /// Answers begun for one peer and class ahead of need, if they are small.
 const BEGUN_MAX: usize = 4;
-
-/// What kind of place a peer can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rank {
-    /// It speaks for a uid, or nobody can yet.
-    Member,
-    /// It speaks for none. Strangers share one place, and what members leave.
-    Stranger,
-}
-
-/// Bounds on answering.
-#[derive(Clone, Debug)]
-pub struct GovernorLimits {
-    /// Bytes sent a second and at once; none: as the sockets take them. A burst below [`grant_max`](Self::grant_max)
-    /// is taken as that much.
-    pub upload: Option<ByteRate>,
-    /// Requests of one peer that wait or are being answered. Who holds to 32 MiB in flight has at most 32 of 1 MiB.
-    pub requests_max: usize,
-    /// Bytes of their answers: what a requester may have in flight from one peer.
-    pub bytes_max: u64,
-    /// Peers that are being answered at a time, one place being kept for a stranger. Sixteen share a home line of
-    /// 110 Mbit/s at 0.9 MB/s each: more would make each piece wait longer and none come sooner.
-    pub active_max: usize,
-    /// How long a peer is answered while others wait for its place.
-    pub turn: Duration,
-    /// Bytes of answers in memory, read and not yet written: sixteen peers with one of the largest each.
-    pub buffers_max: u64,
-    /// Bytes of a peer's answers that are in memory, beyond two answers a class.
-    pub peer_buffers_max: u64,
-    /// Bytes granted at once, and the quantum of a turn: a group.
-    pub grant_max: u64,
-    /// Bytes granted to one peer and not written yet: keeps its socket fed, and is all that one that stops reading gets.
-    pub ahead_max: u64,
-    /// Peers that wait or are served: twice the connections that a node keeps.
-    pub peers_max: usize,
-}
-
-impl Default for GovernorLimits {
-    fn default() -> Self {
-        GovernorLimits {
-            upload: None,
-            requests_max: 64,
-            bytes_max: 32 << 20,
-            active_max: 16,
-            turn: Duration::from_secs(10),
-            buffers_max: 64 << 20,
-            peer_buffers_max: 4 << 20,
-            grant_max: 64 << 10,
-            ahead_max: 256 << 10,
-            peers_max: 256,
-        }
-    }
-}
-
-/// An answer that waits or is under way. Never used twice by one governor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-/// What somebody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Who asks.
-    pub rank: Rank,
-    /// Of which class its stream is.
-    pub class: Class,
-    /// Bytes of the answer, proofs included: at least 1.
-    pub bytes: u64,
-    /// The same piece was sent to, or is waiting for, another peer. It comes after the others of this peer (but each
-    /// eighth time): where one node alone has a blob, everybody gets something different of it first. False is right too.
-    pub repeat: bool,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It has too many open.
-    #[error("the peer has {open} requests open, {limit} is the limit: ask again once some are answered")]
-    Requests {
-        /// Open now.
-        open: usize,
-        /// The bound.
-        limit: usize,
-    },
-    /// Too many bytes wait for it.
-    #[error(
-        "{open} bytes wait for the peer and {asked} more exceed the limit of {limit}: ask again once some have come"
-    )]
-    Bytes {
-        /// Waiting now.
-        open: u64,
-        /// Asked for now.
-        asked: u64,
-        /// The bound.
-        limit: u64,
-    },
-    /// Too many peers wait.
-    #[error("{limit} peers wait already: ask later")]
-    Peers {
-        /// The bound.
-        limit: usize,
-    },
-    /// It goes on asking at twice a bound: it does not read refusals, or means harm. To be disconnected.
-    #[error("the peer has {requests} requests or {bytes} bytes open and refused, twice the limit: disconnect it")]
-    Flood {
-        /// Open and refused requests.
-        requests: usize,
-        /// Bytes of both.
-        bytes: u64,
-    },
-}
-
-impl Refused {
-    /// Whether the peer is to be disconnected rather than told.
-    pub fn disconnects(&self) -> bool {
-        matches!(self, Refused::Flood { .. })
-    }
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Read this answer into memory (its bytes are reserved), then say [`ready`](Governor::ready) or
-    /// [`failed`](Governor::failed): one of them always, even if it was cancelled meanwhile. Then ask again.
-    Read {
-        /// Which.
-        ticket: Ticket,
-    },
-    /// Write so many more bytes of this answer, then say [`written`](Governor::written). Ask again at once.
-    Grant {
-        /// Which.
-        ticket: Ticket,
-        /// How many more: at least 1, at most [`GovernorLimits::grant_max`].
-        bytes: u64,
-    },
-    /// Nothing before then, unless something else is called first.
-    WaitUntil(Instant),
-    /// Nothing until something else is called.
-    Idle,
-}
-
-/// What became of a request that its peer takes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// Nothing of it was granted and nothing will be: say so to the peer.
-    Dropped,
-    /// Part of it was granted: it goes on to its end.
-    Underway,
-    /// There is none such: it has ended.
-    Unknown,
-}
-
-/// How loaded it is now: gauges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Peers that are served or wait.
-    pub peers: usize,
-    /// Of them, those that are served.
-    pub active: usize,
-    /// Requests that wait or are being answered.
-    pub requests: usize,
-    /// Their bytes that are not written yet.
-    pub bytes: u64,
-    /// Bytes of answers in memory.
-    pub buffered: u64,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -215,68 +53,6 @@ struct Open<P> {
     stage: Stage,
     /// Whose memory it takes, once it takes some.
     pool: usize,
-}
-
-/// A peer's answers of one class.
-#[derive(Debug, Default)]
-struct Flow {
-    fresh: VecDeque<Ticket>,
-    repeats: VecDeque<Ticket>,
-    /// Fresh ones begun while repeats waited.
-    passed: u8,
-    /// Read or being read, in the order in which they are written.
-    begun: VecDeque<Ticket>,
-    /// It stands in the ring of its class.
-    in_turns: bool,
-}
-
-impl Flow {
-    fn waiting(&self) -> Option<Ticket> {
-        let repeat = self.repeats.front().filter(|_| self.passed + 1 >= REPEAT_EACH);
-        repeat.or(self.fresh.front()).or(self.repeats.front()).copied()
-    }
-
-    fn begin(&mut self, ticket: Ticket) {
-        self.passed =
-            if self.repeats.is_empty() || self.repeats.front() == Some(&ticket) { 0 } else { self.passed + 1 };
-        self.forget(ticket);
-        self.begun.push_back(ticket);
-    }
-
-    fn forget(&mut self, ticket: Ticket) {
-        for queue in [&mut self.begun, &mut self.fresh, &mut self.repeats] {
-            queue.retain(|other| *other != ticket);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Peer {
-    rank: Rank,
-    requests: usize,
-    /// Not written yet.
-    bytes: u64,
-    /// Refused and not forgiven: each answer that goes out forgives one.
-    refused: (usize, u64),
-    buffered: u64,
-    /// Granted and not written.
-    ahead: u64,
-    flows: [Flow; 3],
-}
-
-impl Peer {
-    fn new(rank: Rank) -> Peer {
-        Peer { rank, requests: 0, bytes: 0, refused: (0, 0), buffered: 0, ahead: 0, flows: Default::default() }
-    }
-
-    /// The most urgent class of which something waits.
-    fn best(&self) -> Option<Class> {
-        Class::ALL.into_iter().find(|class| self.flows[index(*class)].waiting().is_some())
-    }
-
-    fn begun(&self) -> bool {
-        self.flows.iter().any(|flow| !flow.begun.is_empty())
-    }
 }
 
 /// Who takes turns within a class.
@@ -398,7 +174,7 @@ impl<P: Copy + Ord> Governor<P> {
 
     /// What to do next. Asks to be called again until it says [`Next::WaitUntil`] or [`Next::Idle`].
     pub fn next(&mut self, now: Instant) -> Next {
-        self.look |= self.places.settle(now);
+        self.settle(now);
         if self.look {
             if let Some(ticket) = self.begin() {
                 return Next::Read { ticket };
@@ -433,7 +209,13 @@ impl<P: Copy + Ord> Governor<P> {
 
     /// An answer could not be read: it is forgotten. True if its peer still waits for it and is to be told.
     pub fn failed(&mut self, ticket: Ticket) -> bool {
-        !self.orphan(ticket) && self.end(ticket, true).is_some()
+        if self.orphan(ticket) {
+            return false;
+        }
+        if let Some(open) = self.open.get_mut(&ticket).filter(|open| open.stage == Stage::Reading) {
+            open.stage = Stage::Ready;
+        }
+        self.end(ticket, true).is_some()
     }
 
     /// Bytes of a grant were written to the socket. True: that was the last of the answer, and its memory is free.
@@ -491,6 +273,19 @@ impl<P: Copy + Ord> Governor<P> {
         }
     }
 
+    /// Gives places to who waits. Who must leave and has nothing under way leaves at once, which lets another in.
+    fn settle(&mut self, now: Instant) {
+        for _ in 0..2 {
+            if !self.places.settle(now) {
+                return;
+            }
+            self.look = true;
+            for peer in self.places.draining().collect::<Vec<_>>() {
+                self.tidy(peer);
+            }
+        }
+    }
+
     /// An answer being read for nobody has been read.
     fn orphan(&mut self, ticket: Ticket) -> bool {
         let Some(open) = self.orphans.remove(&ticket) else { return false };
@@ -532,7 +327,7 @@ impl<P: Copy + Ord> Governor<P> {
             self.rings(peer, |_| {});
             self.peers.remove(&peer);
             self.places.leave(peer);
-        } else if !state.begun() && self.places.is_draining(peer) {
+        } else if !state.begun() && self.places.draining().any(|other| other == peer) {
             self.places.drained(peer, state.rank, state.best().unwrap_or(Class::Data));
         }
     }
@@ -694,13 +489,4 @@ impl<P: Copy + Ord> Governor<P> {
 
 fn at_least(rate: ByteRate, burst: u64) -> ByteRate {
     ByteRate { burst: rate.burst.max(burst), ..rate }
-}
-
-/// Counts a refusal; a flood if there are too many.
-fn refuse(peer: &mut Peer, bytes: u64, limits: &GovernorLimits) -> Option<Refused> {
-    peer.refused.0 = peer.refused.0.saturating_add(1);
-    peer.refused.1 = peer.refused.1.saturating_add(bytes);
-    let (requests, bytes) = (peer.requests + peer.refused.0, peer.bytes.saturating_add(peer.refused.1));
-    let flood = requests > 2 * limits.requests_max || bytes > limits.bytes_max.saturating_mul(2);
-    flood.then_some(Refused::Flood { requests, bytes })
 }

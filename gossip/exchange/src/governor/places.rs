@@ -61,8 +61,9 @@ impl<P: Copy + PartialEq> Places<P> {
         self.seats.len()
     }
 
-    pub(super) fn is_draining(&self, peer: P) -> bool {
-        self.seats.iter().any(|seat| seat.peer == peer && seat.draining)
+    /// Peers whose turn is over and who have something under way.
+    pub(super) fn draining(&self) -> impl Iterator<Item = P> + '_ {
+        self.seats.iter().filter(|seat| seat.draining).map(|seat| seat.peer)
     }
 
     /// A peer has asked for something: it has a place, or waits for one.
@@ -91,19 +92,17 @@ impl<P: Copy + PartialEq> Places<P> {
         self.waiting.push_back(Wait { peer, rank, best });
     }
 
-    /// Gives free places to those that wait and ends turns. True if somebody got a place.
+    /// Gives free places to those that wait and ends turns. False if there was nothing to look at.
     pub(super) fn settle(&mut self, now: Instant) -> bool {
         if !self.changed && self.turn_end.is_none_or(|end| now < end) {
             return false;
         }
         self.changed = false;
-        let mut seated = false;
         while let Some(wait) = self.admit() {
             self.seats.push(Seat { peer: wait.peer, rank: wait.rank, since: now, draining: false });
-            seated = true;
         }
         self.end_turns(now);
-        seated
+        true
     }
 
     fn count(&self, rank: Rank) -> usize {
