@@ -182,10 +182,37 @@ pub enum Action<P> {
         /// The blob.
         root: Digest,
     },
-    /// The blob is not fetched: as many blobs or pieces are wanted as may be, or it is too large to be cut.
+    /// The blob is not fetched.
     Refused {
         /// The blob.
-        root: Digest,
+        blob: BlobRef,
+        /// Why not.
+        why: Refusal,
+    },
+}
+
+/// Why a blob is not fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It cannot be cut into pieces.
+    #[error("a blob of {size} bytes is larger than any that is exchanged")]
+    TooLarge {
+        /// Its size.
+        size: u64,
+    },
+    /// Enough is wanted already.
+    #[error("{blobs} blobs of {pieces} pieces are wanted already; wait for one to end, or raise the limits")]
+    TooMuch {
+        /// Blobs wanted.
+        blobs: usize,
+        /// Their pieces in all.
+        pieces: u64,
+    },
+    /// The root is wanted already, as a blob of another size: one of the two sizes is wrong.
+    #[error("the same root is being fetched as a blob of {size} bytes")]
+    OtherSize {
+        /// The size under which it is wanted.
+        size: u64,
     },
 }
 

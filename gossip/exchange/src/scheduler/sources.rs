@@ -1,0 +1,313 @@
+//! Blobs and peers come and go: which peers are asked what they hold of which blob, and what they said.
+
+use super::Scheduler;
+use super::fetch::{Fetch, Peer, Source};
+use super::table::{Known, Table};
+use super::types::{Action, Refusal};
+use crate::Class;
+use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
+use covey_proto::pieces::{PieceSet, Pieces};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::{Bound, Range};
+use std::time::Duration;
+
+/// A source is not left sooner after it was asked: its BITFIELD may be under way, its first piece too.
+const TRIAL: Duration = Duration::from_secs(10);
+/// Peers looked at in one search for more sources of a blob, so that a search costs little among thousands.
+const SEARCH_MAX: usize = 64;
+
+impl<P: Copy + Ord + Debug> Scheduler<P> {
+    // ---- blobs ------------------------------------------------------------------------------------------------------
+
+    pub(super) fn want(
+        &mut self,
+        now: Duration,
+        blob: BlobRef,
+        class: Class,
+        held: PieceSet,
+        sources: &[P],
+        actions: &mut Vec<Action<P>>,
+    ) {
+        if let Some(id) = self.roots.get(&blob.root).copied() {
+            let size = self.fetches.get(&id).map_or(blob.size, |fetch| fetch.blob.size);
+            if size != blob.size {
+                return actions.push(Action::Refused { blob, why: Refusal::OtherSize { size } });
+            }
+            self.promote(id, class);
+            return self.hint(now, blob.root, sources, actions);
+        }
+        let Some(pieces) = Pieces::of_blob(&blob) else {
+            return actions.push(Action::Refused { blob, why: Refusal::TooLarge { size: blob.size } });
+        };
+        let count = u64::from(pieces.count());
+        if self.fetches.len() >= self.limits.blobs_max || self.pieces + count > self.limits.pieces_max {
+            let why = Refusal::TooMuch { blobs: self.fetches.len(), pieces: self.pieces };
+            return actions.push(Action::Refused { blob, why });
+        }
+        let table = Table::new(pieces, held);
+        if table.held().is_full() {
+            return actions.push(Action::Complete { root: blob.root });
+        }
+        if self.fetches.is_empty() {
+            self.checked = now;
+        }
+        let id = self.next_fetch;
+        self.next_fetch += 1;
+        self.pieces += count;
+        self.roots.insert(blob.root, id);
+        // The search begins anywhere, so that not all blobs of all nodes are asked of the same peers.
+        let start = (self.chance.next() % self.peers.len().max(1) as u64) as usize;
+        let fetch = Fetch {
+            blob,
+            class,
+            table,
+            sources: BTreeMap::new(),
+            hints: Vec::new(),
+            cursor: self.peers.keys().nth(start).copied(),
+            requests: 0,
+            duplicate_bytes: 0,
+            rate: 0,
+            fresh_bytes: 0,
+            last_bytes: now,
+            lacking: Some(now),
+            stuck: now,
+        };
+        self.fetches.insert(id, fetch);
+        self.hint(now, blob.root, sources, actions);
+    }
+
+    /// A blob is wanted for something more urgent than before.
+    fn promote(&mut self, id: u64, class: Class) {
+        let Some(fetch) = self.fetches.get_mut(&id).filter(|fetch| class < fetch.class) else { return };
+        let before = std::mem::replace(&mut fetch.class, class);
+        for source in fetch.sources.keys() {
+            if let Some(peer) = self.peers.get_mut(source)
+                && peer.fertile.remove(&(before, id))
+            {
+                peer.fertile.insert((class, id));
+                self.hungry.insert(*source);
+            }
+        }
+    }
+
+    /// Peers are said to hold a blob.
+    pub(super) fn hint(&mut self, now: Duration, root: Digest, peers: &[P], actions: &mut Vec<Action<P>>) {
+        let Some(id) = self.roots.get(&root).copied() else { return };
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        for peer in peers {
+            if fetch.hints.len() < self.limits.hints_max && !fetch.hints.contains(peer) {
+                fetch.hints.push(*peer);
+                if !self.peers.contains_key(peer) {
+                    actions.push(Action::Dial { peer: *peer });
+                }
+            }
+        }
+        self.find_sources(now, id, actions);
+    }
+
+    pub(super) fn unwant(&mut self, root: Digest, actions: &mut Vec<Action<P>>) {
+        if let Some(id) = self.roots.get(&root).copied() {
+            self.forget(id, actions);
+        }
+    }
+
+    /// Takes a blob out: its requests are cancelled, its sources left.
+    pub(super) fn forget(&mut self, id: u64, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get(&id) else { return };
+        if fetch.requests > 0 {
+            let of_it = |(_, request): &(_, &super::Request<P>)| request.fetch == id && request.live;
+            let open: Vec<_> = self.requests.iter().filter(of_it).map(|(request, _)| *request).collect();
+            open.into_iter().for_each(|request| self.cancel(request, actions));
+        }
+        let Some(fetch) = self.fetches.remove(&id) else { return };
+        self.roots.remove(&fetch.blob.root);
+        let count = fetch.table.pieces().count();
+        self.pieces -= u64::from(count);
+        for source in fetch.sources.keys() {
+            if let Some(peer) = self.peers.get_mut(source) {
+                peer.fertile.remove(&(fetch.class, id));
+                peer.wants -= 1;
+                peer.set_bytes -= set_bytes(count);
+                actions.push(Action::Leave { peer: *source, root: fetch.blob.root });
+                self.hungry.insert(*source);
+            }
+        }
+    }
+
+    // ---- peers ------------------------------------------------------------------------------------------------------
+
+    pub(super) fn up(&mut self, now: Duration, peer: P, actions: &mut Vec<Action<P>>) {
+        self.down(peer);
+        if self.peers.len() >= self.limits.peers_max {
+            return;
+        }
+        self.peers.insert(peer, Peer::new(self.limits.requests_per_peer_max));
+        // The most urgent blobs first: what the peer can be asked about has a bound.
+        let mut fetches: Vec<(Class, u64)> = self.fetches.iter().map(|(id, fetch)| (fetch.class, *id)).collect();
+        fetches.sort_unstable();
+        for (_, id) in fetches {
+            if self.is_hinted(id, peer) {
+                self.make_room(now, id, actions);
+            }
+            self.ask_holdings(now, id, peer, actions);
+        }
+    }
+
+    pub(super) fn down(&mut self, peer: P) {
+        self.abandon(peer);
+        self.peers.remove(&peer);
+        self.hungry.remove(&peer);
+    }
+
+    /// A peer is no source of anything any more, and its requests are forgotten.
+    pub(super) fn abandon(&mut self, peer: P) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let open: Vec<_> = state.requests.iter().copied().collect();
+        state.fertile.clear();
+        state.wants = 0;
+        state.set_bytes = 0;
+        for fetch in self.fetches.values_mut() {
+            if let Some(source) = fetch.sources.remove(&peer) {
+                fetch.table.lose(&source.known);
+            }
+        }
+        open.into_iter().for_each(|request| self.close(Duration::ZERO, request));
+    }
+
+    fn is_hinted(&self, id: u64, peer: P) -> bool {
+        self.fetches.get(&id).is_some_and(|fetch| fetch.hints.contains(&peer))
+    }
+
+    // ---- whom to ask what it holds ----------------------------------------------------------------------------------
+
+    /// Asks more peers what they hold of a blob, as far as there is room: those said to hold it first.
+    pub(super) fn find_sources(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get(&id) else { return };
+        let room = self.limits.wants_per_blob_max.saturating_sub(fetch.sources.len());
+        let fresh = |peer: &P| !fetch.sources.contains_key(peer) && self.can_be_asked(id, *peer);
+        let mut chosen: Vec<P> = fetch.hints.iter().copied().filter(fresh).take(room).collect();
+        if chosen.len() < room {
+            let after = fetch.cursor.map_or(Bound::Unbounded, Bound::Excluded);
+            let until = fetch.cursor.map_or(Bound::Unbounded, Bound::Included);
+            let rest = self.peers.range((after, Bound::Unbounded));
+            let again =
+                self.peers.range((Bound::Unbounded, until)).take(if fetch.cursor.is_some() { SEARCH_MAX } else { 0 });
+            let mut cursor = fetch.cursor;
+            for (peer, _) in rest.chain(again).take(SEARCH_MAX) {
+                if chosen.len() >= room {
+                    break;
+                }
+                cursor = Some(*peer);
+                if fresh(peer) && !chosen.contains(peer) {
+                    chosen.push(*peer);
+                }
+            }
+            if let Some(fetch) = self.fetches.get_mut(&id) {
+                fetch.cursor = cursor;
+            }
+        }
+        chosen.into_iter().for_each(|peer| self.ask_holdings(now, id, peer, actions));
+    }
+
+    /// Whether a peer is there and has room for another blob.
+    fn can_be_asked(&self, id: u64, peer: P) -> bool {
+        let (Some(state), Some(fetch)) = (self.peers.get(&peer), self.fetches.get(&id)) else { return false };
+        let bytes = state.set_bytes + set_bytes(fetch.table.pieces().count());
+        !state.punished && state.wants < self.limits.wants_per_peer_max && bytes <= self.limits.set_bytes_per_peer_max
+    }
+
+    fn ask_holdings(&mut self, now: Duration, id: u64, peer: P, actions: &mut Vec<Action<P>>) {
+        if !self.can_be_asked(id, peer) {
+            return;
+        }
+        let (Some(state), Some(fetch)) = (self.peers.get_mut(&peer), self.fetches.get_mut(&id)) else { return };
+        if fetch.sources.len() < self.limits.wants_per_blob_max && !fetch.sources.contains_key(&peer) {
+            state.wants += 1;
+            state.set_bytes += set_bytes(fetch.table.pieces().count());
+            fetch.sources.insert(peer, Source::new(now));
+            actions.push(Action::Ask { peer, blob: fetch.blob });
+        }
+    }
+
+    /// Where all places for sources are taken: leaves one that has nothing of use, after a fair trial.
+    pub(super) fn make_room(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        if fetch.sources.len() < self.limits.wants_per_blob_max {
+            return;
+        }
+        let table = &fetch.table;
+        let useless = |source: &Source| now.saturating_sub(source.asked) >= TRIAL && !table.wants_of(&source.known);
+        let Some(peer) = fetch.sources.iter().find(|(_, source)| useless(source)).map(|(peer, _)| *peer) else {
+            return;
+        };
+        if let Some(source) = fetch.sources.remove(&peer) {
+            fetch.table.lose(&source.known);
+        }
+        actions.push(Action::Leave { peer, root: fetch.blob.root });
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.wants -= 1;
+            state.set_bytes -= set_bytes(fetch.table.pieces().count());
+            state.fertile.remove(&(fetch.class, id));
+        }
+    }
+
+    // ---- what they say ----------------------------------------------------------------------------------------------
+
+    pub(super) fn holds(&mut self, peer: P, root: Digest, set: PieceSet) {
+        let Some(id) = self.roots.get(&root).copied() else { return };
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        let Some(source) = fetch.sources.get_mut(&peer) else { return };
+        if source.ignored || set.count() != fetch.table.held().count() {
+            return;
+        }
+        let known = Known::of(set);
+        fetch.table.lose(&source.known);
+        fetch.table.gain(&known);
+        source.known = known;
+        self.is_fertile(id, peer);
+    }
+
+    pub(super) fn have(&mut self, peer: P, root: Digest, runs: &[Range<u32>]) {
+        let Some(id) = self.roots.get(&root).copied() else { return };
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        let Some(source) = fetch.sources.get_mut(&peer).filter(|source| !source.ignored) else { return };
+        let count = fetch.table.held().count();
+        if matches!(source.known, Known::Nothing) {
+            source.known = Known::Some(PieceSet::none(count));
+        }
+        let Known::Some(set) = &mut source.known else { return };
+        // Honest runs are apart, so together no more than the blob: more is work for nothing.
+        let pieces = runs.iter().flat_map(|run| run.start..run.end.min(count)).take(count as usize);
+        let mut useful = false;
+        for piece in pieces {
+            if set.insert(piece) {
+                fetch.table.gain_piece(piece);
+                useful |= fetch.table.is_free(piece);
+            }
+        }
+        if set.is_full() {
+            fetch.table.lose(&source.known);
+            source.known = Known::All;
+            fetch.table.gain(&source.known);
+        }
+        if useful {
+            self.is_fertile(id, peer);
+        }
+    }
+
+    /// A peer may have something to ask for.
+    pub(super) fn is_fertile(&mut self, id: u64, peer: P) {
+        let Some(fetch) = self.fetches.get(&id) else { return };
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.fertile.insert((fetch.class, id));
+            self.hungry.insert(peer);
+        }
+    }
+}
+
+/// Bytes that a peer's set of a blob takes.
+fn set_bytes(count: u32) -> usize {
+    (count as usize).div_ceil(8)
+}

@@ -1,0 +1,358 @@
+//! One blob's pieces: which are held, begun, asked, how rare the others are, and which of them to ask next.
+//!
+//! A piece is *fresh* (nothing of it asked or got), *begun*, or held. Fresh pieces lie in [`LEVELS`] sets by how many
+//! peers with only a part of the blob hold them; peers that hold all of it are a mere count, so that a seed's BITFIELD
+//! costs nothing. Begun pieces with groups that nobody is asked for come first, then the rarest fresh ones, ties by lot.
+//! Nothing here scans the pieces, but taking in a peer's partial set, or letting it go: a step a piece in it.
+
+use super::bits::Bits;
+use covey_proto::pieces::{GROUP_BYTES, PieceSet, Pieces};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Levels of rarity that are told apart: where seven others hold a piece, it is no longer rare.
+const LEVELS: usize = 8;
+
+/// What a peer holds of a blob.
+#[derive(Debug)]
+pub(super) enum Known {
+    Nothing,
+    Some(PieceSet),
+    All,
+}
+
+impl Known {
+    pub(super) fn of(set: PieceSet) -> Known {
+        if set.is_empty() {
+            Known::Nothing
+        } else if set.is_full() {
+            Known::All
+        } else {
+            Known::Some(set)
+        }
+    }
+
+    pub(super) fn has(&self, piece: u32) -> bool {
+        match self {
+            Known::Nothing => false,
+            Known::Some(set) => set.contains(piece),
+            Known::All => true,
+        }
+    }
+
+    /// Pieces 64·`at` and on, the first in the least bit.
+    pub(super) fn word(&self, at: usize) -> u64 {
+        match self {
+            Known::Nothing => 0,
+            Known::All => u64::MAX,
+            Known::Some(set) => {
+                let bytes = set.as_bytes().get(at * 8..).unwrap_or_default();
+                let mut word = [0; 8];
+                let taken = bytes.len().min(8);
+                word[..taken].copy_from_slice(&bytes[..taken]);
+                u64::from_le_bytes(word)
+            }
+        }
+    }
+}
+
+/// A piece of which something is asked or got. Bit i of a mask is the piece's group i.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    got: u64,
+    /// Asked of one peer or two, and not got.
+    asked: u64,
+    /// Asked of two; a part of `asked`.
+    twice: u64,
+}
+
+/// What a group was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Got {
+    /// Of a piece that is not complete yet.
+    New,
+    /// The last of its piece.
+    Piece,
+    /// Here already.
+    Again,
+}
+
+/// The pieces of one blob.
+#[derive(Debug)]
+pub(super) struct Table {
+    pieces: Pieces,
+    held: PieceSet,
+    /// How many partial holders each piece has.
+    spread: Vec<u8>,
+    seeds: u32,
+    fresh: Vec<Bits>,
+    /// Begun pieces of which some groups are neither got nor asked.
+    waiting: Bits,
+    begun: BTreeMap<u32, Begun>,
+    got_bytes: u64,
+    twice_bytes: u64,
+}
+
+impl Table {
+    /// A table of a blob of which `held` is here.
+    pub(super) fn new(pieces: Pieces, held: PieceSet) -> Table {
+        let count = pieces.count();
+        let held = if held.count() == count { held } else { PieceSet::none(count) };
+        let mut fresh = vec![Bits::none(count); LEVELS];
+        let mut got_bytes = 0;
+        for piece in 0..count {
+            if held.contains(piece) {
+                let bytes = pieces.bytes_of_piece(piece);
+                got_bytes += bytes.end - bytes.start;
+            } else {
+                fresh[0].insert(piece);
+            }
+        }
+        let (spread, waiting) = (vec![0; count as usize], Bits::none(count));
+        Table { pieces, held, spread, seeds: 0, fresh, waiting, begun: BTreeMap::new(), got_bytes, twice_bytes: 0 }
+    }
+
+    pub(super) fn pieces(&self) -> Pieces {
+        self.pieces
+    }
+
+    pub(super) fn held(&self) -> &PieceSet {
+        &self.held
+    }
+
+    /// Bytes got, those of begun pieces too.
+    pub(super) fn got_bytes(&self) -> u64 {
+        self.got_bytes
+    }
+
+    /// Bytes that are asked of two peers now.
+    pub(super) fn twice_bytes(&self) -> u64 {
+        self.twice_bytes
+    }
+
+    // ---- who holds what -------------------------------------------------------------------------------------------
+
+    /// A peer with these pieces counts from now on.
+    pub(super) fn gain(&mut self, known: &Known) {
+        match known {
+            Known::Nothing => {}
+            Known::All => self.seeds += 1,
+            Known::Some(set) => set.iter().for_each(|piece| self.gain_piece(piece)),
+        }
+    }
+
+    /// A peer with these pieces counts no more.
+    pub(super) fn lose(&mut self, known: &Known) {
+        match known {
+            Known::Nothing => {}
+            Known::All => self.seeds = self.seeds.saturating_sub(1),
+            Known::Some(set) => set.iter().for_each(|piece| self.lose_piece(piece)),
+        }
+    }
+
+    pub(super) fn gain_piece(&mut self, piece: u32) {
+        self.spread_to(piece, |spread| spread.saturating_add(1));
+    }
+
+    pub(super) fn lose_piece(&mut self, piece: u32) {
+        self.spread_to(piece, |spread| spread.saturating_sub(1));
+    }
+
+    fn spread_to(&mut self, piece: u32, change: impl Fn(u8) -> u8) {
+        let Some(spread) = self.spread.get_mut(piece as usize) else { return };
+        let before = level(*spread);
+        *spread = change(*spread);
+        let after = level(*spread);
+        if before != after && self.fresh[before].contains(piece) {
+            self.fresh[before].remove(piece);
+            self.fresh[after].insert(piece);
+        }
+    }
+
+    /// How many peers hold the rarest fresh piece.
+    pub(super) fn rarest(&self) -> Option<u32> {
+        let level = self.fresh.iter().position(|bits| !bits.is_empty())?;
+        Some(self.seeds + level as u32)
+    }
+
+    /// Whether some piece is missing that nobody is asked for and nobody holds.
+    pub(super) fn lacks(&self) -> bool {
+        let unheld = |(piece, begun): (&u32, &Begun)| self.spread[*piece as usize] == 0 && begun.asked == 0;
+        self.seeds == 0 && (!self.fresh[0].is_empty() || self.begun.iter().any(unheld))
+    }
+
+    /// Whether a peer holds anything that is missing here.
+    pub(super) fn wants_of(&self, known: &Known) -> bool {
+        match known {
+            Known::Nothing => false,
+            Known::All => !self.held.is_full(),
+            Known::Some(_) => self.draw(known, 0).is_some() || self.begun.keys().any(|piece| known.has(*piece)),
+        }
+    }
+
+    /// Whether some of a piece is neither got nor asked.
+    pub(super) fn is_free(&self, piece: u32) -> bool {
+        match self.begun.contains_key(&piece) {
+            true => self.waiting.contains(piece),
+            false => piece < self.held.count() && !self.held.contains(piece),
+        }
+    }
+
+    // ---- what to ask ----------------------------------------------------------------------------------------------
+
+    /// What to ask a peer with these pieces: a run of at most `groups_max` groups of one piece, as a mask.
+    pub(super) fn pick(&self, known: &Known, groups_max: u32, random: u64) -> Option<(u32, u64)> {
+        let piece = self.draw(known, random)?;
+        let begun = self.begun.get(&piece).copied().unwrap_or_default();
+        let free = self.full(piece) & !begun.got & !begun.asked;
+        Some((piece, first_run(free, groups_max)))
+    }
+
+    fn draw(&self, known: &Known, random: u64) -> Option<u32> {
+        // A peer with only a part is in the counts: what it holds is not in level 0.
+        let first = usize::from(matches!(known, Known::Some(_)));
+        let fresh = || self.fresh[first..].iter().find_map(|bits| bits.draw(known, random));
+        self.waiting.draw(known, random).or_else(fresh)
+    }
+
+    /// These free groups are asked of a peer.
+    pub(super) fn ask(&mut self, piece: u32, mask: u64) {
+        if !self.begun.contains_key(&piece) {
+            self.fresh[level(self.spread[piece as usize])].remove(piece);
+        }
+        self.begun.entry(piece).or_default().asked |= mask;
+        self.settle(piece);
+    }
+
+    /// These groups, asked of one peer, are asked of a second.
+    pub(super) fn ask_again(&mut self, piece: u32, mask: u64) {
+        self.twice_bytes += self.bytes(piece, mask);
+        if let Some(begun) = self.begun.get_mut(&piece) {
+            begun.twice |= mask;
+        }
+    }
+
+    /// One peer is no longer asked for these groups. Whether some of them are now asked of nobody.
+    pub(super) fn release(&mut self, piece: u32, mask: u64) -> bool {
+        let Some(begun) = self.begun.get_mut(&piece) else { return false };
+        let open = mask & begun.asked;
+        let shared = open & begun.twice;
+        begun.twice &= !shared;
+        begun.asked &= !(open & !shared);
+        self.twice_bytes = self.twice_bytes.saturating_sub(self.bytes(piece, shared));
+        self.settle(piece);
+        open != shared
+    }
+
+    /// A group came.
+    pub(super) fn got(&mut self, piece: u32, bit: u64) -> Got {
+        let full = self.full(piece);
+        let Some(begun) = self.begun.get_mut(&piece).filter(|begun| begun.got & bit == 0) else {
+            // Released by all, back among the fresh, and come all the same; or simply here already.
+            return if self.is_fresh(piece) { self.got_unasked(piece, bit) } else { Got::Again };
+        };
+        begun.got |= bit;
+        begun.asked &= !bit;
+        let twice = begun.twice & bit;
+        begun.twice &= !bit;
+        let complete = begun.got == full;
+        self.twice_bytes = self.twice_bytes.saturating_sub(self.bytes(piece, twice));
+        self.got_bytes += self.bytes(piece, bit);
+        if complete {
+            self.begun.remove(&piece);
+            self.waiting.remove(piece);
+            self.held.insert(piece);
+            return Got::Piece;
+        }
+        self.settle(piece);
+        Got::New
+    }
+
+    fn got_unasked(&mut self, piece: u32, bit: u64) -> Got {
+        self.ask(piece, bit);
+        self.got(piece, bit)
+    }
+
+    fn is_fresh(&self, piece: u32) -> bool {
+        !self.begun.contains_key(&piece) && piece < self.held.count() && !self.held.contains(piece)
+    }
+
+    /// Puts a piece where its groups say that it belongs.
+    fn settle(&mut self, piece: u32) {
+        let Some(begun) = self.begun.get(&piece) else { return };
+        if begun.got | begun.asked == 0 {
+            self.begun.remove(&piece);
+            self.waiting.remove(piece);
+            self.fresh[level(self.spread[piece as usize])].insert(piece);
+        } else if self.full(piece) & !begun.got & !begun.asked != 0 {
+            self.waiting.insert(piece);
+        } else {
+            self.waiting.remove(piece);
+        }
+    }
+
+    /// Which of these groups are not got yet.
+    pub(super) fn missing(&self, piece: u32, mask: u64) -> u64 {
+        match self.begun.get(&piece) {
+            Some(begun) => mask & !begun.got,
+            None if self.held.contains(piece) => 0,
+            None => mask,
+        }
+    }
+
+    /// Whether a group of this piece is asked of two peers.
+    pub(super) fn is_asked_twice(&self, piece: u32) -> bool {
+        self.begun.get(&piece).is_some_and(|begun| begun.twice != 0)
+    }
+
+    // ---- masks ----------------------------------------------------------------------------------------------------
+
+    fn full(&self, piece: u32) -> u64 {
+        let groups = self.pieces.groups_of(piece);
+        ones((groups.end - groups.start) as u32)
+    }
+
+    /// The bytes of a piece's groups.
+    pub(super) fn bytes(&self, piece: u32, mask: u64) -> u64 {
+        bytes(self.pieces, piece, mask)
+    }
+
+    /// The groups of a run in a piece.
+    pub(super) fn groups(&self, piece: u32, run: u64) -> Range<u64> {
+        let first = self.pieces.groups_of(piece).start + u64::from(run.trailing_zeros());
+        first..first + u64::from(run.count_ones())
+    }
+}
+
+/// The bytes of a piece's groups.
+pub(super) fn bytes(pieces: Pieces, piece: u32, mask: u64) -> u64 {
+    if mask == 0 {
+        return 0;
+    }
+    let last = pieces.groups_of(piece).start + u64::from(63 - mask.leading_zeros());
+    let of_last = pieces.bytes_of(last..last + 1);
+    u64::from(mask.count_ones() - 1) * GROUP_BYTES + (of_last.end - of_last.start)
+}
+
+/// The first `groups_max` bits of the lowest run of ones.
+pub(super) fn first_run(mask: u64, groups_max: u32) -> u64 {
+    if mask == 0 {
+        return 0;
+    }
+    let start = mask.trailing_zeros();
+    let len = (mask >> start).trailing_ones().min(groups_max.max(1));
+    ones(len) << start
+}
+
+/// The last `groups_max` bits of the highest run of ones.
+pub(super) fn last_run(mask: u64, groups_max: u32) -> u64 {
+    first_run(mask.reverse_bits(), groups_max).reverse_bits()
+}
+
+fn ones(count: u32) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
+fn level(spread: u8) -> usize {
+    usize::from(spread).min(LEVELS - 1)
+}
