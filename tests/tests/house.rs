@@ -11,7 +11,7 @@ use std::process::Command;
 use toml::{Table, Value};
 
 /// Who may depend on whom: imports go down a floor. Sibling crates do not know each other.
-const FLOORS: [(&str, &[&str]); 10] = [
+const FLOORS: [(&str, &[&str]); 11] = [
     ("covey-proto", &[]),
     ("covey-sparseloco", &["covey-proto"]),
     ("covey-round", &["covey-proto"]),
@@ -21,9 +21,19 @@ const FLOORS: [(&str, &[&str]); 10] = [
     ("covey-gossip", &["covey-proto", "covey-blobs", "covey-exchange"]),
     ("covey-trainer", &["covey-proto", "covey-sparseloco", "covey-kernels"]),
     ("covey", &["covey-proto", "covey-sparseloco", "covey-round", "covey-kernels", "covey-gossip", "covey-trainer"]),
+    ("covey-wan", &[]),
     (
         "covey-tests",
-        &["covey-proto", "covey-sparseloco", "covey-round", "covey-kernels", "covey-gossip", "covey-trainer", "covey"],
+        &[
+            "covey-proto",
+            "covey-sparseloco",
+            "covey-round",
+            "covey-kernels",
+            "covey-gossip",
+            "covey-trainer",
+            "covey",
+            "covey-wan",
+        ],
     ),
 ];
 
