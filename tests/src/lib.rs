@@ -2,6 +2,8 @@
 //!
 //! Every test prints its seed with whatever it finds wrong; a swarm with that seed does the same again.
 
+pub mod foreign;
+
 use covey::audit::{self, AuditError, Report};
 use covey::folder::Folder;
 use covey::peer::misbehave::Misbehaviour;
