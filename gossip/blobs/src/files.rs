@@ -1,15 +1,24 @@
-//! The store's folder: every path, and every call to the file system. Knows names, not policy.
+//! The store's folder: every path, and every call to the file system but those on a partial blob's open files. Knows
+//! names, not policy.
+//!
+//! A name says what a file is: `HEX` is a whole blob, `HEX.partial` one that is being fetched, as long as the blob and
+//! with holes, `HEX.obao` the outboard of either. So what is there can be told without any index.
 
 use super::StoreError;
 use covey_proto::Digest;
+use covey_proto::pieces::Pieces;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Digests of one pin, at most: 32 MiB of names. Guards the reading of a pin file that something else wrote.
-const PIN_DIGESTS_MAX: u64 = 1 << 20;
+pub(super) const PIN_DIGESTS_MAX: u64 = 1 << 20;
+
+/// How long an opening waits for one who is just letting go: a last commit and its fsync.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -21,13 +30,51 @@ pub(super) struct Folder {
     unsynced: AtomicBool,
 }
 
+/// A blob's file.
 pub(super) struct Found {
     pub(super) root: Digest,
     pub(super) size: u64,
+    pub(super) written: SystemTime,
+    pub(super) partial: bool,
 }
 
-fn fault<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |error| StoreError::Io { what, path: path.to_owned(), error }
+/// The files of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Whole,
+    Partial,
+    Outboard,
+}
+
+impl Kind {
+    fn of(suffix: &str) -> Option<Kind> {
+        match suffix {
+            "" => Some(Kind::Whole),
+            ".partial" => Some(Kind::Partial),
+            ".obao" => Some(Kind::Outboard),
+            _ => None,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Kind::Whole => "",
+            Kind::Partial => ".partial",
+            Kind::Outboard => ".obao",
+        }
+    }
+}
+
+/// Whether a blob of this size has its outboard in a file: one of a piece is read whole and has it made anew.
+pub(super) fn has_outboard(size: u64) -> bool {
+    Pieces::of(size).is_some_and(|pieces| pieces.count() > 1)
+}
+
+pub(super) fn fault<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::DiskFull { path: path.to_owned(), bytes: 0 },
+        _ => StoreError::Io { what, path: path.to_owned(), error },
+    }
 }
 
 fn create(path: &Path) -> Result<(), StoreError> {
@@ -41,23 +88,34 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+fn lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fault("open", &path))?;
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(root.to_owned())),
+            Err(fs::TryLockError::Error(error)) => return Err(fault("lock", &path)(error)),
+        }
+    }
+}
+
 impl Folder {
     /// Creates what is missing, locks it, and clears what a crash left half-written.
     pub(super) fn open(root: PathBuf) -> Result<Folder, StoreError> {
         create(&root)?;
         let root = root.canonicalize().map_err(fault("open", &root))?;
-        let lock = root.join("lock");
-        let file = OpenOptions::new().create(true).append(true).open(&lock).map_err(fault("open", &lock))?;
-        file.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => StoreError::Locked(root.clone()),
-            fs::TryLockError::Error(error) => fault("lock", &lock)(error),
-        })?;
-        for part in ["blobs", "pins", "tmp"] {
+        let lock = lock(&root)?;
+        for part in ["blobs", "tmp"] {
             create(&root.join(part))?;
         }
         let folder = Folder {
             root,
-            _lock: file,
+            _lock: lock,
             beside: AtomicU64::new(0),
             // A crash may have come between a folder and its sync.
             unsynced: AtomicBool::new(true),
@@ -84,51 +142,85 @@ impl Folder {
         self.root.join("blobs").join(format!("{prefix:02x}"))
     }
 
-    fn blob(&self, root: &Digest) -> PathBuf {
-        self.prefix(root.as_bytes()[0]).join(root.to_string())
+    pub(super) fn path(&self, root: &Digest, kind: Kind) -> PathBuf {
+        self.prefix(root.as_bytes()[0]).join(format!("{root}{}", kind.suffix()))
     }
 
-    /// The blobs that are there by name and size, least recently written first. Other files are left alone.
+    /// The blobs that are there by name and size, in no order; a whole one hides a partial one. Outboards without a blob
+    /// are removed. Other files are left alone.
     pub(super) fn blobs(&self) -> Result<Vec<Found>, StoreError> {
-        let mut found = Vec::new();
+        let mut found: HashMap<Digest, Found> = HashMap::new();
         for prefix in 0..=u8::MAX {
             let path = self.prefix(prefix);
             let entries = match fs::read_dir(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 entries => entries.map_err(fault("list", &path))?,
             };
+            let mut outboards = HashSet::new();
             for entry in entries {
                 let entry = entry.map_err(fault("list", &path))?;
-                let Some(root) = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()) else {
+                let name = entry.file_name();
+                let Some((root, kind)) = name.to_str().and_then(parse).filter(|(root, _)| root.as_bytes()[0] == prefix)
+                else {
                     continue;
                 };
+                if kind == Kind::Outboard {
+                    outboards.insert(root);
+                    continue;
+                }
                 let data = entry.metadata().map_err(fault("look at", &path))?;
-                if data.is_file() && root.as_bytes()[0] == prefix {
+                let partial = kind == Kind::Partial;
+                let hidden = found.get(&root).is_some_and(|other| partial && !other.partial);
+                if data.is_file() && !hidden {
                     let written = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                    found.push((written, Found { root, size: data.len() }));
+                    found.insert(root, Found { root, size: data.len(), written, partial });
                 }
             }
+            for root in outboards.into_iter().filter(|root| !found.contains_key(root)) {
+                self.remove(&root, Kind::Outboard)?;
+            }
         }
-        found.sort_by_key(|(written, _)| *written);
-        Ok(found.into_iter().map(|(_, found)| found).collect())
+        Ok(found.into_values().collect())
     }
 
-    pub(super) fn has(&self, root: &Digest) -> bool {
-        self.blob(root).is_file()
+    pub(super) fn has(&self, root: &Digest, kind: Kind) -> bool {
+        self.path(root, kind).is_file()
     }
 
-    /// The file's bytes; none if there is no file under a root that is still there.
-    pub(super) fn read(&self, root: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.blob(root);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
+    /// Opens a file to read; none if there is none under a root that is still there.
+    pub(super) fn open_to_read(&self, root: &Digest, kind: Kind) -> Result<Option<File>, StoreError> {
+        let path = self.path(root, kind);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => self.still_there().map(|()| None),
-            Err(error) => Err(fault("read", &path)(error)),
+            Err(error) => Err(fault("open", &path)(error)),
         }
     }
 
-    pub(super) fn remove(&self, root: &Digest) -> Result<(), StoreError> {
-        self.remove_file(&self.blob(root))
+    /// Opens a file of a partial blob to read and write; it is created, all hole, if it is not there in this `size`.
+    /// Whether it was there comes with it.
+    pub(super) fn open_to_write(&self, root: &Digest, kind: Kind, size: u64) -> Result<(File, bool), StoreError> {
+        let path = self.path(root, kind);
+        let refused = |error| self.refused("open", &path, size, error);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) if file.metadata().map_err(refused)?.len() == size => return Ok((file, true)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+        // Beside and renamed: the length under this name is the blob's, whatever happens.
+        let beside = self.write_beside(&[])?;
+        beside.file.set_len(size).map_err(refused)?;
+        beside.keep_as(root, kind)?;
+        OpenOptions::new().read(true).write(true).open(&path).map(|file| (file, false)).map_err(refused)
+    }
+
+    pub(super) fn rename(&self, root: &Digest, from: Kind, to: Kind) -> Result<(), StoreError> {
+        let path = self.path(root, from);
+        fs::rename(&path, self.path(root, to)).map_err(|error| self.refused("rename", &path, 0, error))
+    }
+
+    pub(super) fn remove(&self, root: &Digest, kind: Kind) -> Result<(), StoreError> {
+        self.remove_file(&self.path(root, kind))
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
@@ -139,7 +231,7 @@ impl Folder {
         }
     }
 
-    fn still_there(&self) -> Result<(), StoreError> {
+    pub(super) fn still_there(&self) -> Result<(), StoreError> {
         match self.root.join("blobs").is_dir() {
             true => Ok(()),
             false => Err(StoreError::Gone(self.root.clone())),
@@ -147,28 +239,32 @@ impl Folder {
     }
 
     /// What a failed write means.
-    fn refused(&self, what: &'static str, path: &Path, bytes: usize, error: io::Error) -> StoreError {
+    pub(super) fn refused(&self, what: &'static str, path: &Path, bytes: u64, error: io::Error) -> StoreError {
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                StoreError::DiskFull { path: path.to_owned(), bytes: bytes as u64 }
-            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::DiskFull { path: path.to_owned(), bytes },
             ErrorKind::NotFound if !self.root.is_dir() => StoreError::Gone(self.root.clone()),
             _ => fault(what, path)(error),
         }
     }
 
+    /// Bytes that the disk has room for.
+    pub(super) fn room(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.root).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Writes a file that is no blob yet. It vanishes if it is not kept.
     pub(super) fn write_beside(&self, bytes: &[u8]) -> Result<Beside<'_>, StoreError> {
         let path = self.root.join("tmp").join(self.beside.fetch_add(1, Ordering::Relaxed).to_string());
-        let refused = |error| self.refused("write", &path, bytes.len(), error);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(refused)?;
-        let mut beside = Beside { folder: self, path: path.clone(), file, kept: false };
-        beside.file.write_all(bytes).map_err(refused)?;
+        let refused = |error| self.refused("write", &path, bytes.len() as u64, error);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(refused)?;
+        let mut beside = Beside { folder: self, path, file, kept: false };
+        beside.write(bytes)?;
         Ok(beside)
     }
 
     pub(super) fn sync_blob(&self, root: &Digest) -> Result<(), StoreError> {
-        let path = self.blob(root);
+        let path = self.path(root, Kind::Whole);
         match File::open(&path) {
             Ok(file) => file.sync_all().map_err(fault("sync", &path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -191,10 +287,15 @@ impl Folder {
         Ok(())
     }
 
-    pub(super) fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
+    /// The pins of a store from before the index: `pins/TAG`, digests of 32 bytes.
+    pub(super) fn old_pins(&self) -> Result<Vec<(String, Vec<Digest>)>, StoreError> {
         let folder = self.root.join("pins");
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(fault("list", &folder))?,
+        };
         let mut pins = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(fault("list", &folder))? {
+        for entry in entries {
             let path = entry.map_err(fault("list", &folder))?.path();
             let Some(tag) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
@@ -207,36 +308,53 @@ impl Folder {
         Ok(pins)
     }
 
-    pub(super) fn write_pin(&self, tag: &str, roots: &[Digest]) -> Result<(), StoreError> {
-        let bytes: Vec<u8> = roots.iter().flat_map(|root| *root.as_bytes()).collect();
-        let beside = self.write_beside(&bytes)?;
-        beside.sync()?;
-        let pins = self.root.join("pins");
-        beside.rename(&pins.join(tag))?;
-        sync_folder(&pins).map_err(fault("sync", &pins))
+    /// Removes such pins, once the index has them.
+    pub(super) fn remove_old_pins(&self, pins: &[(String, Vec<Digest>)]) -> Result<(), StoreError> {
+        let folder = self.root.join("pins");
+        pins.iter().try_for_each(|(tag, _)| self.remove_file(&folder.join(tag)))?;
+        match fs::remove_dir(&folder) {
+            // What else lies in it is not ours.
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Err(fault("remove the folder", &folder)(error))
+            }
+            _ => Ok(()),
+        }
     }
+}
 
-    pub(super) fn remove_pin(&self, tag: &str) -> Result<(), StoreError> {
-        let pins = self.root.join("pins");
-        self.remove_file(&pins.join(tag))?;
-        sync_folder(&pins).map_err(|error| self.refused("sync", &pins, 0, error))
-    }
+/// The blob and kind of a file's name.
+fn parse(name: &str) -> Option<(Digest, Kind)> {
+    let (hex, suffix) = name.split_at_checked(64)?;
+    let root: Digest = hex.parse().ok()?;
+    // One name a blob: capitals would be a second one.
+    (!hex.contains(|c: char| c.is_ascii_uppercase())).then_some((root, Kind::of(suffix)?))
 }
 
 /// A file in `tmp/`, removed unless it is kept.
 pub(super) struct Beside<'a> {
     folder: &'a Folder,
     path: PathBuf,
-    file: File,
+    pub(super) file: File,
     kept: bool,
 }
 
 impl Beside<'_> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let refused = |error| self.folder.refused("write", &self.path, bytes.len() as u64, error);
+        (&self.file).write_all(bytes).map_err(refused)
+    }
+
+    pub(super) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        use std::os::unix::fs::FileExt;
+        let refused = |error| self.folder.refused("write", &self.path, bytes.len() as u64, error);
+        self.file.write_all_at(bytes, at).map_err(refused)
+    }
+
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_all().map_err(|error| self.folder.refused("sync", &self.path, 0, error))
     }
 
-    pub(super) fn keep_as(self, root: &Digest) -> Result<(), StoreError> {
+    pub(super) fn keep_as(mut self, root: &Digest, kind: Kind) -> Result<(), StoreError> {
         let prefix = self.folder.prefix(root.as_bytes()[0]);
         if !prefix.is_dir() {
             // Not create_dir_all: a root that is gone stays gone.
@@ -248,12 +366,8 @@ impl Beside<'_> {
             }
             self.folder.unsynced.store(true, Ordering::Release);
         }
-        let path = self.folder.blob(root);
-        self.rename(&path)
-    }
-
-    fn rename(mut self, to: &Path) -> Result<(), StoreError> {
-        fs::rename(&self.path, to).map_err(|error| self.folder.refused("rename", &self.path, 0, error))?;
+        let refused = |error| self.folder.refused("rename", &self.path, 0, error);
+        fs::rename(&self.path, self.folder.path(root, kind)).map_err(refused)?;
         self.kept = true;
         Ok(())
     }

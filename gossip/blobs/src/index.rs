@@ -1,16 +1,37 @@
 //! What the store holds, in memory: sizes, order of use, pins, what the disk has not confirmed. No I/O.
 
+use crate::partial::State;
 use covey_proto::Digest;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug)]
-struct Entry {
-    size: u64,
-    used: u64,
+pub(super) struct Entry {
+    pub(super) size: u64,
+    /// When it was last used: microseconds since 1970, and the only entry of that number.
+    pub(super) used: u64,
+    /// Its file is a partial one: pieces are missing, or it became whole and is not yet renamed.
+    pub(super) partial: Option<Arc<State>>,
     /// Its bytes may not have reached the disk.
     dirty: bool,
     /// Its name may not have.
     unlisted: bool,
+}
+
+impl Entry {
+    pub(super) fn is_whole(&self) -> bool {
+        self.partial.as_ref().is_none_or(|state| state.is_whole())
+    }
+
+    /// Whether its size is proven, or someone relies on it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_whole() || self.is_fetched()
+    }
+
+    fn is_fetched(&self) -> bool {
+        self.partial.as_ref().is_some_and(|state| state.is_live())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -18,55 +39,133 @@ pub(super) struct Index {
     entries: HashMap<Digest, Entry>,
     /// By order of use, oldest first.
     order: BTreeMap<u64, Digest>,
+    /// Entries with a partial file.
+    partials: BTreeSet<Digest>,
     pins: HashMap<String, Vec<Digest>>,
     /// How many tags hold a blob, whether or not it is there.
     held: HashMap<Digest, usize>,
+    /// Entries that the index on disk does not know as they are, or still knows.
+    changed: HashSet<Digest>,
     bytes: u64,
+    /// Bytes that are being written and are no entry yet.
+    promised: u64,
     clock: u64,
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, root: Digest, size: u64) {
+    /// A number for a use that is later than all before, and now if the clock did not go back.
+    fn tick(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        self.clock = now.max(self.clock.saturating_add(1));
+        self.clock
+    }
+
+    /// Adds what was found at opening, in the order of use.
+    pub(super) fn restore(&mut self, root: Digest, size: u64, used: u64, partial: Option<Arc<State>>) {
+        self.clock = used.max(self.clock.saturating_add(1));
+        self.add(root, size, self.clock, partial);
+    }
+
+    pub(super) fn insert(&mut self, root: Digest, size: u64, partial: Option<Arc<State>>) {
         self.remove(&root);
-        self.clock += 1;
-        let entry = Entry { size, used: self.clock, dirty: false, unlisted: false };
-        self.entries.insert(root, entry);
-        self.order.insert(self.clock, root);
+        let used = self.tick();
+        self.add(root, size, used, partial);
+        self.changed.insert(root);
+    }
+
+    fn add(&mut self, root: Digest, size: u64, used: u64, partial: Option<Arc<State>>) {
+        if partial.is_some() {
+            self.partials.insert(root);
+        }
+        self.entries.insert(root, Entry { size, used, partial, dirty: false, unlisted: false });
+        self.order.insert(used, root);
         self.bytes += size;
     }
 
-    pub(super) fn remove(&mut self, root: &Digest) {
-        if let Some(entry) = self.entries.remove(root) {
-            self.order.remove(&entry.used);
-            self.bytes -= entry.size;
+    pub(super) fn remove(&mut self, root: &Digest) -> Option<Entry> {
+        let entry = self.entries.remove(root)?;
+        self.order.remove(&entry.used);
+        self.partials.remove(root);
+        self.changed.insert(*root);
+        self.bytes -= entry.size;
+        Some(entry)
+    }
+
+    /// A partial blob's file has become a whole one.
+    pub(super) fn mark_whole(&mut self, root: &Digest) {
+        if let Some(entry) = self.entries.get_mut(root) {
+            (entry.partial, entry.unlisted) = (None, true);
+            self.partials.remove(root);
+            self.changed.insert(*root);
         }
     }
 
-    /// Marks as used; its size, if it is there.
-    pub(super) fn touch(&mut self, root: &Digest) -> Option<u64> {
-        let entry = self.entries.get_mut(root)?;
-        self.clock += 1;
-        self.order.remove(&entry.used);
-        entry.used = self.clock;
-        self.order.insert(self.clock, *root);
-        Some(entry.size)
+    /// A whole blob's file has become a partial one.
+    pub(super) fn mark_partial(&mut self, root: &Digest, state: Arc<State>) {
+        if let Some(entry) = self.entries.get_mut(root) {
+            entry.partial = Some(state);
+            self.partials.insert(*root);
+            self.changed.insert(*root);
+        }
     }
 
+    /// Marks as used; its size, if it is there whole.
+    pub(super) fn touch(&mut self, root: &Digest) -> Option<u64> {
+        let used = self.tick();
+        let entry = self.entries.get_mut(root)?;
+        self.order.remove(&entry.used);
+        entry.used = used;
+        self.order.insert(used, *root);
+        self.changed.insert(*root);
+        entry.is_whole().then_some(entry.size)
+    }
+
+    pub(super) fn entry(&self, root: &Digest) -> Option<&Entry> {
+        self.entries.get(root)
+    }
+
+    /// All entries, least recently used first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Digest, &Entry)> {
+        self.order.values().filter_map(|root| Some((root, self.entries.get(root)?)))
+    }
+
+    pub(super) fn partials(&self) -> Vec<Arc<State>> {
+        let state = |root| self.entries.get(root).and_then(|entry: &Entry| entry.partial.clone());
+        self.partials.iter().filter_map(state).collect()
+    }
+
+    /// The size of a blob that is there whole.
     pub(super) fn size(&self, root: &Digest) -> Option<u64> {
-        self.entries.get(root).map(|entry| entry.size)
+        self.entries.get(root).filter(|entry| entry.is_whole()).map(|entry| entry.size)
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    pub(super) fn promise(&mut self, bytes: u64) {
+        self.promised += bytes;
+    }
+
+    pub(super) fn release_promise(&mut self, bytes: u64) {
+        self.promised -= bytes;
+    }
+
+    /// Whether so many bytes more fit a quota.
+    pub(super) fn fits(&self, needed: u64, quota: u64) -> bool {
+        self.bytes.saturating_add(self.promised).saturating_add(needed) <= quota
+    }
+
+    /// Bytes that cannot be evicted.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        self.held.keys().filter_map(|root| self.size(root)).sum()
+        let stays = |(root, entry): &(&Digest, &Entry)| self.held.contains_key(*root) || entry.is_fetched();
+        self.promised + self.entries.iter().filter(stays).map(|(_, entry)| entry.size).sum::<u64>()
     }
 
     pub(super) fn oldest_unpinned(&self, spare: &[Digest]) -> Option<Digest> {
         let free = |root: &&Digest| !self.held.contains_key(*root) && !spare.contains(*root);
-        self.order.values().find(free).copied()
+        let idle = |root: &&Digest| !self.entries.get(*root).is_some_and(Entry::is_fetched);
+        self.order.values().filter(free).find(idle).copied()
     }
 
     pub(super) fn mark_dirty(&mut self, root: Digest) {
@@ -96,6 +195,16 @@ impl Index {
                 (entry.dirty, entry.unlisted) = (false, false);
             }
         }
+    }
+
+    /// What the index on disk must be told; it counts as told.
+    pub(super) fn take_changed(&mut self) -> HashSet<Digest> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// It must be told again.
+    pub(super) fn mark_changed(&mut self, roots: impl IntoIterator<Item = Digest>) {
+        self.changed.extend(roots);
     }
 
     /// Sets a tag; returns what it stood for.

@@ -1,5 +1,8 @@
 use super::*;
+use covey_proto::Digest;
 use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 fn store(quota: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
