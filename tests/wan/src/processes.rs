@@ -73,3 +73,31 @@ fn began(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(process(pid).join("stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper(mark: Option<String>) -> Child {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env_remove(MARK);
+        command.envs(mark.map(|mark| (MARK, mark))).spawn().expect("a program that every system has")
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_ended_and_nothing_else() {
+        let mut other_start = sleeper(Some(format!("{}:1", std::process::id())));
+        let mut no_process = sleeper(Some("4294967295:1".to_owned()));
+        let mut of_a_live_run = sleeper(Some(owner()));
+        let mut of_nobody = sleeper(None);
+        let mut odd = sleeper(Some("odd".to_owned()));
+        end_leftovers();
+        let ended = |child: &mut Child| child.wait().is_ok_and(|status| !status.success());
+        assert!(ended(&mut other_start) && ended(&mut no_process));
+        for alive in [&mut of_a_live_run, &mut of_nobody, &mut odd] {
+            assert!(alive.try_wait().is_ok_and(|status| status.is_none()), "it was not a leftover");
+            alive.kill().and_then(|()| alive.wait()).expect("it runs");
+        }
+    }
+}
