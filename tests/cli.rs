@@ -101,6 +101,20 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     assert!(std::fs::read_to_string(at.join("out/report.html")).expect("a report").contains("<svg"));
     assert!(at.join("out/logs/miner-0.log").is_file());
     assert!(done(&["audit", "out"]).contains("2 rounds computed again"));
+    let verified = done(&["state", "verify", "out/nodes/miner-0"]);
+    assert!(verified.contains("as expected"), "{verified}");
+    let other = covey(at, &["state", "verify", "out/nodes/miner-0", "--root", &"ab".repeat(32)]);
+    let said = String::from_utf8_lossy(&other.stdout).into_owned();
+    assert!(other.status.code() == Some(3) && said.contains("does not have the expected"), "{said}");
+    let state = newest(&at.join("out/nodes/miner-1"), "state-");
+    let mut bytes = std::fs::read(&state).expect("a state");
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&state, bytes).expect("a state");
+    let other = covey(at, &["state", "verify", "out/nodes/miner-1"]);
+    let said = String::from_utf8_lossy(&other.stdout).into_owned();
+    assert!(other.status.code() == Some(3) && said.contains("differs: elements"), "{said}");
+    expect_refusal(at, &["state", "verify", "out"], &["no whole state", "nodes/NAME"]);
     done(&["export", "--from", "out", "--to", "model"]);
     let continued = |_| done(&["generate", "--model", "model", "--temperature", "0", "--tokens", "8", "the"]);
     let [first, second] = [0, 1].map(continued);
@@ -122,6 +136,14 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     expect_refusal(at, &["generate", "--model", "model", "the"], &["model.safetensors"]);
     expect_refusal(at, &["export", "--from", "nowhere", "--to", "m"], &["nowhere", "--out folder"]);
     expect_refusal(at, &["audit", "nowhere"], &["nowhere"]);
+}
+
+/// The last file of that folder, by name, that begins so.
+fn newest(folder: &Path, beginning: &str) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let named =
+        |path: &std::path::PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(beginning));
+    entries.map(|entry| entry.path()).filter(named).max().expect("such a file")
 }
 
 /// A grid becomes a table; asked again, nothing is computed again; a wrong one is refused with all that is wrong.

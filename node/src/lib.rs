@@ -3,7 +3,7 @@
 //! Start with [`peer`]: one node, from one config. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
 //! evaluations. [`swarm`] runs many nodes on one machine and leaves a [`folder`], [`report`] shows what came of it,
 //! [`audit`] computes it again, [`lab`] compares methods without network or chain.
-//! [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
+//! [`state_check`] holds a saved state against a root. [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
 
 pub mod audit;
 pub mod chain;
@@ -16,4 +16,5 @@ pub mod peer;
 pub mod preset;
 pub mod report;
 pub mod scoring;
+pub mod state_check;
 pub mod swarm;

@@ -161,6 +161,12 @@ impl Layout {
         let after = self.tensors.partition_point(|tensor| tensor.first_chunk <= number);
         &self.tensors[after - 1]
     }
+    /// The tensors that have elements in this range of the state, in order.
+    pub fn tensors_in(&self, elements: Range<usize>) -> impl Iterator<Item = &Tensor> {
+        let overlaps =
+            move |tensor: &&Tensor| tensor.range().start < elements.end && elements.start < tensor.range().end;
+        self.tensors.iter().filter(overlaps)
+    }
     /// Where chunk `number` lies.
     ///
     /// # Panics

@@ -22,7 +22,7 @@ use covey_proto::{BlockNumber, Digest, Round, RunId, Uid};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::Tip;
 use covey_round::select::{Outcome, SelectError, Selection, select};
-use covey_sparseloco::{StepError, state_manifest, state_root};
+use covey_sparseloco::{StepError, state_manifest_on, state_root};
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -250,6 +250,7 @@ struct Auditor {
     /// head(round) as computed, from round 0.
     heads: Vec<Digest>,
     parameters: Vec<f32>,
+    threads: usize,
     tip: Tip,
     report: Report,
 }
@@ -284,6 +285,7 @@ impl Auditor {
             layout,
             claims,
             parameters,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
         };
         auditor.headers = auditor.walk(newest);
         Ok(auditor)
@@ -375,9 +377,9 @@ impl Auditor {
         for (uid, digest) in &chosen {
             selected.push(Arc::new(self.contribution(round, *uid, *digest)?));
         }
-        self.parameters = next_parameters(&self.run, &self.layout, round, &self.parameters, &selected)
+        self.parameters = next_parameters(&self.run, &self.layout, round, &self.parameters, &selected, self.threads)
             .map_err(|error| AuditError::Step { round, error })?;
-        let manifest = state_manifest(&self.parameters, self.run.compress.state_elements as usize);
+        let manifest = state_manifest_on(self.threads, &self.parameters, self.run.compress.state_elements as usize);
         let [hash_a, hash_c, hash_v] = hashes;
         let computed = Header {
             run: self.run_id,
@@ -446,10 +448,7 @@ impl Auditor {
         let differs = computed.shards.iter().zip(&claimed.shards).position(|(a, b)| a != b);
         let Some(number) = differs else { return Place::Unknown };
         let shard = number * cut..(number + 1) * cut;
-        let overlaps = |tensor: &&covey_proto::layout::Tensor| {
-            tensor.range().start < shard.end && shard.start < tensor.range().end
-        };
-        let tensors = self.layout.tensors().iter().filter(overlaps).map(|tensor| tensor.name.clone()).collect();
+        let tensors = self.layout.tensors_in(shard).map(|tensor| tensor.name.clone()).collect();
         Place::Shard { number, tensors }
     }
 }

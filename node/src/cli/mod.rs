@@ -1,12 +1,13 @@
 //! The command line: what was typed becomes options, errors become a sentence and an exit code.
 //!
-//! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed or an audit found a difference,
+//! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
 //! 130 interrupted.
 
 mod data;
 mod lab;
 mod logs;
 mod model;
+mod state;
 mod swarm;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,9 @@ enum Command {
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Check a node's saved state.
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
+        Command::State(command) => state::run(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

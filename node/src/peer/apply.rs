@@ -5,11 +5,11 @@ use super::contribution::Contribution;
 use super::disk::DiskError;
 use super::misbehave;
 use covey_gossip::store::{Durability, StoreError};
-use covey_proto::blob::Header;
+use covey_proto::blob::{Header, StateManifest};
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
-use covey_sparseloco::{OuterStep, SparseShard, StepError, outer_step, state_manifest, state_root, state_shards};
+use covey_sparseloco::{OuterStep, SparseShard, StepError, outer_step_on, state_manifest_on, state_shards};
 use std::sync::Arc;
 
 /// A state and where it stands.
@@ -49,7 +49,7 @@ pub enum ApplyError {
     },
 }
 
-/// The parameters after `round`: the outer step over the selected, by uid rising.
+/// The parameters after `round`: the outer step over the selected, by uid rising, on as many threads.
 ///
 /// # Errors
 /// A result that is not finite.
@@ -59,11 +59,12 @@ pub fn next_parameters(
     round: Round,
     before: &[f32],
     selected: &[Arc<Contribution>],
+    threads: usize,
 ) -> Result<Vec<f32>, StepError> {
     let mut parameters = before.to_vec();
     let step = OuterStep { alpha: run.outer.rate.linear(f64::from(round.0)), rho: run.outer.rho };
     let shards: Vec<&[SparseShard]> = selected.iter().map(|contribution| contribution.shards.as_slice()).collect();
-    outer_step(layout, &mut parameters, &shards, step)?;
+    outer_step_on(threads, layout, &mut parameters, &shards, step)?;
     Ok(parameters)
 }
 
@@ -86,13 +87,15 @@ pub fn settle<L>(
     before: &State,
     decision: &Decision,
     selected: &[Arc<Contribution>],
+    threads: usize,
 ) -> Result<State, ApplyError> {
     let Decision { round, parent, hashes: [hash_a, hash_c, hash_v] } = *decision;
-    let mut parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
+    let mut parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected, threads)?;
     if let Some(kind) = context.misbehaviour {
         misbehave::drift(kind, round, &mut parameters);
     }
-    let root = state_root(&parameters, context.run.compress.state_elements as usize);
+    let manifest = state_manifest_on(threads, &parameters, context.run.compress.state_elements as usize);
+    let root = manifest.root();
     let named = |contribution: &Arc<Contribution>| (contribution.manifest.uid, contribution.digest);
     let header = Header {
         run: context.run_id,
@@ -106,7 +109,7 @@ pub fn settle<L>(
     };
     let tip = Tip { round: Some(round), head: header.digest() };
     let state = State { tip, root, parameters: Arc::new(parameters) };
-    keep(context, &header, &state, selected)?;
+    keep(context, &header, (&state, &manifest), selected)?;
     Ok(state)
 }
 
@@ -119,16 +122,18 @@ pub fn replay<L>(
     before: &State,
     header: &Header,
     selected: &[Arc<Contribution>],
+    threads: usize,
 ) -> Result<State, ApplyError> {
     let round = header.round;
-    let parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected)?;
-    let root = state_root(&parameters, context.run.compress.state_elements as usize);
+    let parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected, threads)?;
+    let manifest = state_manifest_on(threads, &parameters, context.run.compress.state_elements as usize);
+    let root = manifest.root();
     if root != header.state {
         return Err(ApplyError::OtherRoot { round, mine: root, agreed: header.state });
     }
     let tip = Tip { round: Some(round), head: header.digest() };
     let state = State { tip, root, parameters: Arc::new(parameters) };
-    keep(context, header, &state, selected)?;
+    keep(context, header, (&state, &manifest), selected)?;
     Ok(state)
 }
 
@@ -136,12 +141,11 @@ pub fn replay<L>(
 fn keep<L>(
     context: &Context<L>,
     header: &Header,
-    state: &State,
+    (state, manifest): (&State, &StateManifest),
     selected: &[Arc<Contribution>],
 ) -> Result<(), ApplyError> {
     let store = context.network.store();
     let elements = context.run.compress.state_elements as usize;
-    let manifest = state_manifest(&state.parameters, elements);
     let small = [header.to_bytes(), manifest.to_bytes()];
     let mut names: Vec<Digest> =
         store.put_batch(&small, Durability::Buffered)?.into_iter().map(|blob| blob.root).collect();

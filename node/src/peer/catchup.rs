@@ -159,6 +159,7 @@ async fn apply_one<L: Ledger>(context: &Arc<Context<L>>, before: State, header: 
         selected.push(Arc::new(obtain(context, *digest, None, &[], FETCH_TIMEOUT).await?.0));
     }
     let owned = context.clone();
-    let (state, _) = context.compute.run(move || replay(&owned, &before, &header, &selected)).await;
+    let (state, _) =
+        context.compute.run_wide(move |threads| replay(&owned, &before, &header, &selected, threads)).await;
     Ok(state?)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A place in the queue for a core. Nodes of one process share one.
 #[derive(Clone, Debug)]
@@ -45,18 +45,58 @@ impl Compute {
     /// # Panics
     /// If `work` does.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> (T, Duration) {
-        let permit = self.0.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let timed = move || {
-            let start = Instant::now();
-            let result = work();
-            drop(permit);
-            (result, start.elapsed())
-        };
-        match tokio::task::spawn_blocking(timed).await {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is going away, and with it whoever waits here.
-            Err(_) => std::future::pending().await,
+        let place = self.place().await;
+        run_in(vec![place], work).await
+    }
+
+    /// Runs `work` on as many threads as cores are free at once, at least one; gives its result and the time it took. For
+    /// work whose result does not depend on their number.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub async fn run_wide<T: Send + 'static>(&self, work: impl FnOnce(usize) -> T + Send + 'static) -> (T, Duration) {
+        let mut places = vec![self.place().await];
+        while let Ok(place) = self.0.clone().try_acquire_owned() {
+            places.push(place);
         }
+        let threads = places.len();
+        run_in(places, move || work(threads)).await
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        self.0.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+}
+
+async fn run_in<T: Send + 'static>(
+    places: Vec<OwnedSemaphorePermit>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (T, Duration) {
+    let timed = move || {
+        let start = Instant::now();
+        let result = work();
+        drop(places);
+        (result, start.elapsed())
+    };
+    match tokio::task::spawn_blocking(timed).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going away, and with it whoever waits here.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wide_work_takes_the_cores_that_are_free_and_gives_them_back() {
+        let compute = Compute::new(3);
+        let held = compute.place().await;
+        assert_eq!(compute.run_wide(|threads| threads).await.0, 2);
+        drop(held);
+        assert_eq!(compute.run_wide(|threads| threads).await.0, 3);
+        assert_eq!(compute.0.available_permits(), 3);
     }
 }

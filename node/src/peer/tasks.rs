@@ -342,7 +342,8 @@ pub(super) async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) ->
     }
     let decision = Decision { round, parent: settlement.parent, hashes: settlement.hashes };
     let owned = context.clone();
-    let (state, took) = context.compute.run(move || apply::settle(&owned, &before, &decision, &selected)).await;
+    let (state, took) =
+        context.compute.run_wide(move |threads| apply::settle(&owned, &before, &decision, &selected, threads)).await;
     match state {
         Ok(state) => Done::Applied(Box::new(Settled { state, settlement, offered, took })),
         Err(error) => Done::Fatal(format!("round {round} cannot be applied: {error}")),
