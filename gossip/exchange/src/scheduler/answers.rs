@@ -15,14 +15,19 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
     pub(super) fn first(&mut self, now: Duration, name: RequestId) {
         let Some(request) = self.requests.get_mut(&name) else { return };
         request.moved = now;
-        if !std::mem::replace(&mut request.began, true)
-            && let Some(state) = self.peers.get_mut(&request.peer)
-        {
+        if std::mem::replace(&mut request.began, true) {
+            return;
+        }
+        if let Some(state) = self.peers.get_mut(&request.peer) {
             state.link.first(now, request.class, now.saturating_sub(request.issued));
+        }
+        if let Some(fetch) = self.fetches.get_mut(&request.fetch).filter(|_| !request.live) {
+            fetch.late_bytes += request.pending_bytes();
         }
     }
 
     pub(super) fn group(&mut self, now: Duration, name: RequestId, group: u64, actions: &mut Vec<Action<P>>) {
+        self.first(now, name);
         let Some(request) = self.requests.get_mut(&name) else { return };
         let groups = request.pieces.groups_of(request.piece);
         let bit = group.checked_sub(groups.start).filter(|at| *at < 64).map_or(0, |at| 1 << at);
@@ -44,6 +49,9 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         }
         self.hungry.insert(peer);
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        if !live {
+            fetch.late_bytes = fetch.late_bytes.saturating_sub(bytes);
+        }
         match fetch.table.got(piece, bit) {
             Got::Again => fetch.duplicate_bytes += bytes,
             Got::New | Got::Piece => {
@@ -67,9 +75,12 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             other.live && other.pending != 0 && fetch.table.missing(other.piece, other.pending) == 0
         };
         let losers: Vec<RequestId> = match request.twin {
-            // The second delivers: the first, who was too slow, has lost.
-            Some(twin) if request.second => vec![twin],
-            Some(twin) => self.requests.get(&twin).filter(|other| needless(other)).map(|_| twin).into_iter().collect(),
+            // The second delivers before the first began: that one has lost. One that began cannot be stopped, so it
+            // goes on and counts, until there is nothing left for it.
+            Some(twin) => {
+                let lost = |other: &&super::Request<P>| needless(other) || (request.second && !other.began);
+                self.requests.get(&twin).filter(lost).map(|_| twin).into_iter().collect()
+            }
             // Moved, and come all the same: whoever was asked instead may have nothing left to send.
             None if !request.live => {
                 let same = |other: &super::Request<P>| other.fetch == request.fetch && other.piece == request.piece;
@@ -175,6 +186,9 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
     pub(super) fn close(&mut self, now: Duration, name: RequestId) {
         self.retire(name);
         let Some(request) = self.requests.remove(&name) else { return };
+        if let Some(fetch) = self.fetches.get_mut(&request.fetch).filter(|_| request.began) {
+            fetch.late_bytes = fetch.late_bytes.saturating_sub(request.pending_bytes());
+        }
         if let Some(state) = self.peers.get_mut(&request.peer) {
             let bytes = request.pending_bytes();
             state.open[request.class as usize] -= bytes;
@@ -194,6 +208,8 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         self.in_flight[request.class as usize] -= request.pending_bytes();
         let (peer, id, class, piece, pending) =
             (request.peer, request.fetch, request.class, request.piece, request.pending);
+        request.second = false;
+        let late = if request.began { request.pending_bytes() } else { 0 };
         if let Some(twin) = request.twin.take().and_then(|twin| self.requests.get_mut(&twin)) {
             twin.twin = None;
             twin.second = false;
@@ -203,6 +219,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         }
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         fetch.requests -= 1;
+        fetch.late_bytes += late;
         if fetch.table.release(piece, pending) {
             let holders = fetch.sources.iter().filter(|(_, source)| source.known.has(piece));
             let holders: Vec<P> = holders.map(|(peer, _)| *peer).collect();

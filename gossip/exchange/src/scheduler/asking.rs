@@ -176,7 +176,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             }
             // What its holder is likeliest to reach last, as much as may come twice.
             let allowed = (fetch.blob.size * self.limits.duplicate_percent / 100)
-                .saturating_sub(fetch.duplicate_bytes + table.twice_bytes());
+                .saturating_sub(fetch.duplicate_bytes + fetch.late_bytes + table.twice_bytes());
             let mask = last_run(missing, (allowed / GROUP_BYTES).min(64) as u32);
             let bytes = table.bytes(request.piece, mask);
             let theirs = self.remaining(now, request);

@@ -24,7 +24,9 @@ pub(super) struct Fetch<P> {
     pub(super) cursor: Option<P>,
     /// Live requests.
     pub(super) requests: usize,
+    /// Bytes that came twice, and bytes of cancelled answers that had begun: these come all the same.
     pub(super) duplicate_bytes: u64,
+    pub(super) late_bytes: u64,
     /// Bytes a second, smoothed, and the bytes since it was last brought up to date.
     pub(super) rate: u64,
     pub(super) fresh_bytes: u64,

@@ -68,6 +68,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             cursor: self.peers.keys().nth(start).copied(),
             requests: 0,
             duplicate_bytes: 0,
+            late_bytes: 0,
             rate: 0,
             fresh_bytes: 0,
             last_bytes: now,
