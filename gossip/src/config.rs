@@ -2,8 +2,11 @@
 
 use crate::exchange::serve::ServeLimits;
 use crate::exchange::wanted::FetchLimits;
+use crate::links::LinkLimits;
 use crate::peers::admission::ConnectionLimits;
 use crate::peers::bucket::Rate;
+use covey_exchange::governor::GovernorLimits;
+use covey_exchange::scheduler::Limits as SchedulerLimits;
 use covey_proto::{Digest, RunId};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,9 +57,15 @@ pub struct Limits {
     pub connections: ConnectionLimits,
     /// It dials until it is connected to so many peers.
     pub peers_target: usize,
-    /// Fetching.
+    /// Fetching small blobs.
     pub fetch: FetchLimits,
-    /// Answering.
+    /// Fetching pieces of large blobs.
+    pub scheduler: SchedulerLimits,
+    /// Answering with pieces: upload, places, memory.
+    pub governor: GovernorLimits,
+    /// The streams that pieces travel on, and the rate of download.
+    pub links: LinkLimits,
+    /// Answering requests for small blobs and announcements.
     pub serve: ServeLimits,
     /// Events that wait for the node. When three quarters are taken, announcements are ignored (and counted): whoever
     /// pulls a round's announcements gets them again. When all are, other events are lost too (and counted):
@@ -86,6 +95,9 @@ impl Default for Limits {
             connections: ConnectionLimits::default(),
             peers_target: 12,
             fetch: FetchLimits::default(),
+            scheduler: SchedulerLimits::default(),
+            governor: GovernorLimits::default(),
+            links: LinkLimits::default(),
             serve: ServeLimits::default(),
             events_max: 1024,
             gossip_per_peer: Rate { burst: 512, refill: Duration::from_millis(50) },

@@ -1,20 +1,25 @@
 //! The face of a node: what others ask of it. Cheap to clone; the network's task does the work.
 
 use crate::event::{Ticket, Verdict};
+use crate::exchange::downloads::Waiter;
 use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
 use crate::peers::PeerKey;
 use crate::shared::Shared;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::traffic::Traffic;
+use covey_exchange::Class;
+use covey_exchange::scheduler::Progress;
 use covey_proto::blob::BlobRef;
 use covey_proto::chain::ChainView;
 use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, SignedPeerRecord};
+use covey_proto::pieces::{PIECE_BYTES, PIECED_BLOB_BYTES_MAX};
 use covey_proto::record::UidSet;
 use covey_proto::{Digest, Round, Uid};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 /// A published announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,12 @@ pub(crate) enum Command {
         hints: Vec<Hint>,
         deadline: Instant,
         reply: oneshot::Sender<Fetched>,
+    },
+    Download {
+        blob: BlobRef,
+        class: Class,
+        hints: Vec<Hint>,
+        waiter: Waiter,
     },
     Pull {
         round: Round,
@@ -145,13 +156,90 @@ impl Handle {
 
     /// A blob of known size: from the store, or from peers. What comes is checked and stored (as
     /// [`Durability::Buffered`](crate::store::Durability::Buffered): pinning brings it to the disk) before it is returned.
+    /// One above 1 MiB is [downloaded](Handle::download) as [`Class::Round`], and read when it is whole: what is too large
+    /// for memory is for [`Handle::download`] itself.
     ///
     /// Cancel safe: other fetches of the blob go on, and what came is stored or lost.
     ///
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, blob: BlobRef, hints: &[Hint], timeout: Duration) -> Result<Arc<[u8]>, FetchError> {
-        self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout).await
+        if blob.size <= PIECE_BYTES {
+            return self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout).await;
+        }
+        self.download(blob, Class::Round, hints, timeout, |_| ()).await?;
+        match self.stored(blob.root).await? {
+            Some(bytes) => Ok(bytes),
+            // Evicted, or damaged, in the moment since.
+            None => Err(FetchError::Store(Arc::new(StoreError::Missing(blob.root)))),
+        }
+    }
+
+    /// Brings a blob of known size into the store, from as many peers at once as have it, and serves on what it has
+    /// meanwhile. What was there before is not fetched again. `progress` is told some ten times a second how it stands.
+    ///
+    /// Cancel safe: what came stays in the store, as long as there is room, and the next download goes on from there.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; a store that is full or broken ends this download and no other.
+    pub async fn download(
+        &self,
+        blob: BlobRef,
+        class: Class,
+        hints: &[Hint],
+        timeout: Duration,
+        progress: impl FnMut(Progress),
+    ) -> Result<(), FetchError> {
+        let (root, size) = (blob.root, blob.size);
+        if size > PIECED_BLOB_BYTES_MAX {
+            return Err(FetchError::TooLarge { root, size, limit: PIECED_BLOB_BYTES_MAX });
+        }
+        match self.shared.store.size(&root) {
+            Some(got) if got != size => return Err(FetchError::Size { root, named: size, got }),
+            Some(_) => return Ok(()),
+            None if size <= PIECE_BYTES => {
+                return self.fetch_size(root, Size::Exactly(size), hints, timeout).await.map(drop);
+            }
+            None => {}
+        }
+        let span = tracing::debug_span!("download", blob = %root, size, ?class);
+        self.download_pieces(blob, class, hints, timeout, progress).instrument(span).await
+    }
+
+    async fn download_pieces(
+        &self,
+        blob: BlobRef,
+        class: Class,
+        hints: &[Hint],
+        timeout: Duration,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), FetchError> {
+        let start = Instant::now();
+        let (reply, mut answer) = oneshot::channel();
+        let (told, mut news) = watch::channel(None);
+        let waiter = Waiter { deadline: start + timeout, reply, progress: told };
+        let command = Command::Download { blob, class, hints: hints.to_vec(), waiter };
+        self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut answer => break result.map_err(|_| FetchError::Closed)?,
+                Ok(()) = news.changed() => {
+                    if let Some(now) = *news.borrow_and_update() {
+                        progress(now);
+                    }
+                }
+            }
+        };
+        // The last word, if nobody heard it.
+        if result.is_ok()
+            && let Some(now) = *news.borrow_and_update()
+        {
+            progress(now);
+        }
+        let took_ms = start.elapsed().as_millis();
+        tracing::debug!(took_ms, error = result.as_ref().err().map(tracing::field::display), "downloaded");
+        result
     }
 
     /// A blob of which only the name is known, and that it is at most `size_max` bytes.

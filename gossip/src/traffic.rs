@@ -1,5 +1,6 @@
 //! What was sent and received: counters that the network writes and anyone reads.
 
+use covey_exchange::Class;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number of things and their bytes.
@@ -19,6 +20,13 @@ impl TallyCounter {
         self.0.fetch_add(1, Ordering::Relaxed);
         self.1.fetch_add(bytes as u64, Ordering::Relaxed);
     }
+    /// Bytes of something that is counted once it is whole.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        self.1.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+    pub(crate) fn add_count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
     fn read(&self) -> Tally {
         Tally { count: self.0.load(Ordering::Relaxed), bytes: self.1.load(Ordering::Relaxed) }
     }
@@ -30,6 +38,22 @@ pub(crate) struct Count(AtomicU64);
 impl Count {
     pub(crate) fn add(&self, n: usize) {
         self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How many there are now.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
     }
     fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -52,6 +76,17 @@ macro_rules! traffic {
             }
         }
     };
+}
+
+impl Counters {
+    /// What came and what was sent of a class.
+    pub(crate) fn of(&self, class: Class) -> (&TallyCounter, &TallyCounter) {
+        match class {
+            Class::Round => (&self.round_in, &self.round_out),
+            Class::State => (&self.state_in, &self.state_out),
+            Class::Data => (&self.data_in, &self.data_out),
+        }
+    }
 }
 
 traffic! {
@@ -83,6 +118,39 @@ traffic! {
     requests_refused: u64 = Count,
     /// Requests sent.
     requests_out: u64 = Count,
+    /// Answers to requests for pieces that came for the current round, and the blobs' bytes in them, proofs apart. Bytes
+    /// are counted as they verify, answers when they are whole.
+    round_in: Tally = TallyCounter,
+    /// The same for state.
+    state_in: Tally = TallyCounter,
+    /// The same for data.
+    data_in: Tally = TallyCounter,
+    /// Answers to requests for pieces that were sent for the current round, and their bytes, proofs included.
+    round_out: Tally = TallyCounter,
+    /// The same for state.
+    state_out: Tally = TallyCounter,
+    /// The same for data.
+    data_out: Tally = TallyCounter,
+    /// Pieces that became whole by what came.
+    pieces_good: u64 = Count,
+    /// Answers with bytes that did not verify; their senders were banned.
+    pieces_wrong: u64 = Count,
+    /// Groups that came and verified but were there already, and their bytes.
+    groups_duplicate: Tally = TallyCounter,
+    /// Answers that came whole although they had been taken back, and their bytes with proofs.
+    pieces_late: Tally = TallyCounter,
+    /// Requests for pieces sent.
+    piece_requests_out: u64 = Count,
+    /// Of them, those that peers refused, whatever the reason.
+    piece_requests_rejected: u64 = Count,
+    /// Of them, those that are open now.
+    piece_requests_open: u64 = Gauge,
+    /// Requests for pieces received.
+    piece_requests_in: u64 = Count,
+    /// Of them, those refused: not held, or too many.
+    piece_requests_refused: u64 = Count,
+    /// Of them, those that wait or are being answered now.
+    piece_answers_open: u64 = Gauge,
     /// Peers banned.
     bans: u64 = Count,
     /// Events lost because nobody took them.

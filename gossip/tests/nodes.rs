@@ -329,13 +329,15 @@ async fn the_largest_announcement_gets_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_largest_blob_gets_through_and_a_larger_one_is_refused() {
+async fn a_large_blob_gets_through_and_one_beyond_any_size_is_refused() {
     let nodes = swarm(2, &[TCP, QUIC]).await;
     let blob = bytes(1, covey_proto::message::BLOB_BYTES_MAX);
     let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
     assert!(nodes[0].handle.fetch(named, &[], PATIENCE).await.unwrap()[..] == blob[..]);
-    let larger = BlobRef { root: named.root, size: named.size + 1 };
-    assert!(matches!(nodes[0].handle.fetch(larger, &[], PATIENCE).await, Err(FetchError::TooLarge { .. })));
+    let other = BlobRef { root: named.root, size: named.size + 1 };
+    assert!(matches!(nodes[0].handle.fetch(other, &[], PATIENCE).await, Err(FetchError::Size { .. })));
+    let huge = BlobRef { root: named.root, size: u64::MAX };
+    assert!(matches!(nodes[0].handle.fetch(huge, &[], PATIENCE).await, Err(FetchError::TooLarge { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 //! [`fetch`] and [`reveals`] decide and do no I/O; [`codec`] is the stream's form, [`serve`] bounds what others may ask.
 
 pub(crate) mod codec;
+pub(crate) mod downloads;
 pub(crate) mod fetch;
 pub(crate) mod reveals;
 pub(crate) mod serve;

@@ -67,7 +67,17 @@ pub enum FetchError {
         /// Bytes it has.
         got: u64,
     },
-    /// More than a response may carry.
+    /// It is being fetched for somebody who was told another size. One of the two was told wrong.
+    #[error("blob {root} of {named} bytes is being fetched as one of {other} already; wait for that to end")]
+    TwoSizes {
+        /// The blob.
+        root: Digest,
+        /// Bytes it should have.
+        named: u64,
+        /// Bytes it should have, says the other.
+        other: u64,
+    },
+    /// More than is exchanged.
     #[error("blob {root} of {size} bytes cannot be fetched: the limit is {limit}")]
     TooLarge {
         /// The blob.

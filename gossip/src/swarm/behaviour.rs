@@ -3,6 +3,7 @@
 use super::gate::Gate;
 use crate::config::Config;
 use crate::exchange::codec::{Frames, PROTOCOL};
+use crate::links::Links;
 use crate::peers::admission::Admission;
 use crate::shared::Shared;
 use crate::traffic::Counters;
@@ -42,6 +43,7 @@ pub(super) struct Behaviour {
     pub(super) gate: Gate,
     pub(super) gossip: Gossip,
     pub(super) requests: requests::Behaviour<Frames>,
+    pub(super) links: Links,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
 }
@@ -98,6 +100,7 @@ pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Res
     Ok(Behaviour {
         gate: Gate::new(shared.clone(), Admission::new(config.limits.connections.clone())),
         gossip: gossip(config, shared.traffic.clone())?,
+        links: Links::new(shared.peer),
         requests: requests::Behaviour::new([(PROTOCOL, requests::ProtocolSupport::Full)], requests),
         identify: identify::Behaviour::new(identify),
         // Every 15 s, 20 s for the answer: a peer whose machine went dark says nothing else.

@@ -91,6 +91,7 @@ impl Running<'_> {
             self.value(peer.id(), bound);
             self.show_record_to(peer);
             self.fetch(fetch::Event::Tick);
+            self.on_peer_up(peer);
         }
     }
 
@@ -114,6 +115,7 @@ impl Running<'_> {
         self.net.shared.connected().remove(&peer);
         self.net.shared.book().disconnected(&peer);
         self.net.tell(Event::Disconnected { peer });
+        self.on_peer_down(peer);
         self.upkeep_at = self.upkeep_at.min(Instant::now() + Duration::from_millis(100));
     }
 

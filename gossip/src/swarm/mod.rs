@@ -8,6 +8,7 @@ mod connections;
 mod gate;
 mod gossip;
 mod network;
+mod pieces;
 mod requests;
 mod running;
 mod transport;

@@ -2,6 +2,7 @@
 
 use super::behaviour::{self, Behaviour, Topics};
 use super::gate::address_of;
+use super::pieces::Exchange;
 use super::running::{End, Running};
 use super::{StartError, transport};
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::identity;
 use crate::peers::PeerKey;
 use crate::peers::dialer::Dialer;
 use crate::shared::{Seen, Shared};
-use crate::store::StoreError;
+use crate::store::{Partial, StoreError};
 use covey_proto::Digest;
 use futures::FutureExt;
 use libp2p::core::transport::ListenerId;
@@ -44,6 +45,7 @@ const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Work of another thread that has ended.
 pub(super) enum Job {
+    Begun { root: Digest, result: Result<Partial, Arc<StoreError>> },
     Stored { root: Digest, result: Result<Arc<[u8]>, Arc<StoreError>> },
     Read { request: InboundRequestId, life: u64, channel: ResponseChannel<Answer>, blob: Option<Arc<[u8]>> },
     Done,
@@ -59,6 +61,7 @@ pub(super) struct Network {
     pub(super) verdicts_out: mpsc::Sender<Judgement>,
     pub(super) fetches: Fetches,
     pub(super) waiters: HashMap<WaiterId, oneshot::Sender<Fetched>>,
+    pub(super) exchange: Exchange,
     pub(super) dialer: Dialer,
     pub(super) jobs: JoinSet<Job>,
     /// Counts the networks that were built.
@@ -85,6 +88,7 @@ impl Network {
         Network {
             topics: Topics::of(config.run),
             fetches: Fetches::new(config.limits.fetch.clone()),
+            exchange: Exchange::new(&config.limits, &shared),
             dialer: Dialer::new(shared.peer, config.limits.peers_target, fixed),
             // Peers count repetitions only to tell them apart: any start does.
             beat: std::process::id(),
@@ -150,6 +154,7 @@ impl Network {
         tracing::error!(panic = text.unwrap_or("?"), "the network broke and is rebuilt; please report this");
         self.life += 1;
         self.shared.traffic.restarts.add(1);
+        self.exchange.renew();
         let gone = std::mem::take(&mut *self.shared.connected());
         for peer in gone.into_keys() {
             self.tell(Event::Disconnected { peer });
@@ -175,6 +180,7 @@ impl Network {
 
     async fn finish(mut self, end: End) {
         self.remember_peers();
+        self.exchange.close().await;
         while self.jobs.join_next().await.is_some() {}
         if let End::Shutdown(reply) = end {
             // Let go of the store before saying so.

@@ -2,6 +2,7 @@
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::network::{Job, Network};
+use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};
 use crate::exchange::codec::Answer;
 use crate::exchange::fetch::{self, AskId, WaiterId};
@@ -9,6 +10,7 @@ use crate::exchange::serve::Counter;
 use crate::handle::Command;
 use crate::peers::PeerKey;
 use crate::peers::bucket::Buckets;
+use covey_exchange::scheduler::Event;
 use covey_proto::{Digest, Uid};
 use libp2p::futures::StreamExt;
 use libp2p::gossipsub::MessageAcceptance;
@@ -91,6 +93,7 @@ pub(super) struct Running<'a> {
     pub(super) introduction_due: bool,
     pub(super) upkeep_at: Instant,
     pub(super) remember_at: Instant,
+    pub(super) ends: Ends,
     ready: Option<oneshot::Sender<()>>,
     waiters_made: u64,
 }
@@ -126,6 +129,7 @@ impl<'a> Running<'a> {
             introduction_due: false,
             upkeep_at: now,
             remember_at: now + super::connections::REMEMBER_EACH,
+            ends: Ends::default(),
             ready,
             waiters_made,
         }
@@ -133,9 +137,12 @@ impl<'a> Running<'a> {
 
     pub(super) async fn run(mut self) -> End {
         self.fetch(fetch::Event::Lost);
+        self.resume_downloads();
         self.say_ready();
         loop {
-            let waiting = !self.net.fetches.is_idle() || !self.pulls.is_empty();
+            let exchange = &mut self.net.exchange;
+            let waiting = !self.net.fetches.is_idle() || !self.pulls.is_empty() || !exchange.downloads.is_empty();
+            let due = exchange.next_tick();
             let tick = Instant::now() + if waiting { TICK_BUSY } else { TICK_IDLE };
             let tick = tick.min(self.upkeep_at.max(Instant::now()));
             tokio::select! {
@@ -146,6 +153,10 @@ impl<'a> Running<'a> {
                     None => return End::Abandoned,
                 },
                 Some(judgement) = self.net.verdicts.recv() => self.on_verdict(judgement),
+                Some(batch) = exchange.reports.recv() => self.on_reports(batch),
+                Some((peer, open)) = exchange.opens.recv() => self.on_open(peer, open),
+                Some(ended) = exchange.tasks.join_next(), if !exchange.tasks.is_empty() => super::pieces::log(ended),
+                () = super::pieces::until(due) => self.schedule(Event::Tick),
                 Some(job) = self.net.jobs.join_next(), if !self.net.jobs.is_empty() => self.on_job(job),
                 () = self.net.shared.changed.notified() => self.on_changed(),
                 () = tokio::time::sleep_until(tick.into()) => self.on_tick(),
@@ -157,6 +168,7 @@ impl<'a> Running<'a> {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_requests(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Links(inbound)) => self.on_link(inbound),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result, .. })) => {
                 if matches!(result, Err(ping::Failure::Timeout)) {
                     self.swarm.close_connection(connection);
@@ -198,6 +210,7 @@ impl<'a> Running<'a> {
                 self.net.waiters.insert(waiter, reply);
                 self.fetch(fetch::Event::Want { waiter, root, size, hints, deadline });
             }
+            Command::Download { blob, class, hints, waiter } => self.download(blob, class, hints, waiter),
             Command::Pull { round, have, reply } => self.pull(round, have, reply),
             Command::Ban { peer } => self.ban(peer, "the node said so"),
             // For the test of the supervisor: no peer's message becomes a command, and a release has no such command.
@@ -224,6 +237,7 @@ impl<'a> Running<'a> {
     fn on_job(&mut self, job: Result<Job, tokio::task::JoinError>) {
         match job {
             Ok(Job::Stored { root, result }) => self.fetch(fetch::Event::Stored { root, result }),
+            Ok(Job::Begun { root, result }) => self.on_begun(root, result),
             Ok(Job::Read { request, life, channel, blob }) if life == self.net.life => {
                 self.give(request, channel, blob)
             }
@@ -251,6 +265,9 @@ impl<'a> Running<'a> {
         }
         if !self.net.fetches.is_idle() {
             self.fetch(fetch::Event::Tick);
+        }
+        if !self.net.exchange.downloads.is_empty() {
+            self.tick_downloads();
         }
         self.expire_pulls();
         if Instant::now() >= self.upkeep_at {

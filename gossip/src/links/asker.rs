@@ -1,0 +1,162 @@
+//! Asks one peer what it holds of the blobs that are wanted, and passes on what it says, as long as it is connected.
+//!
+//! A stream that breaks is opened again, later each time, and what is wanted then is asked anew.
+
+use super::block::Block;
+use super::report::Reports;
+use super::{End, Env, Protocol, flush, write};
+use crate::peers::PeerKey;
+use covey_exchange::frames::{Frame, Holding, Wish};
+use covey_exchange::scheduler::Event;
+use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
+use covey_proto::pieces::{PieceSet, Pieces};
+use libp2p::swarm::Stream;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Wishes that wait for a link: those of every blob that may be wanted of a peer, and as many that are over.
+const WISHES_MAX: usize = 1024;
+/// First wait before a stream that broke is opened again; doubles up to [`AGAIN_MAX`].
+const AGAIN_MIN: Duration = Duration::from_millis(250);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// The network's end of a link. The link's task ends when it goes.
+pub(crate) struct Asker(mpsc::Sender<Wish>);
+
+impl Asker {
+    /// A link to `peer`, and the task that runs it. The stream is opened at the first wish.
+    pub(crate) fn new(env: Arc<Env>, peer: PeerKey) -> (Asker, impl Future<Output = ()> + Send) {
+        let (sender, wishes) = mpsc::channel(WISHES_MAX);
+        let task = Task { env, peer, wishes, wanted: BTreeMap::new(), reports: Reports::new() };
+        (Asker(sender), task.run())
+    }
+
+    /// Whether there was room for the wish.
+    pub(crate) fn send(&self, wish: Wish) -> bool {
+        self.0.try_send(wish).is_ok()
+    }
+}
+
+struct Task {
+    env: Arc<Env>,
+    peer: PeerKey,
+    wishes: mpsc::Receiver<Wish>,
+    /// No more than the scheduler wants of one peer.
+    wanted: BTreeMap<Digest, BlobRef>,
+    reports: Reports,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut again = AGAIN_MIN;
+        loop {
+            if self.wanted.is_empty() {
+                match self.wishes.recv().await {
+                    Some(wish) => self.note(&wish),
+                    None => return,
+                }
+                continue;
+            }
+            let start = Instant::now();
+            let end = match self.env.open(self.peer, Protocol::Holdings).await {
+                Some(stream) => self.talk(stream).await,
+                None => End::Closed,
+            };
+            if matches!(end, End::Released) {
+                return;
+            }
+            tracing::debug!(peer = %self.peer, %end, "a link for holdings has ended");
+            self.reports.end(self.peer, end);
+            self.reports.send(&self.env).await;
+            again = if start.elapsed() > AGAIN_MAX { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
+            if !self.pause(again).await {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, wish: &Wish) {
+        match wish {
+            Wish::Want(blob) => drop(self.wanted.insert(blob.root, *blob)),
+            Wish::Unwant(root) => drop(self.wanted.remove(root)),
+        }
+    }
+
+    /// Waits, hearing wishes. False once nobody has any.
+    async fn pause(&mut self, time: Duration) -> bool {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            tokio::select! {
+                wish = self.wishes.recv() => match wish {
+                    Some(wish) => self.note(&wish),
+                    None => return false,
+                },
+                () = tokio::time::sleep_until(end) => return true,
+            }
+        }
+    }
+
+    async fn talk(&mut self, mut stream: Stream) -> End {
+        let mut block = Block::new();
+        let mut out = Vec::new();
+        self.wanted.values().for_each(|blob| Wish::Want(*blob).encode(&mut out));
+        loop {
+            if let Err(end) = self.step(&mut stream, &mut block, &mut out).await {
+                return end;
+            }
+        }
+    }
+
+    async fn step(&mut self, stream: &mut Stream, block: &mut Block, out: &mut Vec<u8>) -> Result<(), End> {
+        if !out.is_empty() {
+            write(stream, out, &self.env.limits).await?;
+            flush(stream, &self.env.limits).await?;
+            out.clear();
+        }
+        tokio::select! {
+            wish = self.wishes.recv() => {
+                let mut next = Some(wish.ok_or(End::Released)?);
+                while let Some(wish) = next {
+                    self.note(&wish);
+                    wish.encode(out);
+                    next = self.wishes.try_recv().ok();
+                }
+            }
+            holding = block.next::<Holding, _>(stream) => {
+                self.hear(holding?)?;
+                while let Some(holding) = block.frame::<Holding>()? {
+                    self.hear(holding)?;
+                }
+                block.rest();
+                self.reports.send(&self.env).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, holding: Holding) -> Result<(), End> {
+        let (Holding::Bitfield { root, .. } | Holding::Have { root, .. }) = &holding;
+        let root = *root;
+        // What is not wanted any more crossed the word of it.
+        let Some(pieces) = self.wanted.get(&root).and_then(Pieces::of_blob) else { return Ok(()) };
+        let count = pieces.count();
+        let peer = self.peer;
+        self.reports.event(match holding {
+            Holding::Bitfield { set, .. } => {
+                let set = PieceSet::from_bytes(&set, count)
+                    .ok_or_else(|| End::Breach(format!("a BITFIELD that is no set of {count} pieces")))?;
+                Event::Holds { peer, root, set }
+            }
+            Holding::Have { runs, .. } => {
+                if let Some(beyond) = runs.iter().find(|run| run.end > count) {
+                    return Err(End::Breach(format!("HAVE of pieces {beyond:?} of {count}")));
+                }
+                Event::Have { peer, root, runs }
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! One connection's streams of the exchange: opens what it is told to, and counts what the other side opens.
+//!
+//! A stream that is one too many is closed at once: nothing waits for a place. Streams keep their connection, and end
+//! with it.
+
+use super::{OPEN_TIMEOUT, Place, Protocol};
+use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::swarm::handler::{
+    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, SubstreamProtocol,
+};
+use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, StreamProtocol};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Streams that the other side may have opened on one connection: of holdings, and of pieces (one a class).
+const HOLDINGS_IN_MAX: usize = 1;
+const PIECES_IN_MAX: usize = 3;
+/// Streams that wait for their opening: those of this side's own links, of which there are no more than four a peer.
+const OPENS_MAX: usize = 16;
+
+/// Negotiates one protocol or the other, and nothing beyond.
+#[derive(Clone, Debug)]
+pub(crate) struct Speak(&'static [Protocol]);
+
+impl UpgradeInfo for Speak {
+    type Info = StreamProtocol;
+    type InfoIter = Vec<StreamProtocol>;
+    fn protocol_info(&self) -> Vec<StreamProtocol> {
+        self.0.iter().map(|protocol| protocol.name()).collect()
+    }
+}
+
+impl InboundUpgrade<Stream> for Speak {
+    type Output = (Stream, Protocol);
+    type Error = Infallible;
+    type Future = Ready<Result<(Stream, Protocol), Infallible>>;
+    fn upgrade_inbound(self, stream: Stream, name: StreamProtocol) -> Self::Future {
+        let pieces = name == Protocol::Pieces.name();
+        ready(Ok((stream, if pieces { Protocol::Pieces } else { Protocol::Holdings })))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Speak {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+/// To open a stream: whoever waits gets it, or sees its sender dropped.
+pub(crate) struct Open {
+    pub(super) protocol: Protocol,
+    pub(super) reply: oneshot::Sender<Stream>,
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "open {:?}", self.protocol)
+    }
+}
+
+/// A stream that the other side opened, with its place among those that it may.
+#[derive(Debug)]
+pub(crate) struct Came {
+    pub(crate) protocol: Protocol,
+    pub(crate) stream: Stream,
+    pub(crate) place: Place,
+}
+
+pub(crate) struct Handler {
+    opens: VecDeque<Open>,
+    /// Places, of which no more streams than there may be hold one.
+    holdings_in: Arc<Semaphore>,
+    pieces_in: Arc<Semaphore>,
+    came: VecDeque<Came>,
+}
+
+impl Handler {
+    pub(super) fn new() -> Handler {
+        Handler {
+            opens: VecDeque::new(),
+            holdings_in: Arc::new(Semaphore::new(HOLDINGS_IN_MAX)),
+            pieces_in: Arc::new(Semaphore::new(PIECES_IN_MAX)),
+            came: VecDeque::new(),
+        }
+    }
+
+    fn on_inbound(&mut self, stream: Stream, protocol: Protocol) {
+        let places = match protocol {
+            Protocol::Holdings => &self.holdings_in,
+            Protocol::Pieces => &self.pieces_in,
+        };
+        match places.clone().try_acquire_owned() {
+            // No longer than there are places.
+            Ok(place) => self.came.push_back(Came { protocol, stream, place: Place(place) }),
+            Err(_) => tracing::debug!(?protocol, "a stream too many is closed"),
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Open;
+    type ToBehaviour = Came;
+    type InboundProtocol = Speak;
+    type OutboundProtocol = Speak;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = oneshot::Sender<Stream>;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Speak> {
+        SubstreamProtocol::new(Speak(&[Protocol::Holdings, Protocol::Pieces]), ())
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Speak, oneshot::Sender<Stream>, Came>> {
+        if let Some(came) = self.came.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(came));
+        }
+        while let Some(Open { protocol, reply }) = self.opens.pop_front() {
+            if !reply.is_closed() {
+                let speak = match protocol {
+                    Protocol::Holdings => Speak(&[Protocol::Holdings]),
+                    Protocol::Pieces => Speak(&[Protocol::Pieces]),
+                };
+                let protocol = SubstreamProtocol::new(speak, reply).with_timeout(OPEN_TIMEOUT);
+                return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+            }
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, open: Open) {
+        if self.opens.len() < OPENS_MAX {
+            self.opens.push_back(open);
+        }
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Speak, Speak, (), oneshot::Sender<Stream>>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, protocol), ..
+            }) => {
+                self.on_inbound(stream, protocol);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
+                // Whoever waited may have given up.
+                let _ = reply.send(stream);
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, error }) => {
+                tracing::debug!(%error, "a stream of the exchange was not opened");
+                drop(reply);
+            }
+            _ => {}
+        }
+    }
+}

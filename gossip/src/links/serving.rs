@@ -1,0 +1,288 @@
+//! Carries out what the governor decides: reads answers beside the runtime, hands grants to the streams' tasks.
+//!
+//! Whoever tells the governor something asks it at once what is next, under one lock that is never held for longer than it
+//! takes to say so: the task that has just written 64 KiB mostly grants itself the next, without waking another.
+
+use crate::peers::PeerKey;
+use crate::shared::Shared;
+use covey_exchange::Class;
+use covey_exchange::frames::{self, Answer, Frame, Reject};
+use covey_exchange::governor::{Asked, Cancelled, Governor, GovernorLimits, Next, Rank, Refused, Ticket};
+use covey_proto::blob::BlobRef;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::{Notify, Semaphore};
+
+/// Answers being read: more than the governor ever allows at once.
+const READS_MAX: u32 = 4096;
+/// Buffers that a stream keeps for its next answers.
+const SPARE_MAX: usize = 2;
+
+/// An answer in memory: its frame's head, then its bytes.
+pub(super) type Buffer = Vec<u8>;
+/// Bytes of a PIECE before those that were asked for.
+pub(super) const HEAD_BYTES: usize = 9;
+
+/// What the two halves of a stream's task, and the governor, leave for its writer.
+pub(super) struct Outbox {
+    peer: PeerKey,
+    class: Class,
+    state: Mutex<Out>,
+    pub(super) bell: Notify,
+}
+
+#[derive(Default)]
+struct Out {
+    /// Requests that are open, by their number.
+    tickets: HashMap<u32, Ticket>,
+    rejects: VecDeque<(u32, Reject)>,
+    ready: HashMap<Ticket, (u32, Buffer)>,
+    grants: VecDeque<(Ticket, usize)>,
+    spare: Vec<Buffer>,
+}
+
+/// What the writer does next.
+pub(super) enum Turn {
+    Reject(u32, Reject),
+    /// So many bytes of this answer.
+    Grant(Ticket, usize),
+}
+
+impl Outbox {
+    pub(super) fn new(peer: PeerKey, class: Class) -> Arc<Outbox> {
+        Arc::new(Outbox { peer, class, state: Mutex::default(), bell: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, Out> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reject(&self, id: u32, why: Reject) {
+        self.state().rejects.push_back((id, why));
+        self.bell.notify_one();
+    }
+
+    /// Refusals that the peer has not read.
+    pub(super) fn rejects(&self) -> usize {
+        self.state().rejects.len()
+    }
+
+    /// The next thing to write. `within`: an answer is begun, and nothing may come between.
+    pub(super) fn turn(&self, within: bool) -> Option<Turn> {
+        let mut state = self.state();
+        if !within && let Some((id, why)) = state.rejects.pop_front() {
+            return Some(Turn::Reject(id, why));
+        }
+        state.grants.pop_front().map(|(ticket, bytes)| Turn::Grant(ticket, bytes))
+    }
+
+    /// An answer that was granted for the first time.
+    pub(super) fn take(&self, ticket: Ticket) -> Option<Buffer> {
+        self.state().ready.remove(&ticket).map(|(_, buffer)| buffer)
+    }
+
+    /// An answer is written: its request is over, its buffer serves the next.
+    pub(super) fn written(&self, ticket: Ticket, buffer: Buffer) {
+        let mut state = self.state();
+        state.tickets.retain(|_, other| *other != ticket);
+        if state.spare.len() < SPARE_MAX {
+            state.spare.push(buffer);
+        }
+    }
+
+    pub(super) fn is_open(&self, id: u32) -> bool {
+        self.state().tickets.contains_key(&id)
+    }
+}
+
+struct Job {
+    outbox: Arc<Outbox>,
+    asked: frames::Asked,
+}
+
+struct State {
+    governor: Governor<PeerKey>,
+    jobs: HashMap<Ticket, Job>,
+    /// When the governor wants to be asked again.
+    wake: Option<Instant>,
+}
+
+/// All answers that wait or are under way.
+pub(crate) struct Serving {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    timer: Notify,
+    reads: Arc<Semaphore>,
+}
+
+impl Serving {
+    pub(crate) fn new(shared: Arc<Shared>, limits: GovernorLimits) -> Arc<Serving> {
+        let governor = Governor::new(limits, Instant::now());
+        let state = Mutex::new(State { governor, jobs: HashMap::new(), wake: None });
+        Arc::new(Serving { shared, state, timer: Notify::new(), reads: Arc::new(Semaphore::new(READS_MAX as usize)) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the governor when it wants to be. To be run as a task, for ever.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let wake = self.state().wake;
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => self.pump(),
+                () = self.timer.notified() => {}
+            }
+        }
+    }
+
+    /// Returns once nothing is being read any more; what wants to be read then is not.
+    pub(crate) async fn quiesce(&self) {
+        if let Ok(all) = self.reads.acquire_many(READS_MAX).await {
+            all.forget();
+        }
+    }
+
+    fn rank(&self, peer: &PeerKey) -> Rank {
+        let book = self.shared.book();
+        if book.has_view() && book.uid_of(peer).is_none() { Rank::Stranger } else { Rank::Member }
+    }
+
+    /// Takes a request in.
+    pub(super) fn enqueue(self: &Arc<Self>, outbox: &Arc<Outbox>, asked: frames::Asked) -> Result<(), Refused> {
+        let rank = self.rank(&outbox.peer);
+        let bytes = asked.answer_bytes() as u64;
+        {
+            let mut state = self.state();
+            let request = Asked { rank, class: outbox.class, bytes, repeat: false };
+            let ticket = state.governor.enqueue(outbox.peer, request)?;
+            outbox.state().tickets.insert(asked.id, ticket);
+            state.jobs.insert(ticket, Job { outbox: outbox.clone(), asked });
+        }
+        self.shared.traffic.piece_answers_open.add(1);
+        self.pump();
+        Ok(())
+    }
+
+    /// Takes a request back, if it is not being answered yet.
+    pub(super) fn cancel(self: &Arc<Self>, outbox: &Outbox, id: u32) {
+        let Some(ticket) = outbox.state().tickets.get(&id).copied() else { return };
+        let cancelled = self.state().governor.cancel(ticket);
+        if cancelled == Cancelled::Dropped {
+            self.forget(ticket);
+            outbox.state().tickets.remove(&id);
+            outbox.state().ready.remove(&ticket);
+            outbox.reject(id, Reject::Cancelled);
+            self.pump();
+        }
+    }
+
+    /// Bytes of a grant are written; whether they were the answer's last.
+    pub(super) fn written(self: &Arc<Self>, ticket: Ticket, bytes: usize) -> bool {
+        let last = self.state().governor.written(ticket, bytes as u64);
+        if last {
+            self.forget(ticket);
+        }
+        self.pump();
+        last
+    }
+
+    /// A stream has ended, with all its requests.
+    pub(super) fn gone(self: &Arc<Self>, outbox: &Outbox) {
+        let tickets: Vec<Ticket> = outbox.state().tickets.drain().map(|(_, ticket)| ticket).collect();
+        for ticket in tickets {
+            self.state().governor.drop_ticket(ticket);
+            self.forget(ticket);
+        }
+        self.pump();
+    }
+
+    fn forget(&self, ticket: Ticket) {
+        if self.state().jobs.remove(&ticket).is_some() {
+            self.shared.traffic.piece_answers_open.sub(1);
+        }
+    }
+
+    /// Does what the governor wants done.
+    fn pump(self: &Arc<Self>) {
+        let mut state = self.state();
+        loop {
+            match state.governor.next(Instant::now()) {
+                Next::Read { ticket } => {
+                    let job = state.jobs.get(&ticket).map(|job| (job.outbox.clone(), job.asked.clone()));
+                    let (Some((outbox, asked)), Ok(place)) = (job, self.reads.clone().try_acquire_owned()) else {
+                        state.governor.failed(ticket);
+                        continue;
+                    };
+                    let serving = self.clone();
+                    tokio::task::spawn_blocking(move || {
+                        serving.read(ticket, &outbox, &asked);
+                        // The store goes before the place that says so.
+                        drop((serving, outbox));
+                        drop(place);
+                    });
+                }
+                Next::Grant { ticket, bytes } => {
+                    if let Some(job) = state.jobs.get(&ticket) {
+                        job.outbox.state().grants.push_back((ticket, bytes as usize));
+                        job.outbox.bell.notify_one();
+                    }
+                }
+                Next::WaitUntil(at) => {
+                    if state.wake.replace(at) != Some(at) {
+                        self.timer.notify_one();
+                    }
+                    return;
+                }
+                Next::Idle => {
+                    state.wake = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads an answer into memory, checked against its blob's name.
+    fn read(self: &Arc<Self>, ticket: Ticket, outbox: &Arc<Outbox>, asked: &frames::Asked) {
+        let mut buffer = outbox.state().spare.pop().unwrap_or_default();
+        buffer.clear();
+        if self.fill(&mut buffer, asked.id, &asked.blob, asked.groups.clone()) {
+            outbox.state().ready.insert(ticket, (asked.id, buffer));
+            if !self.state().governor.ready(ticket) {
+                outbox.state().ready.remove(&ticket);
+            }
+        } else if self.state().governor.failed(ticket) {
+            self.forget(ticket);
+            outbox.state().tickets.remove(&asked.id);
+            outbox.reject(asked.id, Reject::NotHeld);
+        }
+        self.pump();
+    }
+
+    fn fill(&self, buffer: &mut Buffer, id: u32, blob: &BlobRef, groups: Range<u64>) -> bool {
+        let bytes = frames::Asked { id, blob: *blob, groups: groups.clone() }.answer_bytes();
+        buffer.reserve(HEAD_BYTES + bytes);
+        Answer::Piece { id, bytes }.encode(buffer);
+        if let Err(error) = self.shared.store.encode(blob, groups, buffer) {
+            // Whoever asks decides how often: the store says it louder where a person should look.
+            tracing::debug!(blob = %blob.root, %error, "a piece cannot be served");
+            return false;
+        }
+        if self.shared.lies.load(Ordering::Relaxed)
+            && let Some(last) = buffer.last_mut()
+        {
+            *last ^= 1;
+        }
+        buffer.len() == HEAD_BYTES + bytes
+    }
+}
