@@ -1,0 +1,299 @@
+//! `covey blob serve` and `covey blob get --from`: blobs over the network, without run, chain or keys of value.
+
+use super::{Done, Failure, Plain};
+use crate::observe::{self, Nodes};
+use crate::report::units;
+use clap::{Args, ValueEnum};
+use covey_gossip::store::Store;
+use covey_gossip::{Class, Config, Congestion, Event, Events, FetchError, Handle, Hint, PeerKey, Progress};
+use covey_proto::blob::BlobRef;
+use covey_proto::{Digest, RunId};
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where the node's key and its blobs are unless said otherwise.
+const STORE: &str = "covey-blobs";
+/// Time between redrawings of the progress bar, and between lines where there is no terminal.
+const DRAW_EACH: Duration = Duration::from_millis(200);
+const SAY_EACH: Duration = Duration::from_secs(10);
+
+/// How the network is entered.
+#[derive(Debug, Args)]
+pub(super) struct NetArgs {
+    /// The store's folder, made if it is not there. It holds the node's key, too.
+    #[arg(long, value_name = "DIR", default_value = STORE)]
+    store: PathBuf,
+    /// Bytes that the store may hold, in GB; the least recently used make room.
+    #[arg(long, value_name = "GB", default_value_t = 100.0)]
+    quota: f64,
+    /// Where to listen: /ip4/0.0.0.0/tcp/4001. May be repeated [default: any TCP and QUIC port].
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// What decides how fast TCP sends: bbr where the kernel allows it, or what the system has.
+    #[arg(long, value_enum, default_value = "bbr")]
+    congestion: CongestionArg,
+    /// Send no faster than so many Mbit/s.
+    #[arg(long, value_name = "MBIT")]
+    upload: Option<f64>,
+    /// Ask for no more than so many Mbit/s.
+    #[arg(long, value_name = "MBIT")]
+    download: Option<f64>,
+    /// Show metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<SocketAddr>,
+    /// One JSON object a line instead of words and a progress bar.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CongestionArg {
+    Bbr,
+    System,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Files to add first.
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    net: NetArgs,
+}
+
+/// What to get, from whom.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) blob: BlobRef,
+    pub(super) from: Vec<String>,
+    pub(super) out: Option<PathBuf>,
+    pub(super) serve_on: bool,
+    pub(super) timeout: Duration,
+}
+
+/// A blob's name as these commands say and take it: ROOT:SIZE.
+pub(super) fn name(blob: &BlobRef) -> String {
+    format!("{}:{}", blob.root, blob.size)
+}
+
+/// Reads [`name`].
+pub(super) fn parse_name(text: &str) -> Result<BlobRef, String> {
+    let parse = || {
+        let (root, size) = text.split_once(':')?;
+        Some(BlobRef { root: root.parse::<Digest>().ok()?, size: size.parse().ok()? })
+    };
+    parse().ok_or_else(|| format!("{text:?} is no blob's name: 64 hexadecimal digits, a colon and its size in bytes"))
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
+    let net = &args.net;
+    let store = open(net)?;
+    let mut blobs = Vec::new();
+    for file in &args.files {
+        let total = std::fs::metadata(file).map_err(|error| Plain(format!("{}: {error}", file.display())))?.len();
+        let mut bar = Bar::new(net.json, "adding");
+        let blob = store.add_file(file, &mut |done| bar.draw(done, total, ""))?;
+        bar.clear();
+        blobs.push((file, blob));
+    }
+    runtime()?.block_on(async {
+        let (network, events) = start(net, store, vec![]).await?;
+        for (file, blob) in &blobs {
+            say_serving(net, &network, file, blob);
+        }
+        if blobs.is_empty() && !net.json {
+            println!("serving what {} holds, at", net.store.display());
+        }
+        if !net.json {
+            network.addresses().iter().for_each(|address| println!("  {address}"));
+        }
+        until_interrupted(network, events).await;
+        Ok(Done::Interrupted)
+    })
+}
+
+pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
+    let store = open(net)?;
+    let peers = wanted.from.iter().map(|address| peer_of(address)).collect::<Result<Vec<_>, _>>()?;
+    let hints: Vec<Hint> = peers.into_iter().map(Hint::Peer).collect();
+    runtime()?.block_on(async {
+        let (network, events) = start(net, store.clone(), wanted.from.clone()).await?;
+        if wanted.serve_on {
+            say_serving(net, &network, wanted.out.as_deref().unwrap_or(Path::new("")), &wanted.blob);
+        }
+        let interrupted = tokio::signal::ctrl_c();
+        let fetched = tokio::select! {
+            fetched = fetch(net, &network, wanted, &hints) => fetched,
+            _ = interrupted => {
+                eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.store.display());
+                network.shutdown().await;
+                return Ok(Done::Interrupted);
+            }
+        };
+        fetched?;
+        if let Some(out) = wanted.out.clone() {
+            let blob = wanted.blob;
+            tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
+        }
+        if net.json {
+            println!("{}", json!({ "event": "stored", "root": name(&wanted.blob) }));
+        } else if let Some(out) = &wanted.out {
+            println!("{}", out.display());
+        }
+        if wanted.serve_on {
+            until_interrupted(network, events).await;
+        } else {
+            network.shutdown().await;
+        }
+        Ok(Done::Well)
+    })
+}
+
+async fn fetch(net: &NetArgs, network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<(), FetchError> {
+    let start = Instant::now();
+    let mut bar = Bar::new(net.json, "fetching");
+    let (mut begun_with, mut last) = (None, None);
+    let progress = |now: Progress| {
+        begun_with.get_or_insert(now.bytes);
+        last = Some(now);
+        let rate = units::bytes(now.rate);
+        let peers = units::count(now.holders as u64, "peer");
+        bar.draw(now.bytes, wanted.blob.size, &format!("{rate}/s from {peers}"));
+    };
+    let result = network.download(wanted.blob, Class::Data, hints, wanted.timeout, progress).await;
+    bar.clear();
+    result?;
+    let (seconds, had) = (start.elapsed().as_secs_f64(), begun_with.unwrap_or(0));
+    let came = wanted.blob.size.saturating_sub(had);
+    if net.json {
+        let duplicate = last.map_or(0, |last: Progress| last.duplicate_bytes);
+        println!(
+            "{}",
+            json!({ "event": "fetched", "root": name(&wanted.blob), "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate })
+        );
+    } else {
+        let rate = units::bytes((came as f64 / seconds.max(1e-3)) as u64);
+        eprintln!("fetched {} in {} ({rate}/s)", units::bytes(came), units::seconds(seconds));
+    }
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn open(net: &NetArgs) -> Result<Store, Failure> {
+    if !(net.quota > 0.0 && net.quota < 1e9) {
+        return Err(Plain(format!("--quota is {}: it must be a number of GB above 0", net.quota)).into());
+    }
+    Ok(Store::open(&net.store, (net.quota * 1e9) as u64)?)
+}
+
+async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(Handle, Events), Failure> {
+    // Of no run: nobody is a member, and nothing is announced.
+    let mut config = Config::new(&net.store, Digest::ZERO, 0, RunId(Digest::of(b"covey blob")));
+    if !net.listen.is_empty() {
+        config.listen = net.listen.clone();
+    }
+    config.bootstrap = bootstrap;
+    config.transport.congestion = match net.congestion {
+        CongestionArg::Bbr => Congestion::Bbr,
+        CongestionArg::System => Congestion::System,
+    };
+    let bytes_a_second = |option: &str, mbit: f64| match mbit > 0.0 && mbit < 1e6 {
+        true => Ok((mbit * 125_000.0) as u64),
+        false => Err(Plain(format!("{option} is {mbit}: it must be a number of Mbit/s above 0"))),
+    };
+    if let Some(mbit) = net.upload {
+        config.limits.limit_upload(bytes_a_second("--upload", mbit)?);
+    }
+    if let Some(mbit) = net.download {
+        config.limits.limit_download(bytes_a_second("--download", mbit)?);
+    }
+    let (network, events) = covey_gossip::start(config, store).await?;
+    if let Some(address) = net.status {
+        let nodes = Nodes::default();
+        nodes.show("blob", network.clone());
+        let address = observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
+        tracing::info!(%address, "status");
+    }
+    Ok((network, events))
+}
+
+fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
+    if net.json {
+        let address = network.addresses().into_iter().next();
+        println!("{}", json!({ "event": "serving", "file": file, "root": name(blob), "address": address }));
+    } else {
+        println!("{}  {}", name(blob), file.display());
+    }
+    // Whoever reads this waits for it. A closed pipe is no error.
+    let _ = std::io::stdout().flush();
+}
+
+/// Serves on; events are for nodes of a run, and are let go.
+async fn until_interrupted(network: Handle, mut events: Events) {
+    let drain = async {
+        while let Some(event) = events.next().await {
+            if let Event::Connected { peer } = event {
+                tracing::debug!(%peer, "connected");
+            }
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        _ = tokio::signal::ctrl_c() => network.shutdown().await,
+    }
+}
+
+fn peer_of(address: &str) -> Result<PeerKey, Failure> {
+    let peer = address.rsplit_once("/p2p/").and_then(|(_, peer)| peer.parse().ok());
+    peer.ok_or_else(|| Plain(format!("--from {address}: it must end in /p2p/ID, as `covey blob serve` prints it")).into())
+}
+
+/// A line that is redrawn on a terminal, and said now and then elsewhere.
+struct Bar {
+    what: &'static str,
+    terminal: bool,
+    silent: bool,
+    drawn: Option<Instant>,
+}
+
+impl Bar {
+    fn new(silent: bool, what: &'static str) -> Bar {
+        Bar { what, terminal: std::io::stderr().is_terminal(), silent, drawn: None }
+    }
+
+    fn draw(&mut self, done: u64, total: u64, more: &str) {
+        let each = if self.terminal { DRAW_EACH } else { SAY_EACH };
+        if self.silent || self.drawn.is_some_and(|drawn| drawn.elapsed() < each) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let share = if total == 0 { 1.0 } else { done as f64 / total as f64 };
+        let (full, empty) = ((share * 24.0) as usize, 24 - ((share * 24.0) as usize).min(24));
+        let text = format!(
+            "{} [{}{}] {:>3.0} %  {} of {}  {more}",
+            self.what,
+            "=".repeat(full.min(24)),
+            " ".repeat(empty),
+            share * 100.0,
+            units::bytes(done),
+            units::bytes(total)
+        );
+        let mut stderr = std::io::stderr().lock();
+        // What cannot be shown is not worth failing for.
+        let _ = match self.terminal {
+            true => write!(stderr, "\r\x1b[2K{text:.79}"),
+            false => writeln!(stderr, "{text}"),
+        };
+    }
+
+    fn clear(&mut self) {
+        if self.terminal && self.drawn.is_some() {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
+        }
+    }
+}
