@@ -40,6 +40,8 @@ const FLOORS: [(&str, &[&str]); 11] = [
             "covey-sparseloco",
             "covey-round",
             "covey-kernels",
+            "covey-blobs",
+            "covey-exchange",
             "covey-gossip",
             "covey-trainer",
             "covey",
