@@ -18,11 +18,19 @@ pub struct Selector {
     /// Candidates, by rising index: magnitude and index.
     magnitudes: Vec<u32>,
     indices: Vec<u16>,
+    /// The last chunk's floor: where the search begins. Neighbours are alike; what is found does not depend on it.
+    hint: u32,
 }
 
 impl Default for Selector {
     fn default() -> Selector {
-        Selector { sample: vec![0; CHUNK], marks: [0; CHUNK / 64], magnitudes: vec![0; CHUNK], indices: vec![0; CHUNK] }
+        Selector {
+            sample: vec![0; CHUNK],
+            marks: [0; CHUNK / 64],
+            magnitudes: vec![0; CHUNK],
+            indices: vec![0; CHUNK],
+            hint: 0,
+        }
     }
 }
 
@@ -49,7 +57,7 @@ impl Selector {
         }
         let floor = self.floor(dense, count);
         let candidates = self.keep(dense, floor);
-        let least = threshold(&self.magnitudes[..candidates], count, 0, floor);
+        let least = threshold(&self.magnitudes[..candidates], count, 0, (floor, 0));
         // One place more than are chosen: where the rest are written without a branch.
         chosen.resize(count + 1, 0);
         let kept = &self.magnitudes[..candidates];
@@ -77,7 +85,8 @@ impl Selector {
             magnitudes(dense, sample);
             sample
         };
-        threshold(sample, count, count / 8, 0)
+        self.hint = threshold(sample, count, count / 8, (0, self.hint));
+        self.hint
     }
 
     /// Packs the elements that reach `floor` into `magnitudes` and `indices`, by rising index; returns how many.
@@ -99,15 +108,16 @@ impl Selector {
 }
 
 /// A threshold that `count` of the magnitudes reach, or as many as `spare` more; where equal magnitudes leave none, the
-/// largest that enough reach. All of them must reach `low`, and they must be `count` or more.
-fn threshold(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u32 {
+/// largest that enough reach. All of them must reach `low`, and they must be `count` or more. `hint` is tried first.
+fn threshold(magnitudes: &[u32], count: usize, spare: usize, (mut low, hint): (u32, u32)) -> u32 {
     // `over` reach `low`, at least `count`; `under` reach `high`, fewer.
     let (mut over, mut under) = (magnitudes.len(), 0);
     let mut high = largest(magnitudes) + 1;
     if over <= count + spare {
         return low;
     }
-    let mut down = OCTAVE;
+    let hinted = low < hint && hint < high;
+    let mut down = if hinted { OCTAVE / 16 } else { OCTAVE };
     for step in 0.. {
         let span = high - low;
         if span <= 1 {
@@ -115,7 +125,9 @@ fn threshold(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u3
         }
         // From the top in growing steps, since what is sought is within a few octaves of the largest; then where a straight
         // line would cross, and every third time the middle, lest a bend make that slow.
-        let middle = if low == 0 && down < high {
+        let middle = if hinted && step == 0 {
+            hint
+        } else if low == 0 && down < high {
             high - down
         } else if step % 3 == 2 {
             low + span / 2
@@ -123,7 +135,7 @@ fn threshold(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u3
             let share = (over - count - spare / 2) as f32 / (over - under) as f32;
             low + ((span as f32 * share) as u32).clamp(1, span - 1)
         };
-        down = down.saturating_mul(4);
+        down = if hinted && step == 0 { down } else { down.saturating_mul(4) };
         let reach = reaching(magnitudes, middle);
         if reach < count {
             (high, under) = (middle, reach);

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::codec::lane::{self, Lane};
 use std::sync::OnceLock;
 
 /// Lanes of a running sum or maximum: as many as the widest vector has.
@@ -17,9 +18,10 @@ pub(crate) const MAGNITUDE: u32 = 0x7fff_ffff;
 enum Level {
     /// What the target guarantees.
     Portable,
+    /// AVX2, and the bit instructions of every processor that has it.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 (F, BW, DQ, VL) and AVX2.
+    /// AVX-512 (F, BW, DQ, VL) and what follows.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -32,7 +34,11 @@ fn level() -> Level {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
-    let avx2 = is_x86_feature_detected!("avx2");
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
@@ -59,12 +65,12 @@ macro_rules! vectorised {
             fn body($($argument: $kind),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2")]
+            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
             fn avx2($($argument: $kind),*) $(-> $result)? {
                 body($($argument),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt")]
             fn avx512($($argument: $kind),*) $(-> $result)? {
                 body($($argument),*)
             }
@@ -104,6 +110,11 @@ pub(crate) struct Tiles {
 }
 
 vectorised! {
+    /// Decodes groups side by side, to their ends.
+    fn run_lanes(lanes: &mut [Lane<'_>]) {
+        lane::run(lanes);
+    }
+
     /// a = β·e + Δ for tiles of a state, whose first element `e` and `delta` begin with.
     fn sum_tiles(tiles: &mut [[f32; 4096]], e: &[f32], delta: &[f32], beta: f32, of: Tiles) -> Survey {
         let mut survey = Survey::default();

@@ -33,14 +33,20 @@ impl SparseShard {
         self.close_chunk();
     }
 
-    /// Appends a value of the chunk that [`close_chunk`](SparseShard::close_chunk) will end.
-    #[inline]
-    pub(crate) fn push(&mut self, index: u16, value: f32) {
-        self.indices.push(index);
-        self.values.push(value);
+    /// Appends chunks of so many values, and gives the place for them.
+    pub(crate) fn push_room(&mut self, counts: impl Iterator<Item = usize>) -> (&mut [u16], &mut [f32]) {
+        let begin = self.values.len();
+        let mut end = begin;
+        for count in counts {
+            end += count;
+            self.starts.push(end as u32);
+        }
+        self.indices.resize(end, 0);
+        self.values.resize(end, 0.0);
+        (&mut self.indices[begin..], &mut self.values[begin..])
     }
 
-    pub(crate) fn close_chunk(&mut self) {
+    fn close_chunk(&mut self) {
         // A shard has at most 2^16 chunks of at most 2^12 values.
         self.starts.push(self.values.len() as u32);
     }

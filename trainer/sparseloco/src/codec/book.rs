@@ -68,6 +68,10 @@ pub(super) struct Book {
 }
 
 impl Book {
+    /// Stands where there is none.
+    pub(super) const NONE: Book =
+        Book { values: [0.0; BINS], order: Order::Rising, bits: 0, needed: [0; BINS], known: 0 };
+
     /// Two values of opposite sign, or four. `low` and `high` are magnitudes as bfloat16.
     fn of_magnitudes(low: u16, high: u16) -> Book {
         let (bits, needed) = if low == high { (1, [0b11; BINS]) } else { (2, [0b0011, 0b1100, 0b1111, 0b1111]) };

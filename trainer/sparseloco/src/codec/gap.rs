@@ -6,6 +6,7 @@
 //! an index at 64 of 4,096 (the positions themselves are as good as random: no context would win that back).
 
 use super::rans::{SLOTS, WIDTH_MAX};
+use covey_proto::layout::CHUNK;
 
 /// The class that says "no value in the next `31 << shift` positions".
 pub(super) const ESCAPE: usize = 31;
@@ -30,26 +31,40 @@ pub(super) struct Level {
 
 impl Level {
     /// The class that owns `slot`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn class_of(&self, slot: u16) -> usize {
-        // Branch-free: 32 compares are four instructions where the guesses of a search would miss.
-        let below = self.last.iter().map(|&last| i16::from(last < slot as i16)).sum::<i16>();
-        (below as usize).min(ESCAPE)
+        // Branch-free: 32 compares are a few instructions where the guesses of a search would miss. The sign of a difference
+        // rather than a comparison, whose 32 results some compilers take apart again.
+        let below = self.last.iter().map(|&last| (last - slot as i16) >> 15).sum::<i16>();
+        (-below as usize).min(ESCAPE)
     }
 
     /// First slot and slots of `class`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn slots_of(&self, class: usize) -> (u16, u16) {
         (self.start[class], self.start[class + 1] - self.start[class])
     }
 }
 
 static TABLES: [Level; LEVELS] = tables();
+/// ⌈2³² / (k + 1)⌉ by k < 4,096 (for k = 0, never asked, one less): the product with 16·(n + 1) < 2¹⁷ exceeds the quotient by less than 2¹⁷ / 2³², which no
+/// fraction of k + 1 ≤ 2¹² makes up for. A division would be the longest step from one gap to the next.
+static RECIPROCALS: [u32; CHUNK] = reciprocals();
+
+const fn reciprocals() -> [u32; CHUNK] {
+    let mut table = [u32::MAX; CHUNK];
+    let mut k = 1;
+    while k < CHUNK {
+        table[k] = (1u64 << 32).div_ceil(k as u64 + 1) as u32;
+        k += 1;
+    }
+    table
+}
 
 /// The table for `n` positions and `k` values left, 0 < k < n ≤ 4,096.
-#[inline]
+#[inline(always)]
 pub(super) fn level(n: u32, k: u32) -> &'static Level {
-    let mean = 16 * (n + 1) / (k + 1);
+    let mean = ((u64::from(16 * (n + 1)) * u64::from(RECIPROCALS[(k & 0xfff) as usize])) >> 32) as u32;
     let octave = mean.ilog2();
     &TABLES[((octave - 4) * 8 + (mean >> (octave - 3) & 7)) as usize]
 }
@@ -104,6 +119,8 @@ mod tests {
         for n in 1..=4096 {
             for k in 1..n {
                 assert!(level(n, k).shift <= SHIFT_MAX);
+                let exact = 16 * (n + 1) / (k + 1);
+                assert_eq!((u64::from(16 * (n + 1)) * u64::from(RECIPROCALS[k as usize])) >> 32, u64::from(exact));
             }
         }
         for table in &TABLES {

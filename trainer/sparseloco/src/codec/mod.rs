@@ -48,6 +48,7 @@
 mod book;
 mod bound;
 mod gap;
+pub(crate) mod lane;
 mod rans;
 mod read;
 mod write;

@@ -51,6 +51,7 @@ pub(super) fn encode(steps: &[Step], words: &mut Vec<u32>, out: &mut Vec<u8>) {
 }
 
 /// Reads a stream.
+#[derive(Clone, Copy)]
 pub(super) struct Decoder<'a> {
     state: u64,
     words: &'a [u8],
@@ -65,35 +66,37 @@ impl<'a> Decoder<'a> {
     }
 
     /// The slot that the next symbol owns.
-    #[inline]
+    #[inline(always)]
     pub(super) fn slot(&self) -> u16 {
         (self.state as u32 & (SLOTS - 1)) as u16
     }
 
     /// Takes the symbol that owns the slot. Its plain bits, if any, and a [`refill`](Decoder::refill) must follow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_symbol(&mut self, start: u16, freq: u16) {
         let offset = u64::from(self.slot()) - u64::from(start);
         self.state = u64::from(freq) * (self.state >> SLOT_BITS) + offset;
     }
 
     /// Takes a step's plain bits. A [`refill`](Decoder::refill) must follow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_bits(&mut self, width: u32) -> u32 {
         let bits = self.state as u32 & ((1 << width) - 1);
         self.state >>= width;
         bits
     }
 
-    /// Ends a step; none if it needs a word that is not there.
-    #[inline]
-    pub(super) fn refill(&mut self) -> Option<()> {
-        if self.state < STATE_MIN {
-            let (word, rest) = self.words.split_first_chunk::<4>()?;
-            self.state = self.state << 32 | u64::from(u32::from_le_bytes(*word));
-            self.words = rest;
-        }
-        Some(())
+    /// Ends a step; whether the word was there, if it needed one. Nearly without branches: which steps need a word cannot be
+    /// foreseen.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn refill(&mut self) -> bool {
+        let needed = self.state < STATE_MIN;
+        let Some((word, rest)) = self.words.split_first_chunk::<4>() else { return !needed };
+        let refilled = self.state << 32 | u64::from(u32::from_le_bytes(*word));
+        self.state = if needed { refilled } else { self.state };
+        self.words = if needed { rest } else { self.words };
+        true
     }
 
     /// Whether the stream ended where an encoder starts, with every byte used.
@@ -126,7 +129,7 @@ mod tests {
                 prop_assert!((u32::from(step.start)..u32::from(step.start) + u32::from(step.freq)).contains(&decoder.slot().into()));
                 decoder.take_symbol(step.start, step.freq);
                 prop_assert_eq!(decoder.take_bits(step.width.into()), u32::from(step.bits));
-                prop_assert!(decoder.refill().is_some());
+                prop_assert!(decoder.refill());
             }
             prop_assert!(decoder.is_finished());
         }

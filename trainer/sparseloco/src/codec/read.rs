@@ -1,9 +1,10 @@
 //! From a peer's bytes to a sparse shard, or to a reason why not. Every byte here is hostile.
 
-use super::book::{self, Book, runs};
+use super::lane::{LANES, Lane, Run};
 use super::rans::Decoder;
-use super::{CodecError, ENTRY_BYTES, GROUP_CHUNKS, assert_k, gap, max_shard_bytes};
+use super::{CodecError, ENTRY_BYTES, GROUP_CHUNKS, assert_k, book, max_shard_bytes};
 use crate::SparseShard;
+use crate::simd::run_lanes;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use std::ops::Range;
@@ -33,92 +34,69 @@ pub fn decode_shard(
     let (entries, mut rest) = bytes.split_at_checked(groups * ENTRY_BYTES).ok_or(table.clone())?;
     let values = chunks.clone().map(|number| layout.chunk(number).values(k)).sum();
     let mut shard = SparseShard::with_capacity(chunks.start, chunks.len(), values);
+    let mut heads = Vec::with_capacity(LANES);
     for (first, entry) in chunks.clone().step_by(GROUP_CHUNKS).zip(entries.chunks_exact(ENTRY_BYTES)) {
         let size = entry.iter().rev().fold(0, |size, &byte| size << 8 | usize::from(byte));
         let (group, after) = rest.split_at_checked(size).ok_or(table.clone())?;
         rest = after;
-        read_group(group, layout, first..chunks.end.min(first + GROUP_CHUNKS), k, quantiser, &mut shard)?;
+        heads.push(Head::read(group, layout, first..chunks.end.min(first + GROUP_CHUNKS), quantiser)?);
+        if heads.len() == LANES {
+            read_groups(&mut heads, layout, k, &mut shard)?;
+        }
     }
+    read_groups(&mut heads, layout, k, &mut shard)?;
     if rest.is_empty() { Ok(shard) } else { Err(table) }
 }
 
-fn read_group(
-    bytes: &[u8],
-    layout: &Layout,
+/// A group whose books are read.
+struct Head<'a> {
     chunks: Range<usize>,
-    k: usize,
-    quantiser: Quantiser,
-    shard: &mut SparseShard,
-) -> Result<(), CodecError> {
-    let mut rest = bytes;
-    let mut books = Vec::with_capacity(chunks.len());
-    for run in runs(layout, chunks.clone(), quantiser) {
-        books.push((run.clone(), book::read(quantiser, run.start, &mut rest)?));
-    }
-    let mut stream = Decoder::new(rest).ok_or(CodecError::Head { chunk: chunks.start })?;
-    for (run, book) in books {
-        let mut used = 0;
-        for chunk in run.clone() {
-            if let Some(book) = &book {
-                let shape = layout.chunk(chunk);
-                used |= read_chunk(&mut stream, chunk, shape.len() as u32, shape.values(k) as u32, book, shard)?;
-            }
-            shard.close_chunk();
-        }
-        if book.is_some_and(|book| !book.fits(used)) {
-            return Err(CodecError::Unused { chunk: run.start });
-        }
-    }
-    if stream.is_finished() { Ok(()) } else { Err(CodecError::Ending { chunk: chunks.start }) }
+    runs: Vec<Run>,
+    stream: Decoder<'a>,
 }
 
-/// Reads the values of a chunk; returns the symbols that it uses, as a mask.
-fn read_chunk(
-    stream: &mut Decoder<'_>,
-    chunk: usize,
-    elements: u32,
-    count: u32,
-    book: &Book,
-    shard: &mut SparseShard,
-) -> Result<u8, CodecError> {
-    let truncated = || CodecError::Truncated { chunk };
-    let value_bits = book.bits;
-    let value_mask = (1 << value_bits) - 1;
-    let (mut positions, mut left, mut at) = (elements, count, 0);
-    let mut used = 0;
-    while left > 0 {
-        let (gap, bits);
-        if positions == left {
-            (gap, bits) = (0, stream.take_bits(value_bits));
-        } else {
-            let level = gap::level(positions, left);
-            let class = level.class_of(stream.slot());
-            let (start, freq) = level.slots_of(class);
-            stream.take_symbol(start, freq);
-            if class == gap::ESCAPE {
-                let skipped = (gap::ESCAPE as u32) << level.shift;
-                if skipped > positions - left {
-                    return Err(CodecError::Index { chunk });
-                }
-                stream.refill().ok_or_else(truncated)?;
-                positions -= skipped;
-                at += skipped;
-                continue;
-            }
-            let plain = stream.take_bits(level.shift + value_bits);
-            gap = (class as u32) << level.shift | plain >> value_bits;
-            bits = plain & value_mask;
-            if gap > positions - left {
-                return Err(CodecError::Index { chunk });
-            }
+impl<'a> Head<'a> {
+    fn read(
+        mut bytes: &'a [u8],
+        layout: &Layout,
+        chunks: Range<usize>,
+        quantiser: Quantiser,
+    ) -> Result<Head<'a>, CodecError> {
+        let mut runs = Vec::with_capacity(chunks.len());
+        for run in book::runs(layout, chunks.clone(), quantiser) {
+            let book = book::read(quantiser, run.start, &mut bytes)?;
+            runs.push(Run { chunks: run, book });
         }
-        stream.refill().ok_or_else(truncated)?;
-        used |= 1 << (bits & 3);
-        // Below 4,096: positions only ever shrink from the chunk's elements. The mask is for the optimiser.
-        shard.push((at + gap) as u16, book.values[(bits & 3) as usize]);
-        at += gap + 1;
-        positions -= gap + 1;
-        left -= 1;
+        let stream = Decoder::new(bytes).ok_or(CodecError::Head { chunk: chunks.start })?;
+        Ok(Head { chunks, runs, stream })
     }
-    Ok(used)
+
+    /// Values of each chunk, as the books say.
+    fn counts(&self, layout: &Layout, k: usize) -> impl Iterator<Item = usize> {
+        let of_run = move |run: &Run| {
+            let sends = run.book.is_some();
+            run.chunks.clone().map(move |chunk| if sends { layout.chunk(chunk).values(k) } else { 0 })
+        };
+        self.runs.iter().flat_map(of_run)
+    }
+}
+
+/// Decodes groups side by side, and appends their values to the shard.
+fn read_groups(
+    heads: &mut Vec<Head<'_>>,
+    layout: &Layout,
+    k: usize,
+    shard: &mut SparseShard,
+) -> Result<(), CodecError> {
+    let counts: Vec<usize> = heads.iter().map(|head| head.counts(layout, k).sum()).collect();
+    let (mut indices, mut values) = shard.push_room(heads.iter().flat_map(|head| head.counts(layout, k)));
+    let mut lanes = Vec::with_capacity(LANES);
+    for (head, count) in heads.drain(..).zip(counts) {
+        let (of_lane, rest) = (indices.split_at_mut(count), values.split_at_mut(count));
+        let (places, after) = ((of_lane.0, rest.0), (of_lane.1, rest.1));
+        (indices, values) = after;
+        lanes.push(Lane::new((layout, k), head.chunks, head.runs, head.stream, places));
+    }
+    run_lanes(&mut lanes);
+    lanes.into_iter().try_for_each(Lane::end)
 }
