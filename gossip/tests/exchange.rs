@@ -240,12 +240,13 @@ async fn a_node_that_lies_is_banned_and_another_serves() {
     let mut nodes = swarm(3, &[TCP]).await;
     let blob = bytes(12, 4 * MIB);
     let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
-    nodes[2].handle.store().put(&blob, Durability::Buffered).unwrap();
     nodes[1].handle.lie(true);
     let liar = nodes[1].handle.peer_id();
-    let got = nodes[0].handle.fetch(named, &[Hint::Peer(liar)], PATIENCE).await.unwrap();
-    assert!(got[..] == blob[..]);
+    let handle = nodes[0].handle.clone();
+    let fetch = tokio::spawn(async move { handle.fetch(named, &[], PATIENCE).await });
     nodes[0].until("its leaving", |e| matches!(e, Event::Disconnected { peer } if peer == liar).then_some(())).await;
+    nodes[2].handle.store().put(&blob, Durability::Buffered).unwrap();
+    assert!(fetch.await.unwrap().unwrap()[..] == blob[..]);
     let traffic = nodes[0].handle.traffic();
     assert!(traffic.bans == 1 && traffic.pieces_wrong >= 1, "{traffic:?}");
 }

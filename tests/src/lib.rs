@@ -3,6 +3,7 @@
 //! Every test prints its seed with whatever it finds wrong; a swarm with that seed does the same again.
 
 pub mod foreign;
+pub mod fuzz;
 
 use covey::audit::{self, AuditError, Report};
 use covey::folder::Folder;

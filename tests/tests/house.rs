@@ -20,7 +20,18 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("covey-exchange", &["covey-proto"]),
     ("covey-gossip", &["covey-proto", "covey-blobs", "covey-exchange"]),
     ("covey-trainer", &["covey-proto", "covey-sparseloco", "covey-kernels"]),
-    ("covey", &["covey-proto", "covey-sparseloco", "covey-round", "covey-kernels", "covey-gossip", "covey-trainer"]),
+    (
+        "covey",
+        &[
+            "covey-proto",
+            "covey-sparseloco",
+            "covey-round",
+            "covey-kernels",
+            "covey-gossip",
+            "covey-trainer",
+            "covey-wan",
+        ],
+    ),
     ("covey-wan", &[]),
     (
         "covey-tests",
@@ -29,6 +40,8 @@ const FLOORS: [(&str, &[&str]); 11] = [
             "covey-sparseloco",
             "covey-round",
             "covey-kernels",
+            "covey-blobs",
+            "covey-exchange",
             "covey-gossip",
             "covey-trainer",
             "covey",

@@ -189,10 +189,33 @@ impl Shared {
             return Ok(());
         }
         let done = self.meta.commit(&self.folder, &changes);
+        let mut index = self.index();
         if done.is_err() {
-            self.index().mark_changed(changed);
+            index.mark_changed(changed);
+            return done;
         }
-        done
+        for change in changes {
+            match change {
+                Change::Blob(root, record) => index.mark_claimed(root, !record.good.is_empty()),
+                Change::Gone(root) => index.mark_claimed(root, false),
+                Change::Pin(..) | Change::Unpin(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the index on disk forget what it claims of a partial file that is no more, before another gets its name: a
+    /// kill in between must not make it claim pieces of that one.
+    pub(crate) fn disclaim(&self, root: &Digest) -> Result<(), StoreError> {
+        let _one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.index().entry(root).is_some_and(|entry| entry.partial.is_some()) {
+            return Ok(());
+        }
+        self.meta.commit(&self.folder, &[Change::Gone(*root)])?;
+        let mut index = self.index();
+        index.mark_claimed(*root, false);
+        index.mark_changed([*root]);
+        Ok(())
     }
 }
 

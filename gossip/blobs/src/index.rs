@@ -46,6 +46,8 @@ pub(super) struct Index {
     held: HashMap<Digest, usize>,
     /// Entries that the index on disk does not know as they are, or still knows.
     changed: HashSet<Digest>,
+    /// Blobs of which the index on disk claims good pieces of a partial file.
+    claimed: HashSet<Digest>,
     bytes: u64,
     /// Bytes that are being written and are no entry yet.
     promised: u64,
@@ -205,6 +207,18 @@ impl Index {
     /// It must be told again.
     pub(super) fn mark_changed(&mut self, roots: impl IntoIterator<Item = Digest>) {
         self.changed.extend(roots);
+    }
+
+    /// The index on disk claims good pieces of a partial file now, or does not.
+    pub(super) fn mark_claimed(&mut self, root: Digest, claims: bool) {
+        match claims {
+            true => self.claimed.insert(root),
+            false => self.claimed.remove(&root),
+        };
+    }
+
+    pub(super) fn is_claimed(&self, root: &Digest) -> bool {
+        self.claimed.contains(root)
     }
 
     /// Sets a tag; returns what it stood for.

@@ -15,13 +15,33 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A blob's root to its size, last use (both u64, little-endian), and its good pieces while it is partial.
+/// A blob's root to its size, last use (both u64, little-endian), and its good pieces while it is partial; sealed.
 const BLOBS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blobs");
-/// A tag to the roots it stands for, one after the other.
+/// A tag to the roots it stands for, one after the other; sealed.
 const PINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pins");
+
+/// Bytes of a seal. redb checks its pages only after a crash, and a flipped bit must not claim a piece.
+const SEAL_BYTES: usize = 8;
 
 /// Bytes of redb's cache: the index is read once, at opening, and a swarm has many stores in a process.
 const CACHE_BYTES: usize = 256 * 1024;
+
+fn seal(key: &[u8], bytes: &[u8]) -> [u8; SEAL_BYTES] {
+    Digest::of(&[&(key.len() as u64).to_le_bytes(), key, bytes].concat()).prefix()
+}
+
+fn sealed(key: &[u8], bytes: Vec<u8>) -> Vec<u8> {
+    let seal = seal(key, &bytes);
+    [bytes, seal.to_vec()].concat()
+}
+
+fn unsealed<'a>(key: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], StorageError> {
+    let (bytes, found) = bytes.split_last_chunk().unwrap_or((&[], &[0; SEAL_BYTES]));
+    match *found == seal(key, bytes) {
+        true => Ok(bytes),
+        false => Err(StorageError::Corrupted("a row is not what was written".to_owned())),
+    }
+}
 
 /// What is known of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +200,7 @@ fn read(database: &Database) -> Result<Held, redb::Error> {
         Ok(table) => {
             for row in table.iter()? {
                 let (root, record) = row?;
-                let record = Record::from_bytes(record.value())
+                let record = Record::from_bytes(unsealed(root.value(), record.value())?)
                     .ok_or_else(|| StorageError::Corrupted("a record is too short".to_owned()))?;
                 held.blobs.insert(Digest::new(*root.value()), record);
             }
@@ -192,7 +212,8 @@ fn read(database: &Database) -> Result<Held, redb::Error> {
         Ok(table) => {
             for row in table.iter()? {
                 let (tag, roots) = row?;
-                let roots = roots.value().chunks_exact(32).take(PIN_DIGESTS_MAX as usize);
+                let roots =
+                    unsealed(tag.value().as_bytes(), roots.value())?.chunks_exact(32).take(PIN_DIGESTS_MAX as usize);
                 held.pins.push((tag.value().to_owned(), roots.filter_map(Digest::from_slice).collect()));
             }
         }
@@ -210,11 +231,14 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         let mut pins = transaction.open_table(PINS)?;
         for change in changes {
             match change {
-                Change::Blob(root, record) => drop(blobs.insert(root.as_bytes(), record.to_bytes().as_slice())?),
+                Change::Blob(root, record) => {
+                    let row = sealed(root.as_bytes(), record.to_bytes());
+                    drop(blobs.insert(root.as_bytes(), row.as_slice())?);
+                }
                 Change::Gone(root) => drop(blobs.remove(root.as_bytes())?),
                 Change::Pin(tag, roots) => {
                     let bytes: Vec<u8> = roots.iter().flat_map(|root| *root.as_bytes()).collect();
-                    drop(pins.insert(tag.as_str(), bytes.as_slice())?);
+                    drop(pins.insert(tag.as_str(), sealed(tag.as_bytes(), bytes).as_slice())?);
                 }
                 Change::Unpin(tag) => drop(pins.remove(tag.as_str())?),
             }

@@ -24,7 +24,7 @@ pub(crate) const UNSYNCED_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What is known of a blob whose file has holes. The index holds one, every [`Partial`] shares it.
 ///
-/// Lock order: the store's index, then `opening`, then `held`; `held` is never kept while a disk works.
+/// Lock order: the store's index, then `opening`, then `held`; `held` is not kept while a disk is waited for.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) blob: BlobRef,
@@ -322,29 +322,11 @@ impl Store {
     /// here or being fetched under another size, or a folder that is gone.
     pub fn begin(&self, blob: BlobRef) -> Result<Partial, StoreError> {
         let pieces = Pieces::of_blob(&blob).ok_or(StoreError::TooLarge(blob.size))?;
-        let state = {
-            let mut index = self.index();
-            index.touch(&blob.root);
-            let known = index.entry(&blob.root).map(|entry| (entry.size, entry.is_settled(), entry.partial.clone()));
-            let state = match known {
-                Some((size, _, None)) if size == blob.size => Arc::new(State::whole(blob, pieces)),
-                Some((size, _, Some(state))) if size == blob.size => state,
-                Some((known, true, _)) => {
-                    return Err(StoreError::SizeDiffers { root: blob.root, known, asked: blob.size });
-                }
-                _ => {
-                    // Nothing, or leftovers of a fetch under another size, of which nothing is proven.
-                    self.remove_entry(&mut index, &blob.root)?;
-                    self.make_room(&mut index, blob.size, &[blob.root])?;
-                    self.create_partial(blob, pieces)?;
-                    let state = Arc::new(State::new(blob, pieces, PieceSet::none(pieces.count())));
-                    index.insert(blob.root, blob.size, Some(state.clone()));
-                    state
-                }
-            };
-            // Under the index's lock, so that it is not evicted before.
-            state.live.fetch_add(1, Ordering::AcqRel);
-            state
+        let state = loop {
+            match self.enter(blob, pieces)? {
+                Some(state) => break state,
+                None => self.disclaim(&blob.root)?,
+            }
         };
         let partial = Partial(Arc::new(Handle { store: self.clone(), state }));
         partial.0.state.open(self.folder())?;
@@ -352,6 +334,34 @@ impl Store {
             self.schedule(Duration::ZERO);
         }
         Ok(partial)
+    }
+
+    /// The state of a blob that is about to be fetched, with one more who does. None if the index on disk still claims
+    /// pieces of a file that is gone.
+    fn enter(&self, blob: BlobRef, pieces: Pieces) -> Result<Option<Arc<State>>, StoreError> {
+        let mut index = self.index();
+        index.touch(&blob.root);
+        let known = index.entry(&blob.root).map(|entry| (entry.size, entry.is_settled(), entry.partial.clone()));
+        let state = match known {
+            Some((size, _, None)) if size == blob.size => Arc::new(State::whole(blob, pieces)),
+            Some((size, _, Some(state))) if size == blob.size => state,
+            Some((known, true, _)) => return Err(StoreError::SizeDiffers { root: blob.root, known, asked: blob.size }),
+            _ => {
+                // Nothing, or leftovers of a fetch under another size, of which nothing is proven.
+                self.remove_entry(&mut index, &blob.root)?;
+                if index.is_claimed(&blob.root) {
+                    return Ok(None);
+                }
+                self.make_room(&mut index, blob.size, &[blob.root])?;
+                self.create_partial(blob, pieces)?;
+                let state = Arc::new(State::new(blob, pieces, PieceSet::none(pieces.count())));
+                index.insert(blob.root, blob.size, Some(state.clone()));
+                state
+            }
+        };
+        // Under the index's lock, so that it is not evicted before.
+        state.live.fetch_add(1, Ordering::AcqRel);
+        Ok(Some(state))
     }
 
     fn create_partial(&self, blob: BlobRef, pieces: Pieces) -> Result<(), StoreError> {

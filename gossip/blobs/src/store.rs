@@ -98,6 +98,10 @@ impl Store {
         self.0.0.schedule(after);
     }
 
+    pub(crate) fn disclaim(&self, root: &Digest) -> Result<(), StoreError> {
+        self.0.0.disclaim(root)
+    }
+
     /// Where it is.
     pub fn root(&self) -> &Path {
         self.folder().root()
@@ -358,6 +362,8 @@ impl Store {
 
 /// Fills the index with what lies in the folder, in the order of use.
 fn restore(index: &mut Index, folder: &Folder, files: Vec<Found>, held: &mut Held) -> Result<(), StoreError> {
+    let claims = |(root, record): (&Digest, &Record)| (!record.good.is_empty()).then_some(*root);
+    held.blobs.iter().filter_map(claims).for_each(|root| index.mark_claimed(root, true));
     let mut found: Vec<(u64, Found, Option<Record>)> = Vec::new();
     for file in files {
         let record = held.blobs.remove(&file.root).filter(|record| record.size == file.size);

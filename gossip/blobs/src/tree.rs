@@ -173,13 +173,8 @@ pub(crate) fn walk(
     Ok(())
 }
 
-/// Builds an outboard: `group` appends the bytes of each group in turn to an empty buffer, `write` is given runs of nodes
-/// and their place, in nodes. Returns the root. Memory: a group and 64 KiB.
-pub(crate) fn outboard<E>(
-    pieces: Pieces,
-    group: &mut dyn FnMut(u64, &mut Vec<u8>) -> Result<(), E>,
-    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<Digest, E> {
+/// Builds an outboard from the groups in turn. Returns the root. Memory: a group and 64 KiB.
+pub(crate) fn outboard<E>(pieces: Pieces, group: Fill<'_, E>, write: Write<'_, E>) -> Result<Digest, E> {
     let mut buffer = Vec::new();
     let mut leaf = |at: u64, root: bool| {
         buffer.clear();
@@ -189,16 +184,14 @@ pub(crate) fn outboard<E>(
     above(0, pieces.groups(), 0, true, &mut leaf, write).map(Digest::new)
 }
 
+/// Appends a group's bytes to an empty buffer.
+type Fill<'a, E> = &'a mut dyn FnMut(u64, &mut Vec<u8>) -> Result<(), E>;
+/// Takes a run of nodes and their place, in nodes.
+type Write<'a, E> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), E>;
+/// The chaining value of a group.
 type Leaf<'a, E> = &'a mut dyn FnMut(u64, bool) -> Result<Cv, E>;
 
-fn above<E>(
-    start: u64,
-    groups: u64,
-    at: u64,
-    root: bool,
-    leaf: Leaf<'_, E>,
-    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<Cv, E> {
+fn above<E>(start: u64, groups: u64, at: u64, root: bool, leaf: Leaf<'_, E>, write: Write<'_, E>) -> Result<Cv, E> {
     if groups <= BATCH_GROUPS {
         let mut nodes = vec![0; PAIR * (groups - 1) as usize];
         let cv = below(start, groups, root, leaf, &mut nodes)?;

@@ -8,7 +8,8 @@ use covey_proto::message::{
     PEER_RECORD_BYTES_MAX, PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, SignedPeerRecord,
 };
 use covey_proto::run::UIDS;
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::io::Cursor;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
 use std::io::{self, ErrorKind};
@@ -252,6 +253,28 @@ impl Codec for Frames {
     }
 }
 
+/// Reads `stream` as each side reads the other's, and writes again what it takes for a request and for a response: for
+/// fuzzing, which asks whether that is what came.
+#[doc(hidden)]
+pub fn taken_and_written_again(stream: &[u8]) -> [Option<Vec<u8>>; 2] {
+    let mut frames = Frames::default();
+    // Bytes that are there are never waited for.
+    let asked = frames.read_request(&PROTOCOL, &mut Cursor::new(stream)).now_or_never();
+    let asked = match asked {
+        Some(Ok(Asked::Request(request))) => Some(request.to_bytes()),
+        _ => None,
+    };
+    let answer = match frames.read_response(&PROTOCOL, &mut Cursor::new(stream)).now_or_never() {
+        Some(Ok(Answer::Nothing)) => Some(Response::Nothing),
+        Some(Ok(Answer::Blob(bytes, _))) => Some(Response::Blob(bytes)),
+        Some(Ok(Answer::Announcements(list))) => Some(Response::Announcements(list)),
+        Some(Ok(Answer::Record(record))) => Some(Response::Record(record)),
+        _ => None,
+    };
+    let framed = |message: Vec<u8>| [(message.len() as u32).to_le_bytes().to_vec(), message].concat();
+    [asked, answer.map(|answer| answer.to_bytes())].map(|message| message.map(framed))
+}
+
 /// Bytes of the response that carries a blob of `size` bytes.
 pub(crate) fn blob_answer_bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1 + VARINT_BYTES_MAX).min(RESPONSE_BYTES_MAX)
@@ -261,7 +284,6 @@ pub(crate) fn blob_answer_bytes(size: u64) -> usize {
 mod tests {
     use super::*;
     use futures::executor::block_on;
-    use futures::io::Cursor;
     use proptest::prelude::*;
 
     fn sent(answer: Answer) -> Vec<u8> {

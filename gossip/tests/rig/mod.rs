@@ -1,6 +1,8 @@
 //! Real nodes over loopback, and the waiting that tests of them need: always for an event, never for a time.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod raw;
+
 use covey_gossip::store::Store;
 use covey_gossip::{Config, Event, Events, Handle, Ticket, start};
 use covey_proto::chain::{ChainView, Member};

@@ -32,6 +32,14 @@ impl Report {
         self.rows.insert(name.to_owned(), json!(value));
     }
 
+    /// Takes a number that a table shows: nothing is printed. What is no number (a measurement that failed) is left out.
+    pub fn keep(&mut self, name: &str, value: f64, decimals: usize) {
+        if value.is_finite() {
+            let value: f64 = format!("{value:.decimals$}").parse().unwrap_or(value);
+            self.rows.insert(name.to_owned(), json!(value));
+        }
+    }
+
     /// Takes a text.
     pub fn text(&mut self, name: &str, value: &str) {
         println!("{name:<34} {value}");

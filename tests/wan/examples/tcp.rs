@@ -9,7 +9,11 @@
 //! if not given), connections of each fetcher. Node 0 sends `mb` MB (10⁶ bytes) to each of the fetchers, as many on
 //! each connection.
 
+#![cfg_attr(not(target_os = "linux"), allow(unused))]
+
+#[cfg(target_os = "linux")]
 use covey_wan::{Node, Rate, Wan};
+#[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt::TcpCongestion};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,6 +24,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
 fn main() -> Result<(), Box<dyn Error>> {
     let settings: BTreeMap<String, String> = std::env::args()
         .skip(1)

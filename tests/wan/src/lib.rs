@@ -9,6 +9,7 @@
 //! - [`line`](mod@line), [`net`]: the model, in virtual time: serialisation, drop-tail queue, delay, loss from a seed.
 //!   No clock, no sockets
 //! - `wan` ([`Wan`], Linux only): namespaces, devices, the emulator's thread, programs inside, and their end
+//! - `scene` (Linux only): whole transfers by programs: one to one, one to many, killed half-way
 //!
 //! What it leaves out: jitter, reordering, cross traffic, NAT, and IPv6, whose packets are not carried.
 
@@ -22,6 +23,9 @@ mod emulator;
 mod namespace;
 #[cfg(target_os = "linux")]
 mod processes;
+mod random;
+#[cfg(target_os = "linux")]
+pub mod scene;
 #[cfg(target_os = "linux")]
 mod wan;
 

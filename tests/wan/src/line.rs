@@ -2,6 +2,7 @@
 //! Decides serialisation, drop-tail, delay and loss; holds no packets and reads no clock.
 
 use crate::node::{ETHERNET_BYTES, Rate};
+use crate::random::Random;
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -55,7 +56,7 @@ pub struct Line {
     queue_bytes: u64,
     /// A draw below this is a loss.
     loss_below: u64,
-    random: u64,
+    random: Random,
     /// When the last packet offered will have been sent, in ns.
     busy_until: u64,
     /// What rounding that down to ns left, in 1/rate ns: so that the rate is exact however many packets go.
@@ -73,7 +74,7 @@ impl Line {
             delay,
             queue_bytes,
             loss_below,
-            random: seed,
+            random: Random::seeded(seed),
             busy_until: 0,
             remainder: 0,
             counted: Counted::default(),
@@ -94,7 +95,7 @@ impl Line {
         let time = wire * 8 * SECOND + self.remainder;
         self.busy_until += time / self.rate;
         self.remainder = time % self.rate;
-        if self.draw() < self.loss_below {
+        if self.random.draw() < self.loss_below {
             self.counted.losses += 1;
             return Fate::Lost;
         }
@@ -112,15 +113,6 @@ impl Line {
     fn waiting(&self, now: u64) -> u64 {
         let time = u128::from(self.busy_until.saturating_sub(now));
         (time * u128::from(self.rate) / u128::from(8 * SECOND)) as u64
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): one addition and two multiplications a draw, and any seed will do.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.random;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Real sockets and programs over emulated lines. Skipped, and said so, without root and `/dev/net/tun`.
 
+#![cfg(target_os = "linux")]
+
 use covey_wan::{Node, Rate, Traffic, Wan};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};

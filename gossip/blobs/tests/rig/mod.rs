@@ -1,5 +1,6 @@
 //! What the tests of the store share: bytes from a seed, and sending a piece from one store to another.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use covey_blobs::{Fed, Partial, Received, Store};
 use covey_proto::blob::BlobRef;
@@ -34,11 +35,13 @@ pub(crate) fn path(store: &Store, blob: &BlobRef, suffix: &str) -> PathBuf {
     store.root().join("blobs").join(&name[..2]).join(name + suffix)
 }
 
-/// Flips a bit of a file.
+/// Flips a bit of a file, in place.
 pub(crate) fn damage(path: &PathBuf, at: u64) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at as usize] ^= 1;
-    fs::write(path, bytes).unwrap();
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
 /// The answer of a store that has them.
@@ -68,4 +71,12 @@ pub(crate) fn send(from: &Store, to: &Partial, piece: u32) -> Received {
     let blob = to.blob();
     let groups = pieces(&blob).groups_of(piece);
     feed(to, groups.clone(), &answer(from, &blob, groups)).1
+}
+
+/// Sends every piece that is missing.
+pub(crate) fn send_all(from: &Store, to: &Partial) {
+    let held = to.held();
+    for piece in (0..held.count()).filter(|piece| !held.contains(*piece)) {
+        send(from, to, piece);
+    }
 }

@@ -49,6 +49,9 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         }
         self.hungry.insert(peer);
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        if let Some(source) = fetch.sources.get_mut(&peer) {
+            source.bytes += bytes;
+        }
         if !live {
             fetch.late_bytes = fetch.late_bytes.saturating_sub(bytes);
         }

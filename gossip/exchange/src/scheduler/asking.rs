@@ -6,7 +6,7 @@ use super::fetch::Request;
 use super::table::last_run;
 use super::types::{Action, RequestId};
 use crate::Class;
-use covey_proto::pieces::{GROUP_BYTES, PIECE_BYTES, Pieces};
+use covey_proto::pieces::{GROUP_BYTES, PIECE_BYTES};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -86,8 +86,9 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
 
     /// Bytes of one request of a blob to a peer of some rate.
     fn unit(&self, id: u64, rate: u64) -> Option<u64> {
-        let pieces = self.fetches.get(&id)?.table.pieces();
-        Some(unit(pieces, rate))
+        let piece = self.fetches.get(&id)?.table.pieces().piece_bytes();
+        let fits = piece <= self.limits.window_max.min(self.limits.in_flight_max) / 2;
+        Some(if rate >= LARGE_RATE && fits { piece } else { PIECE_BYTES })
     }
 
     /// Whether a request fits every bound. More urgent classes do not see what less urgent ones have open.
@@ -197,9 +198,4 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         let before = request.mark.saturating_sub(state.settled).max(request.pending_bytes());
         state.link.takes(now, before).max(now.saturating_sub(request.due))
     }
-}
-
-/// Bytes of one request of a blob cut so, to a peer of some rate.
-fn unit(pieces: Pieces, rate: u64) -> u64 {
-    if rate >= LARGE_RATE { pieces.piece_bytes() } else { PIECE_BYTES }
 }

@@ -35,6 +35,8 @@ pub(super) struct Fetch<P> {
     pub(super) lacking: Option<Duration>,
     /// Not called stuck again before.
     pub(super) stuck: Duration,
+    /// When a source was last exchanged for another.
+    pub(super) exchanged: Duration,
 }
 
 /// A peer that was asked what it holds of a blob.
@@ -42,6 +44,8 @@ pub(super) struct Fetch<P> {
 pub(super) struct Source {
     pub(super) known: Known,
     pub(super) asked: Duration,
+    /// Bytes of this blob that it delivered, older ones counting less.
+    pub(super) bytes: u64,
     /// Occasions on which it refused what it said it holds.
     pub(super) claims: u32,
     pub(super) claimed: Duration,
@@ -51,7 +55,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(now: Duration) -> Source {
-        Source { known: Known::Nothing, asked: now, claims: 0, claimed: Duration::ZERO, ignored: false }
+        Source { known: Known::Nothing, asked: now, bytes: 0, claims: 0, claimed: Duration::ZERO, ignored: false }
     }
 }
 

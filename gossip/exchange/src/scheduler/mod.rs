@@ -75,7 +75,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             Event::Up { peer } => self.up(now, peer, actions),
             Event::Down { peer } => self.down(peer),
             Event::Holds { peer, root, set } => self.holds(peer, root, set),
-            Event::Have { peer, root, runs } => self.have(peer, root, &runs),
+            Event::Have { peer, root, runs } => self.have(now, peer, root, &runs, actions),
             Event::First { request } => self.first(now, request),
             Event::Group { request, group } => self.group(now, request, group, actions),
             Event::Done { request } => self.done(now, request),

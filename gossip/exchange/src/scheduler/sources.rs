@@ -1,20 +1,24 @@
 //! Blobs and peers come and go: which peers are asked what they hold of which blob, and what they said.
 
 use super::Scheduler;
-use super::fetch::{Fetch, Peer, Source};
+use super::fetch::{Fetch, Peer, Request, Source};
 use super::table::{Known, Table};
 use super::types::{Action, Refusal};
 use crate::Class;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{PieceSet, Pieces};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::{Bound, Range};
 use std::time::Duration;
 
 /// A source is not left sooner after it was asked: its BITFIELD may be under way, its first piece too.
 const TRIAL: Duration = Duration::from_secs(10);
+/// What a source delivers is little if it is so many times less than the mean.
+const LITTLE: u64 = 10;
+/// How often the worst source is exchanged even if it is not bad.
+const EXCHANGE: Duration = Duration::from_secs(30);
 /// Peers looked at in one search for more sources of a blob, so that a search costs little among thousands.
 const SEARCH_MAX: usize = 64;
 
@@ -74,6 +78,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             last_bytes: now,
             lacking: Some(now),
             stuck: now,
+            exchanged: now,
         };
         self.fetches.insert(id, fetch);
         self.hint(now, blob.root, sources, actions);
@@ -118,7 +123,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
     pub(super) fn forget(&mut self, id: u64, actions: &mut Vec<Action<P>>) {
         let Some(fetch) = self.fetches.get(&id) else { return };
         if fetch.requests > 0 {
-            let of_it = |(_, request): &(_, &super::Request<P>)| request.fetch == id && request.live;
+            let of_it = |(_, request): &(_, &Request<P>)| request.fetch == id && request.live;
             let open: Vec<_> = self.requests.iter().filter(of_it).map(|(request, _)| *request).collect();
             open.into_iter().for_each(|request| self.cancel(request, actions));
         }
@@ -185,31 +190,48 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
 
     /// Asks more peers what they hold of a blob, as far as there is room: those said to hold it first.
     pub(super) fn find_sources(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
-        let Some(fetch) = self.fetches.get(&id) else { return };
-        let room = self.limits.wants_per_blob_max.saturating_sub(fetch.sources.len());
-        let fresh = |peer: &P| !fetch.sources.contains_key(peer) && self.can_be_asked(id, *peer);
-        let mut chosen: Vec<P> = fetch.hints.iter().copied().filter(fresh).take(room).collect();
-        if chosen.len() < room {
-            let after = fetch.cursor.map_or(Bound::Unbounded, Bound::Excluded);
-            let until = fetch.cursor.map_or(Bound::Unbounded, Bound::Included);
-            let rest = self.peers.range((after, Bound::Unbounded));
-            let again =
-                self.peers.range((Bound::Unbounded, until)).take(if fetch.cursor.is_some() { SEARCH_MAX } else { 0 });
-            let mut cursor = fetch.cursor;
-            for (peer, _) in rest.chain(again).take(SEARCH_MAX) {
-                if chosen.len() >= room {
-                    break;
-                }
-                cursor = Some(*peer);
-                if fresh(peer) && !chosen.contains(peer) {
-                    chosen.push(*peer);
-                }
+        let asked = self.fetches.get(&id).map_or(0, |fetch| fetch.sources.len());
+        let room = self.limits.wants_per_blob_max.saturating_sub(asked);
+        let chosen = self.candidates(id, room);
+        chosen.into_iter().for_each(|peer| self.ask_holdings(now, id, peer, actions));
+    }
+
+    /// Peers that were not asked what they hold of a blob and can be: those said to hold it, then whoever comes after
+    /// the last that was found so.
+    fn candidates(&mut self, id: u64, most: usize) -> Vec<P> {
+        let Some(fetch) = self.fetches.get(&id) else { return Vec::new() };
+        let can_be = |peer: &P| !fetch.sources.contains_key(peer) && self.can_be_asked(id, *peer);
+        let mut chosen: Vec<P> = fetch.hints.iter().copied().filter(can_be).take(most).collect();
+        let start = fetch.cursor;
+        let mut cursor = start;
+        let after = self.peers.range((start.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let again = self.peers.keys().take_while(|peer| start.is_some_and(|start| **peer <= start));
+        for peer in after.map(|(peer, _)| peer).chain(again).take(SEARCH_MAX) {
+            if chosen.len() >= most {
+                break;
             }
-            if let Some(fetch) = self.fetches.get_mut(&id) {
-                fetch.cursor = cursor;
+            cursor = Some(*peer);
+            if can_be(peer) && !chosen.contains(peer) {
+                chosen.push(*peer);
             }
         }
-        chosen.into_iter().for_each(|peer| self.ask_holdings(now, id, peer, actions));
+        if let Some(fetch) = self.fetches.get_mut(&id) {
+            fetch.cursor = cursor;
+        }
+        chosen
+    }
+
+    /// Exchanges a source that is of little use, if another is at hand; else fills the places that are free.
+    pub(super) fn exchange_source(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        fetch.sources.values_mut().for_each(|source| source.bytes /= 2);
+        if fetch.sources.len() < self.limits.wants_per_blob_max {
+            return self.find_sources(now, id, actions);
+        }
+        if let Some(peer) = self.candidates(id, 1).first().copied() {
+            self.make_room(now, id, actions);
+            self.ask_holdings(now, id, peer, actions);
+        }
     }
 
     /// Whether a peer is there and has room for another blob.
@@ -232,17 +254,24 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         }
     }
 
-    /// Where all places for sources are taken: leaves one that has nothing of use, after a fair trial.
-    pub(super) fn make_room(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
+    /// Where all places for sources are taken: leaves the one, of those that had a fair trial, that has least to offer or
+    /// delivered least, if that is nothing or little; from time to time whatever it is, or a crowd that drips would keep
+    /// the places for ever.
+    fn make_room(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         if fetch.sources.len() < self.limits.wants_per_blob_max {
             return;
         }
         let table = &fetch.table;
-        let useless = |source: &Source| now.saturating_sub(source.asked) >= TRIAL && !table.wants_of(&source.known);
-        let Some(peer) = fetch.sources.iter().find(|(_, source)| useless(source)).map(|(peer, _)| *peer) else {
+        let tried = fetch.sources.iter().filter(|(_, source)| now.saturating_sub(source.asked) >= TRIAL);
+        let worst = tried.map(|(peer, source)| (table.wants_of(&source.known), source.bytes, *peer)).min();
+        let Some((useful, bytes, peer)) = worst else { return };
+        let sum: u64 = fetch.sources.values().map(|source| source.bytes).sum();
+        let poor = bytes * LITTLE * fetch.sources.len() as u64 <= sum;
+        if useful && !poor && now.saturating_sub(fetch.exchanged) < EXCHANGE {
             return;
-        };
+        }
+        fetch.exchanged = now;
         if let Some(source) = fetch.sources.remove(&peer) {
             fetch.table.lose(&source.known);
         }
@@ -270,7 +299,14 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         self.is_fertile(id, peer);
     }
 
-    pub(super) fn have(&mut self, peer: P, root: Digest, runs: &[Range<u32>]) {
+    pub(super) fn have(
+        &mut self,
+        now: Duration,
+        peer: P,
+        root: Digest,
+        runs: &[Range<u32>],
+        actions: &mut Vec<Action<P>>,
+    ) {
         let Some(id) = self.roots.get(&root).copied() else { return };
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         let Some(source) = fetch.sources.get_mut(&peer).filter(|source| !source.ignored) else { return };
@@ -282,10 +318,14 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         // Honest runs are apart, so together no more than the blob: more is work for nothing.
         let pieces = runs.iter().flat_map(|run| run.start..run.end.min(count)).take(count as usize);
         let mut useful = false;
+        let mut asked = BTreeSet::new();
         for piece in pieces {
             if set.insert(piece) {
                 fetch.table.gain_piece(piece);
                 useful |= fetch.table.is_free(piece);
+                if fetch.table.is_unbegun(piece) {
+                    asked.insert(piece);
+                }
             }
         }
         if set.is_full() {
@@ -296,6 +336,30 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         if useful {
             self.is_fertile(id, peer);
         }
+        if !asked.is_empty() {
+            self.give_way(now, id, &asked, actions);
+        }
+    }
+
+    /// Others have got what is asked of a holder that has not begun to send it: while that holder has something rarer,
+    /// its line is for that. In a young swarm this is what keeps fetchers from making the seed send a piece twice.
+    fn give_way(&mut self, now: Duration, id: u64, pieces: &BTreeSet<u32>, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get(&id) else { return };
+        let gives_way = |request: &Request<P>| {
+            let unbegun = request.fetch == id && request.live && !request.began && request.twin.is_none();
+            let (Some(source), Some(state)) = (fetch.sources.get(&request.peer), self.peers.get(&request.peer)) else {
+                return false;
+            };
+            // A cancel that comes too late makes both send it.
+            let before = request.mark.saturating_sub(state.settled + request.pending_bytes());
+            unbegun
+                && pieces.contains(&request.piece)
+                && fetch.table.has_rarer(&source.known, request.piece)
+                && state.link.takes(now, before) > 2 * state.link.round_trip()
+        };
+        let all = self.requests.iter().filter(|(_, request)| gives_way(request));
+        let chosen: Vec<_> = all.map(|(name, _)| *name).collect();
+        chosen.into_iter().for_each(|name| self.cancel(name, actions));
     }
 
     /// A peer may have something to ask for.

@@ -198,6 +198,17 @@ impl Table {
         }
     }
 
+    /// Whether a piece is asked of somebody and nothing of it has come.
+    pub(super) fn is_unbegun(&self, piece: u32) -> bool {
+        self.begun.get(&piece).is_some_and(|begun| begun.got == 0)
+    }
+
+    /// Whether a peer with these pieces holds a fresh one that fewer hold than this one.
+    pub(super) fn has_rarer(&self, known: &Known, piece: u32) -> bool {
+        let level = self.spread.get(piece as usize).map_or(0, |spread| level(*spread));
+        self.fresh[..level].iter().any(|bits| bits.draw(known, 0).is_some())
+    }
+
     // ---- what to ask ----------------------------------------------------------------------------------------------
 
     /// What to ask a peer with these pieces: a run of at most `groups_max` groups of one piece, as a mask.

@@ -112,13 +112,4 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             }
         }
     }
-
-    /// Leaves a source that is no use if others are at hand, and fills the places that are free.
-    fn exchange_source(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
-        let Some(fetch) = self.fetches.get(&id) else { return };
-        if fetch.sources.len() < self.peers.len() {
-            self.make_room(now, id, actions);
-            self.find_sources(now, id, actions);
-        }
-    }
 }

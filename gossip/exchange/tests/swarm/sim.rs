@@ -384,6 +384,9 @@ impl Sim {
         let peer = &mut self.peers[node];
         peer.scheduler.handle(self.now, event, &mut actions);
         for action in actions {
+            if std::env::var("TRACE").is_ok_and(|n| n == node.to_string()) {
+                println!("{:?} {action:?}", self.now);
+            }
             self.peers[node].checker.action(&action);
             self.perform(node, action);
         }

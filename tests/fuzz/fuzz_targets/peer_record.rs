@@ -1,0 +1,6 @@
+//! `peer_record` of `tests/src/fuzz/`, under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    (covey_tests::fuzz::target("peer_record").run)(data);
+});

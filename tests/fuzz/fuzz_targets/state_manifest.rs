@@ -1,0 +1,6 @@
+//! `state_manifest` of `tests/src/fuzz/`, under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    (covey_tests::fuzz::target("state_manifest").run)(data);
+});

@@ -1,0 +1,196 @@
+//! What a node reads from its own folder or is handed as a file: a crash, a bad disk or another's hand may have been at it.
+
+use covey::chain::log::{ChainLog, LogError, replay};
+use covey::chain::memory::{Genesis, MemoryLedger};
+use covey::chain::{Call, Ledger};
+use covey::peer::disk::{Disk, Journal, JournalContribution};
+use covey_proto::chain::Member;
+use covey_proto::layout::Layout;
+use covey_proto::run::{Run, Scoring};
+use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
+use covey_round::engine::Tip;
+use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
+use covey_sparseloco::ErrorFeedback;
+use covey_trainer::Moments;
+use covey_trainer::data::Manifest;
+use futures::FutureExt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tempfile::TempDir;
+
+/// Parameters of the states and moments here.
+const ELEMENTS: usize = 6;
+
+/// Puts `data` into a file of that name, alone in its folder for as long as `read` looks at it.
+fn with_file<T>(name: &str, data: &[u8], read: impl FnOnce(&Path) -> T) -> T {
+    static FOLDER: OnceLock<Mutex<TempDir>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| Mutex::new(tempfile::tempdir().expect("a temporary folder")));
+    // What a panic left behind is written over.
+    let folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = folder.path().join(name);
+    fs::write(&path, data).expect("a temporary file");
+    let result = read(&path);
+    fs::remove_file(&path).expect("a temporary file");
+    result
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(path).to_owned()
+}
+
+// ---- a node's folder ------------------------------------------------------------------------------------------------
+
+pub(super) fn journal(data: &[u8]) -> bool {
+    with_file("journal.json", data, |path| {
+        let Ok(file) = Disk::at(parent(path)).journal() else { return false };
+        let journal = file.read();
+        assert!(file.change(|_| ()).is_ok(), "what was read can be written");
+        let again = Disk::at(parent(path)).journal().map(|file| file.read());
+        assert_eq!(again.ok(), Some(journal));
+        true
+    })
+}
+
+pub(super) fn journals() -> Vec<Vec<u8>> {
+    let digest = Digest::of(b"head");
+    let contribution = JournalContribution { round: Round(7), base: digest, manifest: digest, call: "0a20ff".into() };
+    let full = Journal { contribution: Some(contribution), record: Some("c511".into()) };
+    [Journal::default(), full].iter().map(|journal| serde_json::to_vec(journal).expect("a journal is JSON")).collect()
+}
+
+/// The bytes are a state's file.
+pub(super) fn saved_state(data: &[u8]) -> bool {
+    with_file("state-7.bin", data, |path| {
+        let state = Disk::at(parent(path)).newest_state(ELEMENTS).expect("a folder that can be read");
+        if let Some(state) = &state {
+            assert_eq!((state.tip.round, state.parameters.len()), (Some(Round(7)), ELEMENTS));
+        }
+        state.is_some()
+    })
+}
+
+pub(super) fn saved_states() -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tip = Tip { round: Some(Round(7)), head: Digest::of(b"head") };
+    let written = Disk::at(folder.path()).write_state(&tip, Digest::of(b"root"), &[1.5; ELEMENTS]);
+    written.expect("a temporary folder can be written");
+    vec![fs::read(folder.path().join("state-7.bin")).expect("what was written")]
+}
+
+fn layout() -> Layout {
+    Layout::new(vec![("a".to_owned(), vec![70, 3]), ("b".to_owned(), vec![10])])
+}
+
+pub(super) fn feedback(data: &[u8]) -> bool {
+    let Ok(feedback) = ErrorFeedback::from_bytes(&layout(), data) else { return false };
+    assert_eq!(feedback.to_bytes(), data);
+    assert_eq!(data.len(), 4 * layout().elements());
+    true
+}
+
+pub(super) fn feedbacks() -> Vec<Vec<u8>> {
+    vec![(0..layout().elements()).flat_map(|at| (at as f32 - 100.5).to_le_bytes()).collect()]
+}
+
+/// The hash at the end is made here: what is behind it is hostile, too.
+pub(super) fn moments(data: &[u8]) -> bool {
+    let hashed = [data, Digest::of(data).as_bytes()].concat();
+    let Ok(moments) = Moments::from_bytes(&hashed, ELEMENTS) else { return false };
+    assert_eq!(moments.to_bytes(), hashed);
+    assert!(data.is_empty() || Moments::from_bytes(&[data, &[0; 32]].concat(), ELEMENTS).is_err());
+    true
+}
+
+pub(super) fn momentss() -> Vec<Vec<u8>> {
+    let mut bytes = Moments { first: vec![0.5; ELEMENTS], second: vec![0.25; ELEMENTS], steps: 9 }.to_bytes();
+    bytes.truncate(bytes.len() - 32);
+    vec![bytes]
+}
+
+fn scoring() -> Scoring {
+    static SCORING: OnceLock<Scoring> = OnceLock::new();
+    let run = || super::proto::runs().first().and_then(|bytes| Run::from_bytes(bytes).ok());
+    SCORING.get_or_init(|| run().expect("presets are runs").scoring).clone()
+}
+
+pub(super) fn ratings(data: &[u8]) -> bool {
+    let Ok(ratings) = Ratings::from_bytes(&scoring(), data) else { return false };
+    let bytes = ratings.to_bytes();
+    assert_eq!(bytes.len(), data.len());
+    assert_eq!(Ratings::from_bytes(&scoring(), &bytes), Ok(ratings));
+    true
+}
+
+pub(super) fn ratingss() -> Vec<Vec<u8>> {
+    let mut ratings = Ratings::new(&scoring());
+    let scored = |uid: u8, evaluation| Scored {
+        peer: PeerKey { uid: Uid::from(uid), hotkey: key(uid).hotkey(), registered_at: BlockNumber(1) },
+        evaluation,
+    };
+    let gains = Evaluation::Gains { own: 0.02, random: 0.01 };
+    let all =
+        [scored(1, gains), scored(4, Evaluation::Failed), scored(200, Evaluation::Gains { own: 0.0, random: 0.03 })];
+    for round in 0..3 {
+        ratings.observe(Round(round), &all).expect("rounds rise");
+    }
+    vec![Ratings::new(&scoring()).to_bytes(), ratings.to_bytes()]
+}
+
+fn key(number: u8) -> HotkeyPair {
+    HotkeyPair::from_seed([number; 32])
+}
+
+// ---- others' files --------------------------------------------------------------------------------------------------
+
+/// `dataset.json`.
+pub(super) fn dataset(data: &[u8]) -> bool {
+    let Ok(manifest) = Manifest::from_bytes(data) else { return false };
+    assert_eq!(manifest.to_bytes(), data);
+    assert_eq!(manifest.digest(), Digest::of(data));
+    true
+}
+
+pub(super) fn datasets() -> Vec<Vec<u8>> {
+    let digest = Digest::of(b"tokens");
+    let text = format!(
+        r#"{{"format":1,"name":"a \"name\"","tokenizer":"{digest}","vocabulary":512,"end_of_text":0,"train_documents":2,"train_bytes":3,"heldout_documents":1,"heldout_bytes":1,"train":[{{"digest":"{digest}","tokens":524288}},{{"digest":"{digest}","tokens":1}}],"heldout":[]}}"#
+    );
+    vec![text.into_bytes()]
+}
+
+/// `ledger.jsonl`, as an audit replays it.
+pub(super) fn ledger(data: &[u8]) -> bool {
+    with_file("ledger.jsonl", data, |path| {
+        let mut blocks = 0;
+        let done = replay(path, |_, number| {
+            blocks += 1;
+            assert_eq!(number, BlockNumber(blocks), "blocks follow one another");
+            Ok::<(), LogError>(())
+        });
+        done.is_ok()
+    })
+}
+
+pub(super) fn ledgers() -> Vec<Vec<u8>> {
+    let member = |uid: u8| Member {
+        uid: Uid::from(uid),
+        hotkey: key(uid).hotkey(),
+        registered_at: BlockNumber(0),
+        permit: uid == 0,
+        stake: 5,
+    };
+    let genesis = Genesis { nonce: 1, netuid: 3, members: vec![member(0), member(1)], finality_lag: 2 };
+    let path = tempfile::tempdir().expect("a temporary folder");
+    let path = path.path().join("ledger.jsonl");
+    let mut log = ChainLog::create(&path, &genesis).expect("a temporary file");
+    let ledger = MemoryLedger::new(genesis);
+    log.append(&ledger.produce()).expect("a temporary file");
+    let shares = vec![(Uid::from(1), 65_535)].into_iter().collect();
+    for call in [Call::Commit(vec![0xc5; 46]), Call::SetWeights(shares)] {
+        let signed = ledger.sign(&key(0), call).now_or_never().expect("it waits for nobody").expect("a nonce is left");
+        ledger.submit(&signed).now_or_never().expect("it waits for nobody").expect("a call of a member");
+        log.append(&ledger.produce()).expect("a temporary file");
+    }
+    vec![fs::read(&path).expect("what was written")]
+}
