@@ -35,30 +35,31 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How long [`get`] waits.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A node's network, while it lives.
+type Look = Arc<dyn Fn() -> Option<Handle> + Send + Sync>;
+
 /// The nodes of this process that can be looked at, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Nodes(Arc<Mutex<BTreeMap<String, Handle>>>);
+#[derive(Clone, Default)]
+pub struct Nodes(Arc<Mutex<BTreeMap<String, Look>>>);
 
 impl Nodes {
-    /// Shows a node from now on, in place of an earlier one of its name.
-    pub fn show(&self, name: impl Into<String>, network: Handle) {
-        self.lock().insert(name.into(), network);
-    }
-
-    /// Shows it no longer.
-    pub fn hide(&self, name: &str) {
-        self.lock().remove(name);
+    /// Shows a node from now on, in place of an earlier one of its name. `look` gives its network while it lives, and must
+    /// not keep it alive.
+    pub fn show(&self, name: impl Into<String>, look: impl Fn() -> Option<Handle> + Send + Sync + 'static) {
+        self.lock().insert(name.into(), Arc::new(look));
     }
 
     fn get(&self, name: &str) -> Option<Handle> {
-        self.lock().get(name).cloned()
+        let look = self.lock().get(name).cloned();
+        look.and_then(|look| look())
     }
 
     fn names(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
+        let lives = |(name, look): (&String, &Look)| look().map(|_| name.clone());
+        self.lock().iter().filter_map(lives).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Handle>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Look>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,9 +206,8 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<String, GetError> {
 
 async fn ask(address: SocketAddr, path: &str, unfit: &impl Fn(String) -> GetError) -> Result<String, GetError> {
     let stream = TcpStream::connect(address).await.map_err(|error| GetError::Connect { address, error })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| unfit(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unfit(error.to_string()))?;
     let driven = tokio::spawn(connection);
     let request = Request::get(path).header("host", address.to_string()).body(Empty::<Bytes>::new());
     let request = request.map_err(|error| unfit(error.to_string()))?;

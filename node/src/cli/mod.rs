@@ -3,12 +3,15 @@
 //! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
 //! 130 interrupted.
 
+mod blob;
 mod data;
 mod lab;
 mod logs;
 mod model;
+mod peers;
 mod state;
 mod swarm;
+mod transfer;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +38,11 @@ enum Command {
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Keep, move and look at blobs by hand.
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
+    /// Show whom a running node is connected to.
+    Peers(peers::PeersArgs),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -62,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),
+        Command::Blob(command) => blob::run(command),
+        Command::Peers(args) => peers::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

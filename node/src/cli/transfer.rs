@@ -5,7 +5,7 @@ use crate::observe::{self, Nodes};
 use crate::report::units;
 use clap::{Args, ValueEnum};
 use covey_gossip::store::Store;
-use covey_gossip::{Class, Config, Congestion, Event, Events, FetchError, Handle, Hint, PeerKey, Progress};
+use covey_gossip::{ByteRate, Class, Config, Congestion, Event, Events, FetchError, Handle, Hint, PeerKey, Progress};
 use covey_proto::blob::BlobRef;
 use covey_proto::{Digest, RunId};
 use serde_json::json;
@@ -202,24 +202,27 @@ async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(H
         CongestionArg::Bbr => Congestion::Bbr,
         CongestionArg::System => Congestion::System,
     };
-    let bytes_a_second = |option: &str, mbit: f64| match mbit > 0.0 && mbit < 1e6 {
-        true => Ok((mbit * 125_000.0) as u64),
-        false => Err(Plain(format!("{option} is {mbit}: it must be a number of Mbit/s above 0"))),
-    };
-    if let Some(mbit) = net.upload {
-        config.limits.limit_upload(bytes_a_second("--upload", mbit)?);
-    }
-    if let Some(mbit) = net.download {
-        config.limits.limit_download(bytes_a_second("--download", mbit)?);
-    }
+    config.limits.governor.upload = net.upload.map(|mbit| rate("--upload", mbit)).transpose()?;
+    config.limits.links.download = net.download.map(|mbit| rate("--download", mbit)).transpose()?;
     let (network, events) = covey_gossip::start(config, store).await?;
     if let Some(address) = net.status {
         let nodes = Nodes::default();
-        nodes.show("blob", network.clone());
-        let address = observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
+        let shown = network.clone();
+        nodes.show("blob", move || Some(shown.clone()));
+        let address =
+            observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
         tracing::info!(%address, "status");
     }
     Ok((network, events))
+}
+
+/// A tenth of a second's bytes may go at once.
+fn rate(option: &str, mbit: f64) -> Result<ByteRate, Plain> {
+    if !(mbit > 0.0 && mbit < 1e6) {
+        return Err(Plain(format!("{option} is {mbit}: it must be a number of Mbit/s above 0")));
+    }
+    let per_second = (mbit * 125_000.0) as u64;
+    Ok(ByteRate { per_second, burst: per_second / 10 })
 }
 
 fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
@@ -250,7 +253,9 @@ async fn until_interrupted(network: Handle, mut events: Events) {
 
 fn peer_of(address: &str) -> Result<PeerKey, Failure> {
     let peer = address.rsplit_once("/p2p/").and_then(|(_, peer)| peer.parse().ok());
-    peer.ok_or_else(|| Plain(format!("--from {address}: it must end in /p2p/ID, as `covey blob serve` prints it")).into())
+    peer.ok_or_else(|| {
+        Plain(format!("--from {address}: it must end in /p2p/ID, as `covey blob serve` prints it")).into()
+    })
 }
 
 /// A line that is redrawn on a terminal, and said now and then elsewhere.

@@ -207,6 +207,7 @@ impl<L: Ledger> Peer<L> {
             run: run_id,
             heartbeat: config.heartbeat,
             limits: config.limits,
+            transport: covey_gossip::TransportOptions::default(),
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
         let journal = disk.journal()?;
