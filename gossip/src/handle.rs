@@ -153,10 +153,24 @@ impl Handle {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, blob: BlobRef, hints: &[Hint], timeout: Duration) -> Result<Arc<[u8]>, FetchError> {
+        self.fetch_as(blob, Class::Round, hints, timeout).await
+    }
+
+    /// [`Handle::fetch`] of a blob that is not of the current round: others are served first where a line is full.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_as(
+        &self,
+        blob: BlobRef,
+        class: Class,
+        hints: &[Hint],
+        timeout: Duration,
+    ) -> Result<Arc<[u8]>, FetchError> {
         if blob.size <= PIECE_BYTES {
             return self.fetch_size(blob.root, Size::Exactly(blob.size), hints, timeout).await;
         }
-        self.download(blob, Class::Round, hints, timeout, |_| ()).await?;
+        self.download(blob, class, hints, timeout, |_| ()).await?;
         match self.stored(blob.root).await? {
             Some(bytes) => Ok(bytes),
             // Evicted, or damaged, in the moment since.
@@ -206,7 +220,7 @@ impl Handle {
         let start = Instant::now();
         let (reply, mut answer) = oneshot::channel();
         let (told, mut news) = watch::channel(None);
-        let waiter = Waiter { deadline: start + timeout, reply, progress: told };
+        let waiter = Waiter { deadline: start + timeout, reply, progress: told, span: tracing::Span::current() };
         let command = Command::Download { blob, class, hints: hints.to_vec(), waiter };
         self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
         let result = loop {
@@ -257,8 +271,11 @@ impl Handle {
         }
         let (reply, answer) = oneshot::channel();
         let command = Command::Fetch { root, size, hints: hints.to_vec(), deadline, reply };
-        self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
-        answer.await.map_err(|_| FetchError::Closed)?
+        let fetch = async {
+            self.commands.send(command).await.map_err(|_| FetchError::Closed)?;
+            answer.await.map_err(|_| FetchError::Closed)?
+        };
+        fetch.instrument(tracing::debug_span!("fetch", blob = %root, size = size.most())).await
     }
 
     async fn stored(&self, root: Digest) -> Result<Option<Arc<[u8]>>, FetchError> {

@@ -60,6 +60,15 @@ async fn a_large_blob_comes_from_one_that_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_blob_comes_over_quic_too() {
+    let nodes = swarm(2, &[QUIC]).await;
+    let blob = bytes(13, 5 * MIB + 1);
+    let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
+    assert!(nodes[0].handle.fetch_as(named, Class::Data, &[], PATIENCE).await.unwrap()[..] == blob[..]);
+    assert_eq!(nodes[0].handle.traffic().data_in.bytes, named.size);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_that_hold_a_part_each_give_the_whole() {
     let nodes = swarm(4, &[TCP]).await;
     let source = tempfile::tempdir().unwrap();

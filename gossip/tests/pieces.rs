@@ -1,6 +1,7 @@
 //! Peers that speak the exchange as they like, against a real node: what they send, and what becomes of it.
 
-#![allow(clippy::unwrap_used)]
+// HAVE carries runs, often one.
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 mod rig;
 

@@ -13,6 +13,7 @@ use covey_proto::blob::BlobRef;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
 /// One caller's download.
 pub(crate) struct Waiter {
@@ -20,6 +21,8 @@ pub(crate) struct Waiter {
     pub(crate) reply: oneshot::Sender<Result<(), FetchError>>,
     /// How it stands, from time to time.
     pub(crate) progress: watch::Sender<Option<Progress>>,
+    /// What is logged of it is logged within.
+    pub(crate) span: Span,
 }
 
 /// How far a blob is.
@@ -38,6 +41,8 @@ pub(crate) struct Download {
     pub(crate) class: Class,
     pub(crate) hints: Vec<Hint>,
     pub(crate) stage: Stage,
+    /// Its first waiter's.
+    pub(crate) span: Span,
     waiters: Vec<Waiter>,
 }
 
@@ -114,7 +119,8 @@ impl Downloads {
             return refuse(waiter, FetchError::TooMany(self.all.len()));
         }
         let hints = hints.into_iter().take(HINTS_MAX).collect();
-        self.all.insert(blob.root, Download { blob, class, hints, stage: Stage::Waiting, waiters: vec![waiter] });
+        let (stage, span) = (Stage::Waiting, waiter.span.clone());
+        self.all.insert(blob.root, Download { blob, class, hints, stage, span, waiters: vec![waiter] });
         self.line.push_back(blob.root);
         Called::Later
     }

@@ -4,9 +4,10 @@
 
 use super::block::Block;
 use super::report::Reports;
-use super::{End, Env, Protocol, flush, write};
+use super::{End, Env, Paced, Protocol, flush, write};
 use crate::peers::PeerKey;
 use covey_exchange::frames::{Frame, Holding, Wish};
+use covey_exchange::governor::ByteRate;
 use covey_exchange::scheduler::Event;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
@@ -17,8 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Bytes of a frame of holdings but its set or runs.
+const FRAME_BYTES: usize = 37;
 /// Wishes that wait for a link: those of every blob that may be wanted of a peer, and as many that are over.
 const WISHES_MAX: usize = 1024;
+/// Bytes of holdings that a peer may send, a second and at once: sets of 256 blobs of many GiB, and a hundred thousand runs
+/// of news a second, which no honest peer has. What comes faster waits in its stream.
+const HEARD: ByteRate = ByteRate { per_second: 1 << 20, burst: 4 << 20 };
 /// First wait before a stream that broke is opened again; doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
@@ -101,16 +107,23 @@ impl Task {
 
     async fn talk(&mut self, mut stream: Stream) -> End {
         let mut block = Block::new();
+        let mut heard = Paced::new(HEARD);
         let mut out = Vec::new();
         self.wanted.values().for_each(|blob| Wish::Want(*blob).encode(&mut out));
         loop {
-            if let Err(end) = self.step(&mut stream, &mut block, &mut out).await {
+            if let Err(end) = self.step(&mut stream, &mut block, &mut heard, &mut out).await {
                 return end;
             }
         }
     }
 
-    async fn step(&mut self, stream: &mut Stream, block: &mut Block, out: &mut Vec<u8>) -> Result<(), End> {
+    async fn step(
+        &mut self,
+        stream: &mut Stream,
+        block: &mut Block,
+        heard: &mut Paced,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
         if !out.is_empty() {
             write(stream, out, &self.env.limits).await?;
             flush(stream, &self.env.limits).await?;
@@ -126,22 +139,29 @@ impl Task {
                 }
             }
             holding = block.next::<Holding, _>(stream) => {
-                self.hear(holding?)?;
+                let mut bytes = self.hear(holding?)?;
                 while let Some(holding) = block.frame::<Holding>()? {
-                    self.hear(holding)?;
+                    bytes += self.hear(holding)?;
                 }
                 block.rest();
                 self.reports.send(&self.env).await;
+                heard.pay(bytes).await;
             }
         }
         Ok(())
     }
 
-    fn hear(&mut self, holding: Holding) -> Result<(), End> {
+    /// Passes on what the peer holds; returns its bytes.
+    fn hear(&mut self, holding: Holding) -> Result<u64, End> {
+        let bytes = match &holding {
+            Holding::Bitfield { set, .. } => set.len(),
+            Holding::Have { runs, .. } => 8 * runs.len(),
+        };
+        let bytes = (FRAME_BYTES + bytes) as u64;
         let (Holding::Bitfield { root, .. } | Holding::Have { root, .. }) = &holding;
         let root = *root;
         // What is not wanted any more crossed the word of it.
-        let Some(pieces) = self.wanted.get(&root).and_then(Pieces::of_blob) else { return Ok(()) };
+        let Some(pieces) = self.wanted.get(&root).and_then(Pieces::of_blob) else { return Ok(bytes) };
         let count = pieces.count();
         let peer = self.peer;
         self.reports.event(match holding {
@@ -157,6 +177,6 @@ impl Task {
                 Event::Have { peer, root, runs }
             }
         });
-        Ok(())
+        Ok(bytes)
     }
 }

@@ -122,6 +122,24 @@ impl Env {
     }
 }
 
+/// A rate that one stream is held to, by waiting.
+struct Paced(TokenBucket);
+
+impl Paced {
+    fn new(rate: ByteRate) -> Paced {
+        Paced(TokenBucket::new(Some(rate), Instant::now()))
+    }
+
+    async fn pay(&mut self, amount: u64) {
+        while let Err(at) = self.0.take(amount, Instant::now()) {
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// That pieces have come, for those who tell others.
 struct News {
     pieces: AtomicU64,

@@ -7,11 +7,11 @@
 use super::block::Block;
 use super::report::Reports;
 use super::serving::{Buffer, HEAD_BYTES, Outbox, Turn};
-use super::{End, Env, Place, flush, write};
+use super::{End, Env, Paced, Place, flush, write};
 use crate::peers::PeerKey;
 use covey_exchange::Class;
 use covey_exchange::frames::{Answer, Asked, Frame, Order, Reject};
-use covey_exchange::governor::{Refused, Ticket};
+use covey_exchange::governor::{ByteRate, Refused, Ticket};
 use covey_proto::pieces::Pieces;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use libp2p::swarm::Stream;
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Bytes of one write: larger ones, and much smaller ones, are slower on yamux and Noise.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Requests and cancels that are read, a second and at once: those of 4 GB/s in pieces of 1 MiB. More wait in their stream.
+const ORDERS: ByteRate = ByteRate { per_second: 4096, burst: 4096 };
 /// Refusals that wait to be written before requests are not read any more.
 const REJECTS_MAX: usize = 256;
 /// Time between two looks whether they are fewer.
@@ -43,7 +45,7 @@ pub(super) async fn run(env: Arc<Env>, peer: PeerKey, mut stream: Stream, place:
 async fn serve(env: &Arc<Env>, peer: PeerKey, class: Class, block: Block, stream: Stream) -> End {
     let outbox = Outbox::new(peer, class);
     let (input, output) = stream.split();
-    let reader = Reader { env, outbox: &outbox, block };
+    let reader = Reader { env, outbox: &outbox, block, orders: Paced::new(ORDERS) };
     let writer = Writer { env, outbox: &outbox, class, current: None };
     let end = tokio::select! {
         end = reader.run(input) => end,
@@ -57,6 +59,7 @@ struct Reader<'a> {
     env: &'a Arc<Env>,
     outbox: &'a Arc<Outbox>,
     block: Block,
+    orders: Paced,
 }
 
 impl Reader<'_> {
@@ -69,6 +72,7 @@ impl Reader<'_> {
             if let Err(end) = done {
                 return end;
             }
+            self.orders.pay(1).await;
             while self.outbox.rejects() > REJECTS_MAX {
                 tokio::time::sleep(REJECTS_LOOK).await;
             }

@@ -221,6 +221,7 @@ impl Serving {
                 Next::Read { ticket } => {
                     let job = state.jobs.get(&ticket).map(|job| (job.outbox.clone(), job.asked.clone()));
                     let (Some((outbox, asked)), Ok(place)) = (job, self.reads.clone().try_acquire_owned()) else {
+                        // Only when the node is about to stop: nobody is told.
                         state.governor.failed(ticket);
                         continue;
                     };

@@ -171,9 +171,17 @@ impl Running<'_> {
         download.hints.iter().filter_map(peer).filter(|peer| *peer != self.net.shared.peer).collect()
     }
 
+    /// Logs something of a blob where its download is logged.
+    fn note(&self, root: &Digest, log: impl FnOnce()) {
+        match self.net.exchange.downloads.get(root) {
+            Some(download) => download.span.in_scope(log),
+            None => log(),
+        }
+    }
+
     fn end_download(&mut self, root: &Digest, result: &Result<(), FetchError>) {
         if let Err(error) = result {
-            tracing::debug!(blob = %root, %error, "a download ends");
+            self.note(root, || tracing::debug!(%error, "the download ends"));
         }
         self.net.exchange.downloads.finish(root, result);
         self.begin_more();
@@ -312,11 +320,11 @@ impl Running<'_> {
                 self.ban(peer, &format!("wrong bytes for blob {root}"));
             }
             Action::Punish { peer, root, why: Misdeed::FalseHoldings } => {
-                tracing::debug!(%peer, blob = %root, "it does not hold what it says");
+                self.note(&root, || tracing::debug!(%peer, "it does not hold what it says"));
             }
             Action::Complete { root } => self.complete(root, events),
             Action::Stuck { root } => {
-                tracing::debug!(blob = %root, "nobody at hand has what is missing");
+                self.note(&root, || tracing::debug!("nobody at hand has what is missing"));
                 if let Some(download) = self.net.exchange.downloads.get(&root) {
                     // A uid's peer may be known by now.
                     events.push_back(Event::Sources { root, peers: self.sources(download) });
@@ -335,7 +343,7 @@ impl Running<'_> {
             downloads.tell(&root, whole(blob, class, &held));
             return self.end_download(&root, &Ok(()));
         }
-        tracing::debug!(blob = %root, ?held, "pieces are missing after all");
+        download.span.in_scope(|| tracing::debug!(?held, "pieces are missing after all"));
         let sources = self.sources(download);
         events.push_back(Event::Want { blob, class, held, sources });
     }

@@ -157,8 +157,8 @@ impl NetworkBehaviour for Raw {
 /// A peer of bare streams, connected to a node.
 pub struct Peer {
     pub key: PeerKey,
-    opens: mpsc::UnboundedSender<Open>,
-    came: mpsc::UnboundedReceiver<Negotiated>,
+    opens: mpsc::Sender<Open>,
+    came: mpsc::Receiver<Negotiated>,
     gone: watch::Receiver<bool>,
 }
 
@@ -179,14 +179,15 @@ impl Peer {
                 break peer_id;
             }
         };
-        let (opens, mut to_open) = mpsc::unbounded_channel();
-        let (comes, came) = mpsc::unbounded_channel();
+        let (opens, mut to_open) = mpsc::channel(64);
+        let (comes, came) = mpsc::channel(64);
         let (goes, gone) = watch::channel(false);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     event = swarm.select_next_some() => match event {
-                        SwarmEvent::Behaviour(stream) => drop(comes.send(stream)),
+                        // Streams that the test does not take are closed.
+                        SwarmEvent::Behaviour(stream) => drop(comes.try_send(stream)),
                         SwarmEvent::ConnectionClosed { .. } => drop(goes.send_replace(true)),
                         _ => {}
                     },
@@ -206,7 +207,7 @@ impl Peer {
     /// A stream of this protocol, or none if it is refused.
     pub async fn open(&self, name: &'static str) -> Option<Wire> {
         let (reply, stream) = oneshot::channel();
-        self.opens.send(Open(name, reply)).ok()?;
+        self.opens.send(Open(name, reply)).await.ok()?;
         tokio::time::timeout(PATIENCE, stream).await.expect("it is opened or not").ok().map(Wire::of)
     }
 

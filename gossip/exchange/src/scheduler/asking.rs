@@ -2,7 +2,8 @@
 //! and in the end game what another peer is too slow with.
 
 use super::Scheduler;
-use super::fetch::Request;
+use super::fetch::{Peer, Request};
+use super::link::Link;
 use super::table::last_run;
 use super::types::{Action, RequestId};
 use crate::Class;
@@ -10,9 +11,6 @@ use covey_proto::pieces::{GROUP_BYTES, PIECE_BYTES};
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// A peer that delivers so much a second is asked for whole pieces of 4 MiB; a slower one in requests of 1 MiB, or its
-/// two requests would take it half a minute.
-const LARGE_RATE: u64 = 2 << 20;
 /// Of the bounds, the part (in quarters) that less urgent classes may fill, so that a round always finds room.
 const LESS_URGENT: u64 = 3;
 /// Bytes of credit that a less urgent class can gather.
@@ -73,7 +71,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         let of = |class: Class| state.fertile.range((class, 0)..).next().filter(|next| next.0 == class);
         let patient = Class::ALL.into_iter().rev().filter(due).find_map(of).copied();
         for (class, id) in patient.into_iter().chain([first]) {
-            let unit = self.unit(id, state.link.rate())?;
+            let unit = self.unit(id, &state.link)?;
             if self.has_room(peer, class, unit) {
                 return Some((class, id, unit));
             }
@@ -84,11 +82,33 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         None
     }
 
-    /// Bytes of one request of a blob to a peer of some rate.
-    fn unit(&self, id: u64, rate: u64) -> Option<u64> {
+    /// Bytes of one request of a blob to a peer with this link.
+    fn unit(&self, id: u64, link: &Link) -> Option<u64> {
         let piece = self.fetches.get(&id)?.table.pieces().piece_bytes();
         let fits = piece <= self.limits.window_max.min(self.limits.in_flight_max) / 2;
-        Some(if rate >= LARGE_RATE && fits { piece } else { PIECE_BYTES })
+        Some(link.unit(if fits { piece } else { PIECE_BYTES }))
+    }
+
+    /// Where a window has shrunk, or its peer turned out slow: takes back what it has not begun, the latest first.
+    pub(super) fn shrink(&mut self, actions: &mut Vec<Action<P>>) {
+        let wide =
+            |state: &Peer| state.open_bytes() > 2 * state.link.window(state.link.unit(PIECE_BYTES), &self.limits);
+        let wide: Vec<P> = self.peers.iter().filter(|(_, state)| wide(state)).map(|(peer, _)| *peer).collect();
+        for peer in wide {
+            let Some(state) = self.peers.get(&peer) else { continue };
+            let live =
+                |name: &&RequestId| self.requests.get(*name).is_some_and(|request| request.live && !request.began);
+            let back: Vec<RequestId> = state.requests.iter().rev().filter(live).copied().collect();
+            let mut over =
+                state.open_bytes().saturating_sub(state.link.window(state.link.unit(PIECE_BYTES), &self.limits));
+            for name in back {
+                let bytes = self.requests.get(&name).map_or(0, Request::pending_bytes);
+                if bytes <= over {
+                    over -= bytes;
+                    self.cancel(name, actions);
+                }
+            }
+        }
     }
 
     /// Whether a request fits every bound. More urgent classes do not see what less urgent ones have open.

@@ -7,12 +7,17 @@
 
 use super::types::Limits;
 use crate::Class;
+use covey_proto::pieces::{GROUP_BYTES, PIECE_BYTES};
 use std::time::Duration;
 
 /// Shortest time over which a rate is measured: less is a burst out of some buffer.
 const SAMPLE: Duration = Duration::from_millis(200);
 /// A burst shorter than this says nothing.
 const SAMPLE_MIN: Duration = Duration::from_millis(20);
+/// A request to a slow peer is what it delivers in this time: others can then have the rest of a piece.
+const REQUEST: Duration = Duration::from_secs(2);
+/// And no more is open with it than it delivers in this time.
+const OPEN: Duration = Duration::from_secs(8);
 /// Time over which samples are smoothed.
 const SMOOTH: Duration = Duration::from_millis(500);
 /// Taken for the round trip before one is measured, and for the rate: a plain home line.
@@ -81,13 +86,27 @@ impl Link {
         self.strikes
     }
 
+    /// Bytes of one request, if a piece has so many: 1 MiB, all of a larger piece for who delivers it in two seconds, and
+    /// down to a group for who is slow.
+    pub(super) fn unit(&self, piece: u64) -> u64 {
+        if self.rate == 0 {
+            return PIECE_BYTES;
+        }
+        let bytes = over(self.rate, REQUEST);
+        if bytes >= piece { piece } else { (bytes - bytes % GROUP_BYTES).clamp(GROUP_BYTES, PIECE_BYTES) }
+    }
+
     /// Bytes that may be open, asked in requests of `unit` bytes.
     pub(super) fn window(&self, unit: u64, limits: &Limits) -> u64 {
-        let wanted = match &self.ramp {
-            Some(ramp) => (limits.first_requests * unit) << ramp.doublings,
-            None => 2 * over(self.rate, self.rtt.unwrap_or(RTT_GUESS)) + 2 * unit,
-        };
-        wanted.clamp(limits.window_min, limits.window_max)
+        match &self.ramp {
+            Some(ramp) => {
+                ((limits.first_requests * unit) << ramp.doublings).clamp(limits.window_min, limits.window_max)
+            }
+            None => {
+                let least = limits.window_min.min(over(self.rate, OPEN)).max(2 * unit);
+                (2 * over(self.rate, self.round_trip()) + 2 * unit).max(least).min(limits.window_max)
+            }
+        }
     }
 
     /// Something is asked. `idle`: nothing was open; `first`: nothing of this class was.
@@ -160,8 +179,12 @@ impl Link {
 
     fn climb(&mut self, sample: u64, limits: &Limits) {
         let filled = std::mem::take(&mut self.filled);
+        // Far more is open than the pipe holds: it is full, whatever the samples still do.
+        let full = over(sample, 2 * self.round_trip()) + 2 * self.unit(PIECE_BYTES);
         let Some(ramp) = &mut self.ramp else { return };
-        if sample > ramp.best + ramp.best / 4 {
+        if 2 * full < (limits.first_requests * PIECE_BYTES) << ramp.doublings {
+            self.ramp = None;
+        } else if sample > ramp.best + ramp.best / 4 {
             ramp.best = sample;
             ramp.flat = 0;
             let top = (limits.window_max / limits.window_min.max(1)).ilog2() + 4;
@@ -215,12 +238,12 @@ impl Link {
         }
     }
 
-    /// Its requests are moved. What was learnt of its rate is forgotten: it starts again with two requests, after a
-    /// pause in which others get what was moved.
+    /// Its requests are moved. It is taken for slow until it shows otherwise, and asked again after a pause in which others
+    /// get what was moved.
     pub(super) fn strike(&mut self, now: Duration, limits: &Limits) {
         self.strikes = if now.saturating_sub(self.struck) > limits.rest { 1 } else { self.strikes + 1 };
         self.struck = now;
-        self.rate = 0;
+        self.rate = (self.rate / 16).max(1);
         self.ramp = None;
         self.sample = None;
         self.busy = None;

@@ -33,6 +33,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         for peer in self.stalling(now).into_iter().chain(self.slow(now)) {
             self.move_all(now, peer, actions);
         }
+        self.shrink(actions);
         self.look_at_fetches(now, elapsed, actions);
         if now.saturating_sub(self.rotated) >= ROTATE {
             self.rotated = now;

@@ -194,8 +194,9 @@ impl Checker {
         if twice > 0 {
             let of_piece = |(piece, asked): (usize, &[u8; 64])| {
                 let first = pieces.groups_of(piece as u32).start;
-                let twice =
-                    (0..64).filter(|at| asked[*at as usize] == 2).map(|at| pieces.bytes_of(first + at..first + at + 1));
+                let twice = (0..64)
+                    .filter(|at| asked[*at as usize] == 2 && wanted.got[piece] >> *at & 1 == 0)
+                    .map(|at| pieces.bytes_of(first + at..first + at + 1));
                 twice.map(|bytes| bytes.end - bytes.start).sum::<u64>()
             };
             let twice: u64 = wanted.asked.iter().enumerate().map(of_piece).sum();

@@ -2,7 +2,7 @@
 //! stands beside every scheduler and knows what it may ask.
 
 use crate::check::Checker;
-use crate::server::{Answer, Fault, Server};
+use crate::server::{Answer, Fault, Next, Server};
 use covey_exchange::Class;
 use covey_exchange::scheduler::{Action, Event, Limits, Misdeed, Rejected, RequestId, Scheduler};
 use covey_proto::Digest;
@@ -46,7 +46,6 @@ pub(crate) fn mbit(rate: u64) -> u64 {
 /// What a node has of a blob: per piece, a mask of groups.
 pub(crate) struct Copy {
     pub(crate) pieces: Pieces,
-    pub(crate) class: Class,
     pub(crate) groups: Vec<u64>,
     pub(crate) set: PieceSet,
     /// Pieces got that were not announced yet.
@@ -61,7 +60,7 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    fn of(blob: BlobRef, class: Class, set: PieceSet) -> Copy {
+    fn of(blob: BlobRef, set: PieceSet) -> Copy {
         let pieces = Pieces::of_blob(&blob).unwrap();
         let groups: Vec<u64> =
             (0..pieces.count()).map(|piece| if set.contains(piece) { u64::MAX } else { 0 }).collect();
@@ -69,7 +68,6 @@ impl Copy {
             set.iter().map(|piece| pieces.bytes_of_piece(piece)).map(|bytes| bytes.end - bytes.start).sum();
         Copy {
             pieces,
-            class,
             groups,
             set,
             news: Vec::new(),
@@ -136,6 +134,7 @@ enum Message {
 
 enum Happening {
     Message { from: Node, to: Node, link: u64, message: Message },
+    Landed { from: Node, link: u64, bytes: u64, next: Next },
     Uplink(Node),
     Tick(Node),
     Flush(Node),
@@ -214,8 +213,8 @@ impl Sim {
 
     /// Has a node hold some of a blob from the start.
     pub(crate) fn give(&mut self, node: Node, blob: usize, set: PieceSet) {
-        let (blob, class) = self.blobs[blob];
-        self.peers[node].copies.insert(blob.root, Copy::of(blob, class, set));
+        let (blob, _) = self.blobs[blob];
+        self.peers[node].copies.insert(blob.root, Copy::of(blob, set));
     }
 
     pub(crate) fn give_all(&mut self, node: Node, blob: usize) {
@@ -266,6 +265,7 @@ impl Sim {
                     self.receive(from, to, message);
                 }
             }
+            Happening::Landed { from, link, bytes, next } => self.landed(from, link, bytes, next),
             Happening::Uplink(node) => {
                 self.peers[node].server.sending = false;
                 self.serve(node);
@@ -340,9 +340,9 @@ impl Sim {
         self.peers[node].checker = Checker::new(self.limits.clone());
         self.peers[node].tick = None;
         let mut wanted = Vec::new();
-        for (index, (blob, class)) in self.blobs.clone().into_iter().enumerate() {
+        for (index, (blob, _)) in self.blobs.clone().into_iter().enumerate() {
             if let Some(copy) = self.peers[node].copies.remove(&blob.root) {
-                let mut fresh = Copy::of(blob, class, copy.set);
+                let mut fresh = Copy::of(blob, copy.set);
                 fresh.bytes = copy.bytes;
                 fresh.needed = copy.needed;
                 fresh.complete = copy.complete;
@@ -360,7 +360,7 @@ impl Sim {
         let (blob, class) = self.blobs[blob];
         let none = PieceSet::none(Pieces::of_blob(&blob).unwrap().count());
         let peer = &mut self.peers[node];
-        let copy = peer.copies.entry(blob.root).or_insert_with(|| Copy::of(blob, class, none));
+        let copy = peer.copies.entry(blob.root).or_insert_with(|| Copy::of(blob, none));
         copy.wanted = true;
         let held = copy.set.clone();
         peer.checker.want(blob, &held);
@@ -509,14 +509,19 @@ impl Sim {
         self.push(sent, Happening::Uplink(node));
         let Some(link) = self.peers[node].links.get(&next.to).copied() else { return };
         let delay = self.peers[node].delay + self.peers[next.to].delay;
-        let receiver = &mut self.peers[next.to];
-        let begins = (self.now + delay).max(receiver.down_free);
-        let arrives = (sent + delay).max(receiver.down_free + seconds(bytes, receiver.down));
-        receiver.down_free = arrives;
         let message = |message| Happening::Message { from: node, to: next.to, link, message };
         if next.first {
-            self.push(begins, message(Message::First(next.request)));
+            self.push(self.now + delay, message(Message::First(next.request)));
         }
+        self.push(sent + delay, Happening::Landed { from: node, link, bytes, next });
+    }
+
+    /// A group is at its receiver's end of the net: it comes through the line down in its turn.
+    fn landed(&mut self, from: Node, link: u64, bytes: u64, next: Next) {
+        let receiver = &mut self.peers[next.to];
+        let arrives = self.now.max(receiver.down_free + seconds(bytes, receiver.down));
+        receiver.down_free = arrives;
+        let message = |message| Happening::Message { from, to: next.to, link, message };
         self.push(arrives, message(Message::Group(next.request, next.root, next.group, next.wrong)));
         if next.last {
             self.push(arrives, message(Message::Done(next.request)));
