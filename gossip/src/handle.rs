@@ -339,6 +339,11 @@ impl Handle {
         self.shared.traffic.read()
     }
 
+    /// The congestion control that the newest TCP connection runs, as the kernel says; none before the first connection.
+    pub fn congestion(&self) -> Option<String> {
+        self.shared.congestion.name()
+    }
+
     /// Judges an announcement that gossip brought.
     pub fn judge(&self, ticket: Ticket, verdict: Verdict) {
         ticket.judge(verdict);

@@ -18,7 +18,7 @@ mod shared;
 mod swarm;
 mod traffic;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Congestion, Limits, TransportOptions};
 /// The blob store.
 pub use covey_blobs as store;
 pub use covey_exchange::Class;

@@ -6,6 +6,7 @@ use crate::peers::PeerKey;
 use crate::peers::bans::Bans;
 use crate::peers::book::{Book, Change};
 use crate::store::Store;
+use crate::swarm::sockets::CongestionSeen;
 use crate::traffic::Counters;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) peer: PeerKey,
     pub(crate) store: Store,
     pub(crate) traffic: Arc<Counters>,
+    /// What TCP connections run.
+    pub(crate) congestion: CongestionSeen,
     /// Rung when the own record or the chain view has changed.
     pub(crate) changed: Notify,
     /// Whether it was the own record.
@@ -53,6 +56,7 @@ impl Shared {
             peer,
             store,
             traffic: Arc::default(),
+            congestion: CongestionSeen::default(),
             changed: Notify::new(),
             record_changed: AtomicBool::new(false),
             lies: AtomicBool::new(false),

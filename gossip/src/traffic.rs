@@ -157,6 +157,10 @@ traffic! {
     events_lost: u64 = Count,
     /// How often the network was rebuilt after a fault in it.
     restarts: u64 = Count,
+    /// TCP connections made and accepted.
+    tcp_connections: u64 = Count,
+    /// Of them, those that run BBR.
+    tcp_connections_bbr: u64 = Count,
     /// Bytes received over TCP connections, with all that libp2p adds. QUIC is not counted.
     tcp_bytes_in: u64 = Count,
     /// Bytes sent over TCP connections, with all that libp2p adds. QUIC is not counted.

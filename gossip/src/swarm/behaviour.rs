@@ -32,8 +32,9 @@ pub(super) const GRAYLIST: f64 = -200.0;
 pub(super) const UID_SCORE: f64 = 10.0;
 /// The longest that one request's stream may take: a blob of the largest size at the slowest rate, and to spare.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(120);
-/// Streams of requests on one connection, both ways.
-const REQUEST_STREAMS_MAX: usize = 64;
+/// Streams of requests on one connection, both ways: half of those that it may have. A node has at most six requests for
+/// blobs at a peer, and few others.
+const REQUEST_STREAMS_MAX: usize = 32;
 
 pub(super) type Gossip = gossipsub::Behaviour<Counting, WhitelistSubscriptionFilter>;
 
