@@ -6,7 +6,9 @@
 mod behaviour;
 mod connections;
 mod gate;
+pub(crate) mod gauges;
 mod gossip;
+pub(crate) mod meter;
 mod network;
 mod pieces;
 mod requests;

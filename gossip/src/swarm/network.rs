@@ -111,7 +111,8 @@ impl Network {
     pub(super) fn build_swarm(&mut self) -> Result<Swarm<Behaviour>, StartError> {
         let settings = |error: &dyn std::fmt::Display| StartError::Settings(error.to_string());
         let (options, shared) = (&self.config.transport, &self.shared);
-        let transport = transport::build(&self.key, options, shared.traffic.clone(), shared.congestion.clone());
+        let (traffic, congestion) = (shared.traffic.clone(), shared.congestion.clone());
+        let transport = transport::build(&self.key, options, traffic, congestion, shared.meter.clone());
         let transport = transport.map_err(|error| settings(&error))?;
         let behaviour = behaviour::build(&self.config, &self.key, &self.shared).map_err(|error| settings(&error))?;
         let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);

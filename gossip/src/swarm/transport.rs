@@ -1,5 +1,6 @@
 //! TCP with Noise and yamux, and QUIC: one transport that takes whichever address it is given.
 
+use super::meter::Meter;
 use super::sockets::{CongestionSeen, Tuner};
 use crate::config::TransportOptions;
 use crate::traffic::Counters;
@@ -25,6 +26,7 @@ pub(super) fn build(
     options: &TransportOptions,
     traffic: Arc<Counters>,
     seen: CongestionSeen,
+    meter: Meter,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut mux = yamux::Config::default();
     mux.set_max_num_streams(options.streams_max);
@@ -34,9 +36,9 @@ pub(super) fn build(
         .multiplex(mux)
         .timeout(SETUP_TIMEOUT);
     let quic = quic::tokio::Transport::new(quic_config(key, options));
-    let both = OrTransport::new(quic, tcp).map(|either, _| match either {
-        Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-        Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+    let both = OrTransport::new(quic, tcp).map(move |either, _| match either {
+        Either::Left((peer, muxer)) => (peer, meter.count(peer, muxer)),
+        Either::Right((peer, muxer)) => (peer, meter.count(peer, muxer)),
     });
     Ok(both.boxed())
 }
