@@ -1,5 +1,6 @@
 //! What the network tells the node, and the node's verdict on what gossip brought.
 
+use crate::exchange::claims::Claim;
 use crate::peers::PeerKey;
 use covey_proto::Uid;
 use libp2p::PeerId;
@@ -80,6 +81,8 @@ pub(crate) struct Judgement {
     pub(crate) source: PeerId,
     /// Which life of the network it came in.
     pub(crate) life: u64,
+    /// Whose it says it is.
+    pub(crate) claim: Option<Claim>,
     pub(crate) verdict: Verdict,
 }
 
@@ -90,8 +93,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(message: MessageId, source: PeerId, life: u64, verdicts: mpsc::Sender<Judgement>) -> Ticket {
-        let judgement = Judgement { message, source, life, verdict: Verdict::Ignore };
+    pub(crate) fn new(judgement: Judgement, verdicts: mpsc::Sender<Judgement>) -> Ticket {
         Ticket { judgement: Some(judgement), verdicts }
     }
 

@@ -3,9 +3,11 @@
 use crate::event::{Ticket, Verdict};
 use crate::exchange::downloads::Waiter;
 use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
+use crate::metrics::{self, Gauges, PeerInfo, StoreGauges};
 use crate::peers::PeerKey;
 use crate::shared::Shared;
 use crate::store::{Store, StoreError};
+use crate::swarm::gauges::is_relayed;
 use crate::traffic::Traffic;
 use covey_exchange::Class;
 use covey_exchange::scheduler::Progress;
@@ -53,19 +55,6 @@ pub enum PublishError {
     /// The network was shut down.
     #[error("the network is shut down")]
     Closed,
-}
-
-/// A peer that is known.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeerInfo {
-    /// Who.
-    pub peer: PeerKey,
-    /// The uid that it speaks for.
-    pub uid: Option<Uid>,
-    /// Where it is connected.
-    pub addresses: Vec<String>,
-    /// Its gossip score; below −200 it is banned.
-    pub score: f64,
 }
 
 pub(crate) enum Command {
@@ -251,6 +240,7 @@ impl Handle {
         {
             progress(now);
         }
+        self.shared.traffic.fetched(&result);
         let took_ms = start.elapsed().as_millis();
         tracing::debug!(took_ms, error = result.as_ref().err().map(tracing::field::display), "downloaded");
         result
@@ -318,10 +308,28 @@ impl Handle {
         let info = connected.into_iter().map(|(peer, seen)| PeerInfo {
             peer,
             uid: book.uid_of(&peer),
+            direct: !seen.addresses.iter().all(|address| is_relayed(address)),
             addresses: seen.addresses,
+            rtt: seen.rtt,
             score: seen.score,
+            up: seen.up,
+            down: seen.down,
+            in_mesh: seen.in_mesh,
+            connected: seen.since.map(|since| since.elapsed()).unwrap_or_default(),
         });
         info.collect()
+    }
+
+    /// How the network stands: as of its last look, half a second ago at most.
+    pub fn gauges(&self) -> Gauges {
+        *self.shared.gauges()
+    }
+
+    /// All counters and gauges in Prometheus' text format (`text/plain; version=0.0.4`). A few kilobytes; no peer's name.
+    pub fn metrics(&self) -> String {
+        let store = &self.shared.store;
+        let store = StoreGauges { bytes: store.bytes(), quota: store.quota(), partial: store.partial_blobs() };
+        metrics::render(&self.traffic(), &self.gauges(), &store, self.congestion().as_deref())
     }
 
     /// The peer that speaks for a uid, connected or not.
@@ -337,6 +345,11 @@ impl Handle {
     /// What was sent and received so far.
     pub fn traffic(&self) -> Traffic {
         self.shared.traffic.read()
+    }
+
+    /// The congestion control that the newest TCP connection runs, as the kernel says; none before the first connection.
+    pub fn congestion(&self) -> Option<String> {
+        self.shared.congestion.name()
     }
 
     /// Judges an announcement that gossip brought.

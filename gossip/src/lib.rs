@@ -13,12 +13,13 @@ mod exchange;
 mod handle;
 mod identity;
 mod links;
+mod metrics;
 mod peers;
 mod shared;
 mod swarm;
 mod traffic;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Congestion, Limits, TransportOptions};
 /// The blob store.
 pub use covey_blobs as store;
 pub use covey_exchange::Class;
@@ -29,9 +30,10 @@ pub use event::{Event, Events, Ticket, Verdict};
 pub use exchange::codec::taken_and_written_again;
 pub use exchange::serve::ServeLimits;
 pub use exchange::wanted::{FetchError, FetchLimits, Hint};
-pub use handle::{Handle, PeerInfo, PublishError, Published};
+pub use handle::{Handle, PublishError, Published};
 pub use identity::IdentityError;
 pub use links::LinkLimits;
+pub use metrics::{Gauges, PeerInfo, ScoreGauges, TopicGauges};
 pub use peers::admission::ConnectionLimits;
 pub use peers::bucket::Rate;
 pub use peers::{NotAPeer, PeerKey};

@@ -2,14 +2,18 @@
 
 use crate::config::Config;
 use crate::exchange::reveals::Reveals;
+use crate::metrics::Gauges;
 use crate::peers::PeerKey;
 use crate::peers::bans::Bans;
 use crate::peers::book::{Book, Change};
 use crate::store::Store;
+use crate::swarm::meter::Meter;
+use crate::swarm::sockets::CongestionSeen;
 use crate::traffic::Counters;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A connected peer, as the network last saw it.
@@ -19,6 +23,15 @@ pub(crate) struct Seen {
     /// Where this node reached it: worth remembering.
     pub(crate) dialled: Option<String>,
     pub(crate) score: f64,
+    pub(crate) since: Option<Instant>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) in_mesh: bool,
+    /// Bytes a second, sent and received.
+    pub(crate) up: f64,
+    pub(crate) down: f64,
+    /// Bytes sent and received so far, and when that was read.
+    pub(crate) bytes: (u64, u64),
+    pub(crate) measured: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -26,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) peer: PeerKey,
     pub(crate) store: Store,
     pub(crate) traffic: Arc<Counters>,
+    /// Bytes by peer.
+    pub(crate) meter: Meter,
+    /// What TCP connections run.
+    pub(crate) congestion: CongestionSeen,
     /// Rung when the own record or the chain view has changed.
     pub(crate) changed: Notify,
     /// Whether it was the own record.
@@ -38,6 +55,7 @@ pub(crate) struct Shared {
     reveals: Mutex<Reveals>,
     addresses: Mutex<Vec<String>>,
     connected: Mutex<BTreeMap<PeerKey, Seen>>,
+    gauges: Mutex<Gauges>,
 }
 
 /// A poisoned lock is taken all the same: a fault in the network must not end its handles, and everything here is
@@ -53,6 +71,8 @@ impl Shared {
             peer,
             store,
             traffic: Arc::default(),
+            meter: Meter::default(),
+            congestion: CongestionSeen::default(),
             changed: Notify::new(),
             record_changed: AtomicBool::new(false),
             lies: AtomicBool::new(false),
@@ -62,6 +82,7 @@ impl Shared {
             reveals: Mutex::new(Reveals::new(limits.rounds_max, limits.announcements_bytes_max)),
             addresses: Mutex::default(),
             connected: Mutex::default(),
+            gauges: Mutex::default(),
         }
     }
 
@@ -81,6 +102,10 @@ impl Shared {
     /// Where it listens, with `/p2p/ID`.
     pub(crate) fn addresses(&self) -> MutexGuard<'_, Vec<String>> {
         lock(&self.addresses)
+    }
+    /// How the network stood at its last look.
+    pub(crate) fn gauges(&self) -> MutexGuard<'_, Gauges> {
+        lock(&self.gauges)
     }
     pub(crate) fn connected(&self) -> MutexGuard<'_, BTreeMap<PeerKey, Seen>> {
         lock(&self.connected)

@@ -1,5 +1,6 @@
 //! What was sent and received: counters that the network writes and anyone reads.
 
+use crate::exchange::wanted::FetchError;
 use covey_exchange::Class;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,6 +61,18 @@ impl Gauge {
     }
 }
 
+impl Counters {
+    /// Counts how a fetch ended.
+    pub(crate) fn fetched<T>(&self, result: &Result<T, FetchError>) {
+        let count = match result {
+            Ok(_) => &self.fetches_done,
+            Err(FetchError::Timeout { .. }) => &self.fetches_timed_out,
+            Err(_) => &self.fetches_failed,
+        };
+        count.add(1);
+    }
+}
+
 macro_rules! traffic {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $counter:ident,)*) => {
         /// What was sent and received since the start. Bytes are payload, as this crate hands it over, unless said
@@ -94,6 +107,20 @@ traffic! {
     announcements_in: Tally = TallyCounter,
     /// Announcements published here. What is sent is this times the neighbours.
     announcements_out: Tally = TallyCounter,
+    /// Announcements published here once somebody listened, after they could not be.
+    announcements_repeated: u64 = Count,
+    /// Announcements that nobody could be told of in time: others have to pull them.
+    announcements_failed: u64 = Count,
+    /// Announcements that the node accepted in time: they went on.
+    announcements_accepted: u64 = Count,
+    /// Announcements that the node rejected in time: their neighbours lost score.
+    announcements_rejected: u64 = Count,
+    /// Announcements that the node ignored: nobody is to blame, and they did not go on.
+    announcements_unheeded: u64 = Count,
+    /// Announcements whose verdict came when gossip had forgotten them: they did not go on.
+    announcements_late: u64 = Count,
+    /// Announcements ignored because four others of their author and round were looked at.
+    announcements_surplus: u64 = Count,
     /// Announcements ignored because the event queue was full, or their neighbour too fast.
     announcements_ignored: u64 = Count,
     /// Announcements pulled from others, before duplicates are dropped.
@@ -104,6 +131,8 @@ traffic! {
     gossip_in: Tally = TallyCounter,
     /// Of them, those that were new. The rest are duplicates.
     gossip_first: u64 = Count,
+    /// Messages that were dropped because a neighbour took them too slowly.
+    gossip_unsent: u64 = Count,
     /// Blobs received that verified and were wanted.
     blobs_in: Tally = TallyCounter,
     /// Blobs received that were not wanted any more.
@@ -112,6 +141,12 @@ traffic! {
     blobs_wrong: Tally = TallyCounter,
     /// Blobs sent.
     blobs_out: Tally = TallyCounter,
+    /// Fetches and downloads that ended well. Those of what was here already are not counted.
+    fetches_done: u64 = Count,
+    /// Fetches whose time was up.
+    fetches_timed_out: u64 = Count,
+    /// Fetches that ended otherwise: another size, no room, too many.
+    fetches_failed: u64 = Count,
     /// Requests received.
     requests_in: u64 = Count,
     /// Requests received and not answered because there were too many.
@@ -157,6 +192,10 @@ traffic! {
     events_lost: u64 = Count,
     /// How often the network was rebuilt after a fault in it.
     restarts: u64 = Count,
+    /// TCP connections made and accepted.
+    tcp_connections: u64 = Count,
+    /// Of them, those that run BBR.
+    tcp_connections_bbr: u64 = Count,
     /// Bytes received over TCP connections, with all that libp2p adds. QUIC is not counted.
     tcp_bytes_in: u64 = Count,
     /// Bytes sent over TCP connections, with all that libp2p adds. QUIC is not counted.

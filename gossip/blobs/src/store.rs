@@ -117,6 +117,11 @@ impl Store {
         self.index().bytes()
     }
 
+    /// How many blobs are there in part.
+    pub fn partial_blobs(&self) -> usize {
+        self.index().partials().len()
+    }
+
     /// Stores `bytes`; least recently used blobs that are not pinned make room.
     ///
     /// # Errors

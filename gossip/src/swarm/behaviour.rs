@@ -22,6 +22,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Gossip's heartbeat is no quicker than this: it costs every peer something.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 /// How long the node may take to judge a message: until then gossip keeps it.
 const JUDGE_TIME: Duration = Duration::from_secs(30);
 /// How long a message is known after it was seen: two rounds of the slowest clock.
@@ -32,8 +34,9 @@ pub(super) const GRAYLIST: f64 = -200.0;
 pub(super) const UID_SCORE: f64 = 10.0;
 /// The longest that one request's stream may take: a blob of the largest size at the slowest rate, and to spare.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(120);
-/// Streams of requests on one connection, both ways.
-const REQUEST_STREAMS_MAX: usize = 64;
+/// Streams of requests on one connection, both ways: half of those that it may have. A node has at most six requests for
+/// blobs at a peer, and few others.
+const REQUEST_STREAMS_MAX: usize = 32;
 
 pub(super) type Gossip = gossipsub::Behaviour<Counting, WhitelistSubscriptionFilter>;
 
@@ -103,20 +106,22 @@ pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Res
         links: Links::new(shared.peer),
         requests: requests::Behaviour::new([(PROTOCOL, requests::ProtocolSupport::Full)], requests),
         identify: identify::Behaviour::new(identify),
-        // Every 15 s, 20 s for the answer: a peer whose machine went dark says nothing else.
-        ping: ping::Behaviour::default(),
+        // Each 15 heartbeats, 20 s for the answer: a peer whose machine went dark says nothing else.
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(config.heartbeat.max(HEARTBEAT_MIN) * 15)),
     })
 }
 
 fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<Gossip, &'static str> {
     let topics = Topics::of(config.run);
-    let heartbeat = config.heartbeat.max(Duration::from_millis(50));
+    let heartbeat = config.heartbeat.max(HEARTBEAT_MIN);
     let beats = |time: Duration| time.as_millis().div_ceil(heartbeat.as_millis()) as usize;
     let settings = gossipsub::ConfigBuilder::default()
         .heartbeat_interval(heartbeat)
         .heartbeat_initial_delay(heartbeat)
         .history_length(beats(JUDGE_TIME).max(6))
+        // Missed in the mesh, a message is still offered for so many heartbeats to some who did not get it.
         .history_gossip(6)
+        // Two more than usual, for meshes where some neighbours pass nothing on; see docs/protocol.md.
         .mesh_n(8)
         .mesh_n_low(6)
         .mesh_n_high(12)
@@ -128,8 +133,10 @@ fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<Gossip, &'static st
         .message_id_fn(message_id)
         .duplicate_cache_time(SEEN_TIME)
         .max_transmit_size(ANNOUNCEMENT_BYTES_MAX + 16 * 1024)
+        // Behind bulk on a home line a message waits longer than the usual second, after which it would vanish unseen.
         .publish_queue_duration(Duration::from_secs(30))
         .forward_queue_duration(Duration::from_secs(10))
+        // A round of 256 announcements four times over; beyond, a slow peer misses messages, which is counted and told.
         .connection_handler_queue_len(1024)
         .build()
         .map_err(|_| "gossip settings that contradict each other")?;

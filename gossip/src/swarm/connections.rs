@@ -1,6 +1,6 @@
 //! Connections as they come and go, and the upkeep of those that are there.
 
-use super::behaviour::{BehaviourEvent, GRAYLIST, UID_SCORE};
+use super::behaviour::{BehaviourEvent, UID_SCORE};
 use super::running::{Connection, Running};
 use crate::event::Event;
 use crate::exchange::codec::Ask;
@@ -76,6 +76,7 @@ impl Running<'_> {
         {
             let mut connected = self.net.shared.connected();
             let seen = connected.entry(peer).or_default();
+            seen.since.get_or_insert_with(Instant::now);
             if dialled {
                 seen.dialled = Some(address.clone());
             }
@@ -175,7 +176,8 @@ impl Running<'_> {
         for id in self.swarm.behaviour().gate.surplus() {
             self.swarm.close_connection(id);
         }
-        self.look_at_scores();
+        self.look_at_peers(now);
+        self.publish_unheard(now);
         self.dial_more(now);
         for peer in std::mem::take(&mut self.unshown) {
             if self.connected.contains(&peer) {
@@ -205,20 +207,6 @@ impl Running<'_> {
             for (id, _) in connections.into_iter().skip(1) {
                 self.swarm.close_connection(id);
             }
-        }
-    }
-
-    fn look_at_scores(&mut self) {
-        let gossip = &self.swarm.behaviour().gossip;
-        let mut bad = Vec::new();
-        for (peer, seen) in self.net.shared.connected().iter_mut() {
-            seen.score = gossip.peer_score(&peer.id()).unwrap_or(0.0);
-            if seen.score < GRAYLIST {
-                bad.push(*peer);
-            }
-        }
-        for peer in bad {
-            self.ban(peer, "its gossip score");
         }
     }
 

@@ -5,7 +5,8 @@
 
 use super::network::TICKETS_MAX;
 use super::running::Running;
-use crate::event::{Event, Ticket};
+use crate::event::{Event, Judgement, Ticket, Verdict};
+use crate::exchange::claims;
 use crate::handle::{PublishError, Published};
 use crate::peers::PeerKey;
 use crate::peers::bucket::Rate;
@@ -23,6 +24,11 @@ pub(super) const REPEAT_RATE: Rate = Rate { burst: 2, refill: Duration::from_sec
 /// Time between two introductions of members to newcomers, and how many are introduced.
 const INTRODUCE_EACH: Duration = Duration::from_secs(5);
 const INTRODUCED_MAX: usize = 16;
+
+/// Own announcements that could not be published and are tried again: a node makes one a round.
+const UNHEARD_MAX: usize = 4;
+/// How long they are: half a round of the slowest clock, after which nobody would want them.
+const UNHEARD_TIME: Duration = Duration::from_secs(600);
 
 /// A peers message's bytes.
 fn record_message(beat: u32, record: &SignedPeerRecord) -> Vec<u8> {
@@ -45,8 +51,46 @@ fn read_record(bytes: &[u8]) -> Option<SignedPeerRecord> {
     SignedPeerRecord::from_wire(&wire).ok()
 }
 
+/// An own announcement that nobody could be told of.
+pub(super) struct Unheard {
+    bytes: Vec<u8>,
+    until: Instant,
+}
+
 impl Running<'_> {
+    /// Gossips an announcement. One that nobody can be told of now is tried again at each upkeep, and the caller told so.
     pub(super) fn publish(&mut self, bytes: Vec<u8>) -> Result<Published, PublishError> {
+        let result = self.publish_now(bytes.clone());
+        if matches!(result, Err(PublishError::NoPeers | PublishError::Busy(_)))
+            && !self.unheard.iter().any(|other| other.bytes == bytes)
+        {
+            if self.unheard.len() >= UNHEARD_MAX {
+                self.unheard.pop_front();
+                self.net.shared.traffic.announcements_failed.add(1);
+            }
+            self.unheard.push_back(Unheard { bytes, until: Instant::now() + UNHEARD_TIME });
+        }
+        result
+    }
+
+    /// Tries again what could not be published.
+    pub(super) fn publish_unheard(&mut self, now: Instant) {
+        for _ in 0..self.unheard.len() {
+            let Some(unheard) = self.unheard.pop_front() else { return };
+            let late = unheard.until <= now;
+            match self.publish_now(unheard.bytes.clone()) {
+                Ok(Published { repeated: false, .. }) => self.net.shared.traffic.announcements_repeated.add(1),
+                Ok(_) => {}
+                Err(error) if late => {
+                    self.net.shared.traffic.announcements_failed.add(1);
+                    tracing::error!(%error, "an own announcement was gossiped to nobody; others can only ask for it");
+                }
+                Err(_) => self.unheard.push_back(unheard),
+            }
+        }
+    }
+
+    fn publish_now(&mut self, bytes: Vec<u8>) -> Result<Published, PublishError> {
         let topic = self.net.topics.gradients.hash();
         let size = bytes.len();
         let peers = self.listeners_of(&topic);
@@ -79,6 +123,11 @@ impl Running<'_> {
                     self.report(&message_id, &propagation_source, acceptance);
                 }
             }
+            gossipsub::Event::SlowPeer { peer_id, failed_messages } => {
+                let lost = failed_messages.priority + failed_messages.non_priority;
+                self.net.shared.traffic.gossip_unsent.add(lost);
+                tracing::debug!(%peer_id, lost, "a peer takes gossip too slowly: it was not told");
+            }
             gossipsub::Event::Subscribed { topic, .. } if topic == self.net.topics.peers.hash() => self.introduce(),
             _ => {}
         }
@@ -100,8 +149,14 @@ impl Running<'_> {
             self.net.shared.traffic.announcements_ignored.add(1);
             return self.report(&message, &source, MessageAcceptance::Ignore);
         }
+        let claim = claims::claim_of(&bytes);
+        if claim.is_some_and(|claim| !self.claims.take(claim)) {
+            self.net.shared.traffic.announcements_surplus.add(1);
+            return self.report(&message, &source, MessageAcceptance::Ignore);
+        }
         self.tickets_out += 1;
-        let ticket = Ticket::new(message, source, self.net.life, self.net.verdicts_out.clone());
+        let judgement = Judgement { message, source, life: self.net.life, claim, verdict: Verdict::Ignore };
+        let ticket = Ticket::new(judgement, self.net.verdicts_out.clone());
         self.net.tell(Event::Announcement { bytes, from, ticket });
     }
 

@@ -6,11 +6,14 @@
 mod behaviour;
 mod connections;
 mod gate;
+pub(crate) mod gauges;
 mod gossip;
+pub(crate) mod meter;
 mod network;
 mod pieces;
 mod requests;
 mod running;
+pub(crate) mod sockets;
 mod transport;
 
 use crate::config::Config;
@@ -77,6 +80,7 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
     let (key, remembered) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
     let fixed = bootstrap.into_iter().chain(remembered).map(|address| split(&address)).collect();
 
+    sockets::look_at_buffers();
     let peer = PeerKey::of(key.public().to_peer_id());
     let shared = Arc::new(Shared::new(peer, &config, store));
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);

@@ -110,7 +110,10 @@ impl Network {
     /// A new swarm that listens.
     pub(super) fn build_swarm(&mut self) -> Result<Swarm<Behaviour>, StartError> {
         let settings = |error: &dyn std::fmt::Display| StartError::Settings(error.to_string());
-        let transport = transport::build(&self.key, self.shared.traffic.clone()).map_err(|error| settings(&error))?;
+        let (options, shared) = (&self.config.transport, &self.shared);
+        let (traffic, congestion) = (shared.traffic.clone(), shared.congestion.clone());
+        let transport = transport::build(&self.key, options, traffic, congestion, shared.meter.clone());
+        let transport = transport.map_err(|error| settings(&error))?;
         let behaviour = behaviour::build(&self.config, &self.key, &self.shared).map_err(|error| settings(&error))?;
         let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
         let mut swarm = Swarm::new(transport, behaviour, self.shared.peer.id(), config);

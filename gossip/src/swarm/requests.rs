@@ -236,6 +236,7 @@ impl Running<'_> {
                 Action::Dial { peer } => self.dial_peer(peer),
                 Action::Punish { peer, root } => self.ban(peer, &format!("wrong bytes for blob {root}")),
                 Action::Finish { waiter, result } => {
+                    self.net.shared.traffic.fetched(&result);
                     if let Some(reply) = self.net.waiters.remove(&waiter) {
                         // Whoever waited may have given up.
                         let _ = reply.send(result);

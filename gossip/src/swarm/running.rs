@@ -1,9 +1,11 @@
 //! One life of the network: the loop that carries events from the sockets, the handles and the clock to those who decide.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
+use super::gossip::Unheard;
 use super::network::{Job, Network};
 use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};
+use crate::exchange::claims::Claims;
 use crate::exchange::codec::Answer;
 use crate::exchange::fetch::{self, AskId, WaiterId};
 use crate::exchange::serve::Counter;
@@ -17,7 +19,7 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Swarm, identify, ping};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -77,6 +79,10 @@ pub(super) struct Running<'a> {
     pub(super) connected: BTreeSet<PeerKey>,
     pub(super) dialling: HashMap<ConnectionId, PeerKey>,
     pub(super) tickets_out: usize,
+    /// Announcements that are looked at, by author and round.
+    pub(super) claims: Claims,
+    /// Own announcements that nobody could be told of yet.
+    pub(super) unheard: VecDeque<Unheard>,
     /// Gossip messages, by the neighbour that brought them.
     pub(super) gossip_rate: Buckets<PeerKey>,
     /// Requests without a blob, by peer.
@@ -118,6 +124,8 @@ impl<'a> Running<'a> {
             connected: BTreeSet::new(),
             dialling: HashMap::new(),
             tickets_out: 0,
+            claims: Claims::default(),
+            unheard: VecDeque::new(),
             gossip_rate: Buckets::new(limits.gossip_per_peer, BUCKET_KEYS_MAX),
             ask_rate: Buckets::new(limits.asks_per_peer, BUCKET_KEYS_MAX),
             news_rate: Buckets::new(super::gossip::NEWS_RATE, BUCKET_KEYS_MAX),
@@ -169,11 +177,15 @@ impl<'a> Running<'a> {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_requests(event),
             SwarmEvent::Behaviour(BehaviourEvent::Links(inbound)) => self.on_link(inbound),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result, .. })) => {
-                if matches!(result, Err(ping::Failure::Timeout)) {
-                    self.swarm.close_connection(connection);
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result, peer })) => match result {
+                Ok(rtt) => {
+                    if let Some(seen) = self.net.shared.connected().get_mut(&PeerKey::of(peer)) {
+                        seen.rtt = Some(rtt);
+                    }
                 }
-            }
+                Err(ping::Failure::Timeout) => drop(self.swarm.close_connection(connection)),
+                Err(_) => {}
+            },
             // Identify tells others where this node is; what it hears is nobody's proof.
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 connection_id, info, ..
@@ -230,8 +242,19 @@ impl<'a> Running<'a> {
             Verdict::Ignore => MessageAcceptance::Ignore,
             Verdict::Reject => MessageAcceptance::Reject,
         };
+        if let (Verdict::Reject, Some(claim)) = (judgement.verdict, judgement.claim) {
+            self.claims.give_back(claim);
+        }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
-        gossip.report_message_validation_result(&judgement.message, &judgement.source, acceptance);
+        let known = gossip.report_message_validation_result(&judgement.message, &judgement.source, acceptance);
+        let traffic = &self.net.shared.traffic;
+        let count = match judgement.verdict {
+            _ if !known => &traffic.announcements_late,
+            Verdict::Accept => &traffic.announcements_accepted,
+            Verdict::Ignore => &traffic.announcements_unheeded,
+            Verdict::Reject => &traffic.announcements_rejected,
+        };
+        count.add(1);
     }
 
     fn on_job(&mut self, job: Result<Job, tokio::task::JoinError>) {

@@ -28,7 +28,7 @@ use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
 use covey_gossip::store::{Store, StoreError};
-use covey_gossip::{Events, Limits};
+use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
@@ -206,6 +206,7 @@ impl<L: Ledger> Peer<L> {
             netuid: config.run.chain.netuid,
             run: run_id,
             heartbeat: config.heartbeat,
+            transport: TransportOptions::default(),
             limits: config.limits,
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
