@@ -22,6 +22,10 @@ pub struct Config {
     pub listen: Vec<String>,
     /// Multiaddrs to dial first, with or without `/p2p/ID`.
     pub bootstrap: Vec<String>,
+    /// Whether others can reach the addresses it listens on: a public machine, a seeder, a swarm on one machine. It then
+    /// answers Kademlia's look-ups and keeps records of providers for others (at most 4,096, about a kilobyte each).
+    /// Otherwise it does so once two peers of different networks have dialled it at one address.
+    pub reachable: bool,
     /// The chain's genesis hash.
     pub genesis: Digest,
     /// The subnet.
@@ -41,6 +45,7 @@ impl Config {
             directory: directory.into(),
             listen: vec!["/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/udp/0/quic-v1".into()],
             bootstrap: vec![],
+            reachable: false,
             genesis,
             netuid,
             run,

@@ -7,7 +7,8 @@ use crate::peers::bans::Bans;
 use crate::peers::book::{Book, Change};
 use crate::store::Store;
 use crate::traffic::Counters;
-use std::collections::BTreeMap;
+use covey_proto::Digest;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     bans: Mutex<Bans>,
     reveals: Mutex<Reveals>,
     addresses: Mutex<Vec<String>>,
+    provided: Mutex<VecDeque<Digest>>,
     connected: Mutex<BTreeMap<PeerKey, Seen>>,
 }
 
@@ -61,6 +63,7 @@ impl Shared {
             bans: Mutex::default(),
             reveals: Mutex::new(Reveals::new(limits.rounds_max, limits.announcements_bytes_max)),
             addresses: Mutex::default(),
+            provided: Mutex::default(),
             connected: Mutex::default(),
         }
     }
@@ -81,6 +84,10 @@ impl Shared {
     /// Where it listens, with `/p2p/ID`.
     pub(crate) fn addresses(&self) -> MutexGuard<'_, Vec<String>> {
         lock(&self.addresses)
+    }
+    /// The states that this node says it holds.
+    pub(crate) fn provided(&self) -> MutexGuard<'_, VecDeque<Digest>> {
+        lock(&self.provided)
     }
     pub(crate) fn connected(&self) -> MutexGuard<'_, BTreeMap<PeerKey, Seen>> {
         lock(&self.connected)

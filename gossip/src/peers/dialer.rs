@@ -54,11 +54,11 @@ impl Dialer {
 
     /// The dials to make now. `records` are the peers that records name, `connected` those with a connection or a dial
     /// under way.
-    pub(crate) fn next<'a>(
+    pub(crate) fn next(
         &mut self,
         now: Instant,
         connected: &BTreeSet<PeerKey>,
-        records: impl Iterator<Item = (PeerKey, &'a [String])>,
+        records: impl Iterator<Item = (PeerKey, Vec<String>)>,
     ) -> Vec<Dial> {
         let mut wanted = self.peers_target.saturating_sub(connected.len());
         let mut chosen: BTreeSet<PeerKey> = BTreeSet::from([self.own]);
@@ -85,7 +85,7 @@ impl Dialer {
                 && let Some(again) = self.may(&peer.to_string(), now)
             {
                 wanted -= 1;
-                dials.push(Dial { peer: Some(peer), addresses: addresses.to_vec(), again, trusted: false });
+                dials.push(Dial { peer: Some(peer), addresses, again, trusted: false });
             }
         }
         dials
@@ -122,7 +122,7 @@ mod tests {
         let fixed = vec![(None, "/ip4/1.2.3.4/tcp/1".to_owned())];
         let mut dialer = Dialer::new(test_peer(0), 2, fixed);
         let addresses = ["/ip4/5.6.7.8/tcp/2".to_owned()];
-        let records = || (0..4u8).map(|n| (test_peer(n), addresses.as_slice()));
+        let records = || (0..4u8).map(|n| (test_peer(n), addresses.to_vec()));
         let now = Instant::now();
         let dials = dialer.next(now, &BTreeSet::new(), records());
         assert_eq!(dials.len(), 2);

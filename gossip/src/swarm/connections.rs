@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 const UPKEEP_EACH: Duration = Duration::from_millis(500);
 /// Time between two savings of peers' addresses.
 pub(super) const REMEMBER_EACH: Duration = Duration::from_secs(60);
+pub(super) const REMEMBER_FIRST: Duration = Duration::from_secs(5);
 /// Two connections to one peer are let be for so long: each side may have just dialled.
 const SURPLUS_TIME: Duration = Duration::from_secs(5);
 /// Dials under way at a time.
@@ -33,6 +34,7 @@ impl Running<'_> {
         if let Some(listen) = self.net.listeners.remove(&listener).and_then(|index| self.net.listen.get_mut(index)) {
             *listen = with_port_of(listen, &address);
         }
+        self.on_own_address(&address);
         let text = format!("{address}/p2p/{}", self.net.shared.peer);
         let mut addresses = self.net.shared.addresses();
         if !addresses.contains(&text) {
@@ -53,8 +55,10 @@ impl Running<'_> {
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                self.dialling.remove(&connection_id);
                 tracing::debug!(%error, "a dial failed");
+                if let Some(peer) = self.dialling.remove(&connection_id) {
+                    self.on_dial_failed(&peer);
+                }
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 let text = format!("{address}/p2p/{}", self.net.shared.peer);
@@ -112,6 +116,7 @@ impl Running<'_> {
 
     fn on_disconnected(&mut self, peer: PeerKey) {
         self.connected.remove(&peer);
+        self.on_left(&peer);
         self.net.shared.connected().remove(&peer);
         self.net.shared.book().disconnected(&peer);
         self.net.tell(Event::Disconnected { peer });
@@ -143,10 +148,12 @@ impl Running<'_> {
                         self.ban(peer, "it speaks for a member that is banned");
                     }
                     self.value(peer.id(), true);
+                    self.on_rank(peer, true);
                     self.net.tell(Event::Bound { peer, uid });
                 }
                 Change::Unbound(peer, uid) => {
                     self.value(peer.id(), false);
+                    self.on_rank(peer, false);
                     self.net.tell(Event::Unbound { peer, uid });
                 }
             }
@@ -164,6 +171,7 @@ impl Running<'_> {
             self.net.shared.traffic.bans.add(1);
         }
         self.net.shared.bans().ban(peer, member, now, self.net.config.limits.ban);
+        self.on_banned(&peer);
         // An error means that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer.id());
     }
@@ -184,6 +192,7 @@ impl Running<'_> {
         }
         self.repeat_record(now);
         self.introduce_late();
+        self.upkeep_discovery(now);
         if now >= self.remember_at {
             self.remember_at = now + REMEMBER_EACH;
             self.net.remember_peers();
@@ -227,7 +236,8 @@ impl Running<'_> {
         known.extend(self.dialling.values());
         let dials = {
             let (book, bans) = (self.net.shared.book(), self.net.shared.bans());
-            let records = book.addresses().filter(|(peer, _)| !bans.holds(peer, now));
+            let named = book.addresses().into_iter().chain(self.discovery.leads.all(now));
+            let records = named.filter(|(peer, _)| !bans.holds(peer, now));
             self.net.dialer.next(now, &known, records)
         };
         for dial in dials {
@@ -238,9 +248,9 @@ impl Running<'_> {
     /// Dials a peer where its record says.
     pub(super) fn dial_peer(&mut self, peer: PeerKey) {
         let addresses: Vec<String> = {
-            let book = self.net.shared.book();
-            let mut records = book.addresses().filter(|(other, _)| *other == peer);
-            records.next().map(|(_, addresses)| addresses.to_vec()).unwrap_or_default()
+            let mut addresses = self.net.shared.book().addresses().remove(&peer).unwrap_or_default();
+            addresses.extend_from_slice(self.discovery.leads.of(&peer));
+            addresses
         };
         if !self.dialling.values().any(|other| *other == peer) {
             self.dial(Dial { peer: Some(peer), addresses, again: true, trusted: false });

@@ -5,8 +5,10 @@
 
 mod behaviour;
 mod connections;
+mod discovery;
 mod gate;
 mod gossip;
+mod kademlia;
 mod network;
 mod pieces;
 mod requests;
@@ -18,6 +20,7 @@ use crate::event::Events;
 use crate::handle::Handle;
 use crate::identity::{self, IdentityError};
 use crate::peers::PeerKey;
+use crate::peers::cache::Cache;
 use crate::shared::Shared;
 use crate::store::Store;
 use libp2p::Multiaddr;
@@ -74,14 +77,15 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
     let bootstrap = config.bootstrap.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let directory = config.directory.clone();
     let prepare = tokio::task::spawn_blocking(move || prepare(&directory));
-    let (key, remembered) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
-    let fixed = bootstrap.into_iter().chain(remembered).map(|address| split(&address)).collect();
+    let (key, cache) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
+    let remembered_first = cache.addresses().into_iter().map(|(peer, address)| (Some(peer), address));
+    let fixed = bootstrap.iter().map(split).chain(remembered_first).collect();
 
     let peer = PeerKey::of(key.public().to_peer_id());
     let shared = Arc::new(Shared::new(peer, &config, store));
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (events, events_in) = mpsc::channel(config.limits.events_max.max(8));
-    let mut network = Network::new(config, key, shared.clone(), events, commands_in, listen, fixed);
+    let mut network = Network::new(config, key, shared.clone(), events, commands_in, listen, fixed, cache);
     let swarm = network.build_swarm()?;
     let (ready, listening) = oneshot::channel();
     tokio::spawn(network.supervise(swarm, ready));
@@ -97,7 +101,7 @@ fn parse(text: &str) -> Result<Multiaddr, StartError> {
     text.parse().map_err(|_| StartError::Address(text.chars().take(200).collect()))
 }
 
-fn prepare(directory: &Path) -> Result<(Keypair, Vec<Multiaddr>), StartError> {
+fn prepare(directory: &Path) -> Result<(Keypair, Cache), StartError> {
     std::fs::create_dir_all(directory)
         .map_err(|error| StartError::Directory { directory: directory.to_owned(), error })?;
     Ok((identity::load(directory)?, network::remembered(directory)))

@@ -1,6 +1,7 @@
 //! One life of the network: the loop that carries events from the sockets, the handles and the clock to those who decide.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
+use super::discovery::Discovery;
 use super::network::{Job, Network};
 use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};
@@ -41,6 +42,8 @@ pub(super) enum Pending {
     /// Which pull, and how many announcements a peer can have for it.
     Pull(u64, usize),
     Record,
+    /// The records that a peer knows.
+    Records,
 }
 
 /// What a request is answered with, once its turn comes.
@@ -88,6 +91,7 @@ pub(super) struct Running<'a> {
     pub(super) unshown: BTreeSet<PeerKey>,
     /// Records whose signature held, by the digest of their message: repetitions need no second look.
     pub(super) verified: HashMap<Digest, Uid>,
+    pub(super) discovery: Discovery,
     pub(super) record_sent_at: Option<Instant>,
     pub(super) introduced_at: Option<Instant>,
     pub(super) introduction_due: bool,
@@ -124,12 +128,14 @@ impl<'a> Running<'a> {
             repeat_rate: Buckets::new(super::gossip::REPEAT_RATE, BUCKET_KEYS_MAX),
             unshown: BTreeSet::new(),
             verified: HashMap::new(),
+            discovery: Discovery::new(now),
             record_sent_at: None,
             introduced_at: None,
             introduction_due: false,
             upkeep_at: now,
-            remember_at: now + super::connections::REMEMBER_EACH,
             ends: Ends::default(),
+            // Soon: a crash in the first minute must not lose the way.
+            remember_at: now + super::connections::REMEMBER_FIRST,
             ready,
             waiters_made,
         }
@@ -178,9 +184,11 @@ impl<'a> Running<'a> {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 connection_id, info, ..
             })) => {
+                self.on_identity(connection_id, &info);
                 self.on_identified(connection_id, &info.agent_version);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
+            SwarmEvent::Behaviour(BehaviourEvent::Kademlia(found)) => self.on_found(found),
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.on_listening(listener_id, address);
                 self.say_ready();
@@ -212,6 +220,7 @@ impl<'a> Running<'a> {
             }
             Command::Download { blob, class, hints, waiter } => self.download(blob, class, hints, waiter),
             Command::Pull { round, have, reply } => self.pull(round, have, reply),
+            Command::Providers { state, reply } => self.look_up(&state, reply),
             Command::Ban { peer } => self.ban(peer, "the node said so"),
             // For the test of the supervisor: no peer's message becomes a command, and a release has no such command.
             #[cfg(debug_assertions)]
