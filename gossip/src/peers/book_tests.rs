@@ -189,8 +189,9 @@ fn thousands_of_false_records_take_little_and_members_are_found_all_the_same() {
     let mut seeing = book(&[1]);
     seeing.hear(signed(1, 1, 1)).unwrap();
     for n in 0..2000 {
-        assert_eq!(unseeing.hear(forged(n)), Err(Refusal::NoMember));
-        assert_eq!(seeing.hear(forged(n)), Err(Refusal::NoMember));
+        let record = forged(n);
+        assert_eq!(unseeing.hear(record.clone()), Err(Refusal::NoMember));
+        assert_eq!(seeing.hear(record), Err(Refusal::NoMember));
     }
     let kept: usize = unseeing.early.values().map(Vec::len).sum();
     assert!(kept <= 256 * EARLY_MAX, "{kept}");

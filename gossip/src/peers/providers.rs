@@ -210,7 +210,7 @@ fn spread(list: Vec<(PeerKey, &Provider)>) -> Vec<(PeerKey, &Provider)> {
     let mut seen: BTreeSet<Block> = BTreeSet::new();
     let fresh =
         |held: &&Provider, seen: &mut BTreeSet<Block>| held.place.is_none_or(|place| seen.insert(place.block()));
-    let (first, rest): (Vec<_>, Vec<_>) = list.into_iter().partition(|(_, held)| fresh(&held, &mut seen));
+    let (first, rest): (Vec<_>, Vec<_>) = list.into_iter().partition(|(_, held)| fresh(held, &mut seen));
     first.into_iter().chain(rest).collect()
 }
 

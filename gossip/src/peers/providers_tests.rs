@@ -81,12 +81,12 @@ fn keys_of_strangers_give_way_and_the_runs_stays() {
     let peers = many_peers(3000);
     let key = |n: usize| Digest::of(&n.to_le_bytes());
     assert!(put(&mut providers, run(), peers[0], Rank::Stranger, 0, now));
-    for n in 0..3000 {
-        put(&mut providers, key(n), peers[n], Rank::Stranger, n * 256, now);
+    for (n, peer) in peers.iter().enumerate() {
+        put(&mut providers, key(n), *peer, Rank::Stranger, n * 256, now);
     }
     assert_eq!(providers.keys.len(), 1 + KEYS_MAX / 2);
-    for n in 0..3000 {
-        put(&mut providers, key(10_000 + n), peers[n], Rank::Member, n * 256, now);
+    for (n, peer) in peers.iter().enumerate() {
+        put(&mut providers, key(10_000 + n), *peer, Rank::Member, n * 256, now);
     }
     assert_eq!(providers.keys.len(), KEYS_MAX);
     assert_eq!(peers_of(&providers, &run(), now), [peers[0]]);

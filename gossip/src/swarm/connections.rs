@@ -1,6 +1,7 @@
 //! Connections as they come and go, and the upkeep of those that are there.
 
 use super::behaviour::{BehaviourEvent, GRAYLIST, UID_SCORE};
+use super::network::Job;
 use super::running::{Connection, Running};
 use crate::event::Event;
 use crate::exchange::codec::Ask;
@@ -94,6 +95,7 @@ impl Running<'_> {
             let bound = self.net.shared.book().uid_of(&peer).is_some();
             self.value(peer.id(), bound);
             self.show_record_to(peer);
+            self.ask_for_records(Instant::now());
             self.fetch(fetch::Event::Tick);
             self.on_peer_up(peer);
         }
@@ -257,11 +259,32 @@ impl Running<'_> {
         }
     }
 
+    /// Goes on with a dial whose name has become addresses.
+    pub(super) fn dial_resolved(&mut self, dial: Dial, addresses: &[Multiaddr]) {
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        if let Some(name) = dial.addresses.first() {
+            self.net.dialer.resolved(name, &texts);
+        }
+        match dial.peer {
+            Some(_) => self.dial(Dial { addresses: texts, ..dial }),
+            // Each may be another peer.
+            None => texts.into_iter().for_each(|text| self.dial(Dial { addresses: vec![text], ..dial.clone() })),
+        }
+    }
+
     fn dial(&mut self, dial: Dial) {
         let may = |address: &Multiaddr| self.net.may_dial(address);
         let mut addresses: Vec<Multiaddr> = dial.addresses.iter().filter_map(|text| text.parse().ok()).collect();
         if !dial.trusted {
             addresses.retain(may);
+        }
+        // One address each is what the operator and the cache name.
+        if let Some(named) = addresses.iter().find(|address| super::names::is_named(address)).cloned() {
+            if dial.trusted {
+                let resolve = async move { Job::Resolved { addresses: super::names::resolve(&named).await, dial } };
+                self.net.jobs.spawn(resolve);
+            }
+            return;
         }
         // QUIC is for where TCP does not get through: bulk over it is slower by far on long lines.
         let tcp = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));

@@ -396,15 +396,16 @@ impl Running<'_> {
 
     // ---- the records that others know
 
-    /// Asks a few connected peers for the records that they know, while peers are wanted.
-    fn ask_for_records(&mut self, now: Instant) {
+    /// Asks a few connected peers for the records that they know, while peers are few: the first one at once, since it may
+    /// be gone soon.
+    pub(super) fn ask_for_records(&mut self, now: Instant) {
         let has_view = self.net.shared.book().has_view();
         if has_view && !self.discovery.saw_chain {
             // Only now can the answers be judged.
             self.discovery.saw_chain = true;
             self.discovery.asked.clear();
         }
-        if self.connected.len() >= self.net.config.limits.peers_target {
+        if self.connected.len() > self.net.config.limits.peers_target {
             return;
         }
         let fresh = |peer: &&PeerKey| {
@@ -431,6 +432,7 @@ impl Running<'_> {
     pub(super) fn on_records(&mut self, records: Vec<SignedPeerRecord>) {
         for record in records {
             if self.net.shared.book().hear(record) == Ok(true) {
+                self.net.shared.traffic.records_heard.add(1);
                 self.upkeep_at = Instant::now();
             }
         }

@@ -9,6 +9,7 @@ mod discovery;
 mod gate;
 mod gossip;
 mod kademlia;
+mod names;
 mod network;
 mod pieces;
 mod requests;
@@ -75,6 +76,10 @@ pub enum StartError {
 pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), StartError> {
     let listen = config.listen.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let bootstrap = config.bootstrap.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(address) = bootstrap.iter().find(|address| names::is_dnsaddr(address)) {
+        let remedy = "needs TXT look-ups, which this node does not make; name a machine: /dns4/NAME/tcp/PORT";
+        return Err(StartError::Settings(format!("{address} {remedy}")));
+    }
     let directory = config.directory.clone();
     let prepare = tokio::task::spawn_blocking(move || prepare(&directory));
     let (key, cache) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
@@ -85,7 +90,8 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
     let shared = Arc::new(Shared::new(peer, &config, store));
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (events, events_in) = mpsc::channel(config.limits.events_max.max(8));
-    let mut network = Network::new(config, key, shared.clone(), events, commands_in, listen, fixed, cache);
+    let mut network = Network::new(config, key, shared.clone(), events, commands_in, listen, fixed);
+    network.cache = cache;
     let swarm = network.build_swarm()?;
     let (ready, listening) = oneshot::channel();
     tokio::spawn(network.supervise(swarm, ready));

@@ -13,7 +13,7 @@ use crate::handle::Command;
 use crate::identity;
 use crate::peers::PeerKey;
 use crate::peers::cache::{self, Cache};
-use crate::peers::dialer::Dialer;
+use crate::peers::dialer::{Dial, Dialer};
 use crate::peers::place::{address_of, is_here};
 use crate::shared::{Seen, Shared};
 use crate::store::{Partial, StoreError};
@@ -43,9 +43,25 @@ const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Work of another thread that has ended.
 pub(super) enum Job {
-    Begun { root: Digest, result: Result<Partial, Arc<StoreError>> },
-    Stored { root: Digest, result: Result<Arc<[u8]>, Arc<StoreError>> },
-    Read { request: InboundRequestId, life: u64, channel: ResponseChannel<Answer>, blob: Option<Arc<[u8]>> },
+    Begun {
+        root: Digest,
+        result: Result<Partial, Arc<StoreError>>,
+    },
+    Stored {
+        root: Digest,
+        result: Result<Arc<[u8]>, Arc<StoreError>>,
+    },
+    Read {
+        request: InboundRequestId,
+        life: u64,
+        channel: ResponseChannel<Answer>,
+        blob: Option<Arc<[u8]>>,
+    },
+    /// What the name in an address means, for the dial that is to be made.
+    Resolved {
+        dial: Dial,
+        addresses: Vec<Multiaddr>,
+    },
     Done,
 }
 
@@ -83,7 +99,6 @@ impl Network {
         commands: mpsc::Receiver<Command>,
         listen: Vec<Multiaddr>,
         fixed: Vec<(Option<PeerKey>, String)>,
-        cache: Cache,
     ) -> Network {
         let (verdicts_out, verdicts) = mpsc::channel(TICKETS_MAX);
         Network {
@@ -91,7 +106,7 @@ impl Network {
             fetches: Fetches::new(config.limits.fetch.clone()),
             exchange: Exchange::new(&config.limits, &shared),
             dialer: Dialer::new(shared.peer, config.limits.peers_target, fixed),
-            cache,
+            cache: Cache::default(),
             // Peers count repetitions only to tell them apart: any start does.
             beat: std::process::id(),
             config,

@@ -250,6 +250,7 @@ impl<'a> Running<'a> {
             Ok(Job::Read { request, life, channel, blob }) if life == self.net.life => {
                 self.give(request, channel, blob)
             }
+            Ok(Job::Resolved { dial, addresses }) => self.dial_resolved(dial, &addresses),
             Ok(Job::Read { .. } | Job::Done) => {}
             Err(error) => tracing::error!(%error, "a blob's reading or writing broke"),
         }
