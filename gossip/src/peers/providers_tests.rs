@@ -1,3 +1,5 @@
+//! Tests of `providers.rs`: what thousands of strangers do to it.
+
 use super::super::key::many_peers;
 use super::*;
 

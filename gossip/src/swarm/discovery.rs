@@ -156,6 +156,8 @@ impl Running<'_> {
         // Whoever was dialled sees a port that is of this connection only.
         if !dialled && let Some(address) = self.discovery.candidates.seen(&info.observed_addr, peer, ip) {
             tracing::info!(%address, "this node can be reached here: two peers of different networks did");
+            // First, since a peer record takes eight.
+            self.net.shared.addresses().insert(0, format!("{address}/p2p/{}", self.net.shared.peer));
             self.swarm.add_external_address(address);
         }
         self.route(peer, None);
@@ -253,13 +255,22 @@ impl Running<'_> {
         if addresses.is_empty() || !self.may_route(peer, ip) {
             return;
         }
-        let mut added: Vec<Multiaddr> = Vec::new();
         let table = &mut self.swarm.behaviour_mut().kademlia.inner;
-        let old = table.remove_peer(&peer.id()).map(|entry| entry.node.value.into_vec()).unwrap_or_default();
+        let bucket = table.kbucket(peer.id());
+        let entry =
+            bucket.iter().flat_map(|bucket| bucket.iter()).find(|entry| *entry.node.key.preimage() == peer.id());
+        let old: Vec<Multiaddr> = entry.map(|entry| entry.node.value.clone().into_vec()).unwrap_or_default();
+        let mut wanted: Vec<Multiaddr> = Vec::new();
         for address in addresses.into_iter().chain(old.iter().filter_map(dialable)) {
-            if added.len() < TABLE_ADDRESSES_MAX && !added.contains(&address) {
-                table.add_address(&peer.id(), address.clone());
-                added.push(address);
+            if wanted.len() < TABLE_ADDRESSES_MAX && !wanted.contains(&address) {
+                wanted.push(address);
+            }
+        }
+        // Each change makes libp2p look around anew while the table is small.
+        if old.len() != wanted.len() || !old.iter().filter_map(dialable).all(|address| wanted.contains(&address)) {
+            table.remove_peer(&peer.id());
+            for address in wanted {
+                table.add_address(&peer.id(), address);
             }
         }
     }
