@@ -202,6 +202,7 @@ impl<L: Ledger> Peer<L> {
             directory: config.directory.clone(),
             listen: config.listen,
             bootstrap: config.bootstrap,
+            reachable: false,
             genesis: config.run.chain.genesis,
             netuid: config.run.chain.netuid,
             run: run_id,
