@@ -14,14 +14,19 @@ use std::time::Duration;
 /// What a node needs to start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Holds `identity.key` (created at the first start, readable by its owner only) and `peers` (addresses that worked
-    /// last time). Created if missing.
+    /// Holds `identity.key` (created at the first start, readable by its owner only) and `peers` (at most 64
+    /// peers of former lives). Created if missing.
     pub directory: PathBuf,
     /// Multiaddrs to listen on: `/ip4/0.0.0.0/tcp/4001`, `/ip4/0.0.0.0/udp/4001/quic-v1`; port 0 takes any. None: the
     /// node only dials.
     pub listen: Vec<String>,
-    /// Multiaddrs to dial first, with or without `/p2p/ID`.
+    /// Multiaddrs to dial first, with or without `/p2p/ID`; `/dns4/NAME/tcp/PORT` and the like are looked up at each
+    /// dial, `/dnsaddr` is refused. One of them that answers is enough, and none is needed by who was here before.
     pub bootstrap: Vec<String>,
+    /// Whether others can reach the addresses it listens on: a public machine, a seeder, a swarm on one machine. It then
+    /// answers Kademlia's look-ups and keeps records of providers for others (at most 4,096, about a kilobyte each).
+    /// Otherwise it does so once two peers of different networks have dialled it at one address.
+    pub reachable: bool,
     /// The chain's genesis hash.
     pub genesis: Digest,
     /// The subnet.
@@ -43,6 +48,7 @@ impl Config {
             directory: directory.into(),
             listen: vec!["/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/udp/0/quic-v1".into()],
             bootstrap: vec![],
+            reachable: false,
             genesis,
             netuid,
             run,

@@ -83,6 +83,10 @@ pub(crate) enum Command {
     Ban {
         peer: PeerKey,
     },
+    Providers {
+        state: Digest,
+        reply: oneshot::Sender<Vec<PeerKey>>,
+    },
     #[cfg(debug_assertions)]
     Panic,
     Shutdown {

@@ -8,6 +8,7 @@
 //! What goes over the wire, byte by byte, with limits and penalties, is section 20 of `docs/protocol.md`.
 
 mod config;
+mod discover;
 mod event;
 mod exchange;
 mod handle;

@@ -199,6 +199,9 @@ fn render_traffic(page: &mut Page, traffic: &Traffic) {
         piece_requests_in,
         piece_requests_refused,
         piece_answers_open,
+        records_heard,
+        providers_in,
+        providers_refused,
         bans,
         events_lost,
         restarts,
@@ -306,6 +309,12 @@ fn render_traffic(page: &mut Page, traffic: &Traffic) {
         "piece_requests_open",
         "Requests for pieces that are open now.",
         &[("direction=\"out\"", piece_requests_open), ("direction=\"in\"", piece_answers_open)],
+    );
+    page.counter("records_heard", "Members' peer records that were news.", &[("", records_heard)]);
+    page.counter(
+        "providers",
+        "Providers' records that came, by outcome.",
+        &[("outcome=\"kept\"", providers_in), ("outcome=\"refused\"", providers_refused)],
     );
     page.counter("bans", "Peers banned.", &[("", bans)]);
     page.counter("events_lost", "Events that the node was too slow for.", &[("", events_lost)]);

@@ -10,7 +10,8 @@ use crate::store::Store;
 use crate::swarm::meter::Meter;
 use crate::swarm::sockets::CongestionSeen;
 use crate::traffic::Counters;
-use std::collections::BTreeMap;
+use covey_proto::Digest;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     bans: Mutex<Bans>,
     reveals: Mutex<Reveals>,
     addresses: Mutex<Vec<String>>,
+    provided: Mutex<VecDeque<Digest>>,
     connected: Mutex<BTreeMap<PeerKey, Seen>>,
     gauges: Mutex<Gauges>,
 }
@@ -81,6 +83,7 @@ impl Shared {
             bans: Mutex::default(),
             reveals: Mutex::new(Reveals::new(limits.rounds_max, limits.announcements_bytes_max)),
             addresses: Mutex::default(),
+            provided: Mutex::default(),
             connected: Mutex::default(),
             gauges: Mutex::default(),
         }
@@ -106,6 +109,10 @@ impl Shared {
     /// How the network stood at its last look.
     pub(crate) fn gauges(&self) -> MutexGuard<'_, Gauges> {
         lock(&self.gauges)
+    }
+    /// The states that this node says it holds.
+    pub(crate) fn provided(&self) -> MutexGuard<'_, VecDeque<Digest>> {
+        lock(&self.provided)
     }
     pub(crate) fn connected(&self) -> MutexGuard<'_, BTreeMap<PeerKey, Seen>> {
         lock(&self.connected)

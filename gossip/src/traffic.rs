@@ -186,6 +186,12 @@ traffic! {
     piece_requests_refused: u64 = Count,
     /// Of them, those that wait or are being answered now.
     piece_answers_open: u64 = Gauge,
+    /// Members' peer records that were news, by gossip or in somebody's list.
+    records_heard: u64 = Count,
+    /// Providers' records kept for others.
+    providers_in: u64 = Count,
+    /// Providers' records that came and were not kept: too many, or of nobody that can be dialled.
+    providers_refused: u64 = Count,
     /// Peers banned.
     bans: u64 = Count,
     /// Events lost because nobody took them.

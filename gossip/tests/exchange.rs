@@ -247,7 +247,8 @@ async fn a_damaged_disk_gives_nothing_wrong_and_costs_nobody_a_ban() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lies_is_banned_and_another_serves() {
     let mut nodes = swarm(3, &[TCP]).await;
-    let blob = bytes(12, 4 * MIB);
+    // More than either is asked for at first, so that both are asked whoever answers first.
+    let blob = bytes(12, 16 * MIB);
     let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
     nodes[1].handle.lie(true);
     let liar = nodes[1].handle.peer_id();

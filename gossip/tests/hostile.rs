@@ -220,9 +220,15 @@ impl Villain {
         loop {
             match self.swarm.select_next_some().await {
                 SwarmEvent::Behaviour(BehaviourEvent::Requests(requests::Event::Message {
-                    message: requests::Message::Request { channel, .. },
+                    message: requests::Message::Request { request, channel, .. },
                     ..
-                })) => drop(self.swarm.behaviour_mut().requests.send_response(channel, bytes.clone())),
+                })) => {
+                    // That it knows no members is no lie.
+                    let asked = request.get(4..).map(Request::from_bytes);
+                    let knows = matches!(asked, Some(Ok(Request::Records(_))));
+                    let answer = if knows { frame(&Response::Nothing.to_bytes()) } else { bytes.clone() };
+                    drop(self.swarm.behaviour_mut().requests.send_response(channel, answer));
+                }
                 SwarmEvent::ConnectionClosed { .. } => return,
                 _ => {}
             }

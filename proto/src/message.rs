@@ -18,6 +18,8 @@ pub const RESPONSE_BYTES_MAX: usize = BLOB_BYTES_MAX + 1024;
 pub const PEER_RECORD_BYTES_MAX: usize = 2048;
 /// Addresses of a peer record.
 pub const PEER_ADDRESSES_MAX: usize = 8;
+/// Peer records of one response: enough to enter a run through any of them, and 16 signatures take a millisecond.
+pub const PEER_RECORDS_MAX: usize = 16;
 
 /// A miner's reveal: the manifest whose digest it committed, with the shards small enough to come along.
 ///
@@ -229,6 +231,8 @@ pub enum Request {
     Announcements(Round, UidSet),
     /// Here is my peer record; what is yours?
     Record(SignedPeerRecord),
+    /// Which members' peer records do you know, but for the uids in the set?
+    Records(UidSet),
 }
 
 /// What it gets.
@@ -242,6 +246,14 @@ pub enum Response {
     Announcements(Vec<Vec<u8>>),
     /// My peer record.
     Record(SignedPeerRecord),
+    /// Some members' peer records, at most [`PEER_RECORDS_MAX`]; each signature holds, membership is for who knows the
+    /// chain.
+    Records(Vec<SignedPeerRecord>),
+}
+
+/// A bitmap of uids.
+fn uids(bytes: &[u8]) -> Result<UidSet, DecodeError> {
+    bytes.try_into().map(UidSet::from_bytes).map_err(|_| DecodeError::Field("have"))
 }
 
 impl Request {
@@ -254,6 +266,7 @@ impl Request {
                 Ask::Announcements(wire::RoundAsk { round: round.0, have: have.as_bytes().to_vec() })
             }
             Request::Record(record) => Ask::Record(record.to_wire()),
+            Request::Records(have) => Ask::Records(wire::RecordsAsk { have: have.as_bytes().to_vec() }),
         };
         wire::Request { ask: Some(ask) }.encode_to_vec()
     }
@@ -267,11 +280,9 @@ impl Request {
         let wire: wire::Request = canonical(bytes, REQUEST_BYTES_MAX)?;
         Ok(match blob::need(wire.ask, "ask")? {
             Ask::Blob(ask) => Request::Blob(digest(&ask.root, "root")?),
-            Ask::Announcements(ask) => {
-                let have = ask.have.as_slice().try_into().map_err(|_| DecodeError::Field("have"))?;
-                Request::Announcements(Round(ask.round), UidSet::from_bytes(have))
-            }
+            Ask::Announcements(ask) => Request::Announcements(Round(ask.round), uids(&ask.have)?),
             Ask::Record(record) => Request::Record(SignedPeerRecord::from_wire(&record)?),
+            Ask::Records(ask) => Request::Records(uids(&ask.have)?),
         })
     }
 }
@@ -285,6 +296,9 @@ impl Response {
             Response::Blob(bytes) => Answer::Blob(bytes.clone()),
             Response::Announcements(list) => Answer::Announcements(wire::Announcements { announcement: list.clone() }),
             Response::Record(record) => Answer::Record(record.to_wire()),
+            Response::Records(list) => {
+                Answer::Records(wire::PeerRecords { record: list.iter().map(SignedPeerRecord::to_wire).collect() })
+            }
         };
         wire::Response { answer: Some(answer) }.encode_to_vec()
     }
@@ -306,6 +320,54 @@ impl Response {
                 Response::Announcements(list.announcement)
             }
             Answer::Record(record) => Response::Record(SignedPeerRecord::from_wire(&record)?),
+            Answer::Records(list) => {
+                if list.record.len() > PEER_RECORDS_MAX {
+                    return Err(DecodeError::Field("record").into());
+                }
+                let records = list.record.iter().map(SignedPeerRecord::from_wire);
+                Response::Records(records.collect::<Result<_, _>>()?)
+            }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(n: u8) -> SignedPeerRecord {
+        let pair = HotkeyPair::from_seed([n; 32]);
+        let record = PeerRecord {
+            genesis: Digest::ZERO,
+            netuid: 1,
+            uid: Uid::from(n),
+            hotkey: pair.hotkey(),
+            registered_at: BlockNumber(1),
+            peer: vec![n; 38],
+            addresses: vec!["/ip4/1.2.3.4/tcp/1".into()],
+            sequence: 1,
+            expiry: BlockNumber(9),
+        };
+        record.sign(&pair)
+    }
+
+    #[test]
+    fn peer_records_travel_at_most_16_at_a_time_in_one_form_and_each_with_its_signature() {
+        let ask = Request::Records([Uid::from(3), Uid::from(250)].into_iter().collect());
+        assert_eq!(Request::from_bytes(&ask.to_bytes()), Ok(ask.clone()));
+        assert_eq!(ask.to_bytes().len(), 36);
+        let list: Vec<_> = (0..PEER_RECORDS_MAX as u8 + 1).map(record).collect();
+        for count in [0, 1, PEER_RECORDS_MAX] {
+            let response = Response::Records(list[..count].to_vec());
+            assert_eq!(Response::from_bytes(&response.to_bytes()), Ok(response));
+        }
+        let long = Response::Records(list.clone()).to_bytes();
+        assert_eq!(Response::from_bytes(&long), Err(DecodeError::Field("record").into()));
+        let good = Response::Records(list[..3].to_vec()).to_bytes();
+        for at in 0..good.len() {
+            let mut other = good.clone();
+            other[at] ^= 1;
+            assert!(Response::from_bytes(&other).is_err(), "byte {at}");
+        }
     }
 }

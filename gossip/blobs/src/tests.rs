@@ -162,4 +162,15 @@ fn durability_has_a_price() {
     timed("synced as a batch", &|| assert_eq!(store.put_batch(&blobs(2), Durability::Synced).unwrap().len(), 16));
     let roots: Vec<Digest> = blobs(0).iter().map(|blob| Digest::of(blob)).collect();
     timed("pinned after buffering", &|| store.pin("all", &roots).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let open = |what: &str| {
+        let start = std::time::Instant::now();
+        let store = Store::open(dir.path().join("another"), 1 << 30).unwrap();
+        println!("{what}: {:?}", start.elapsed());
+        store.put(b"one", Durability::Buffered).unwrap();
+        let start = std::time::Instant::now();
+        drop(store);
+        println!("closing it: {:?}", start.elapsed());
+    };
+    ["creating a store", "opening it"].into_iter().for_each(open);
 }

@@ -166,3 +166,26 @@ fn what_is_pinned_is_not_removed() {
     assert!(!store.remove(&blob.root).unwrap());
     assert!(!path(&store, &blob, "").exists() && !path(&store, &blob, ".obao").exists());
 }
+
+/// Peak memory of this process, in KiB.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "writes 3 GB, and measures the whole process: run it alone, with --ignored"]
+fn a_large_blob_needs_no_more_memory_than_a_small_one() {
+    let ((dir, from), (_b, to)) = (store(1 << 40), store(1 << 40));
+    let file = dir.path().join("file");
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    let before = peak();
+    let blob = from.add_file(&file, &mut |_| {}).unwrap();
+    let partial = to.begin(blob).unwrap();
+    rig::send_all(&from, &partial);
+    assert!(to.verify(&blob.root, &mut |_| {}).unwrap().good.is_full());
+    to.export(&blob, &file, &mut |_| {}).unwrap();
+    println!("1 GiB was added, served, received, checked and written out in {} KiB", peak() - before);
+    assert!(peak() - before < 24 << 10);
+}

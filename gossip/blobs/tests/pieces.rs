@@ -322,3 +322,58 @@ fn a_blob_that_is_put_while_it_is_fetched_is_whole_for_who_fetches_it() {
     assert!(to.begin(blob).unwrap().held().is_full());
     assert_eq!(to.bytes(), blob.size);
 }
+
+/// Prints what verification costs; run with --nocapture, and --release for figures that count.
+#[test]
+fn verification_has_a_price() {
+    let ((dir, from), (_b, to)) = (store(1 << 30), store(1 << 30));
+    let size = 128 * PIECE;
+    let file = dir.path().join("file");
+    fs::write(&file, bytes(size, 17)).unwrap();
+    // Of this thread, as Linux tells it: other tests run beside.
+    let cpu = || {
+        let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        told.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0.0)
+    };
+    let timed = |what: &str, work: &mut dyn FnMut()| {
+        let start: f64 = cpu();
+        work();
+        println!("{what}: {:.2} GB a second of one core", size as f64 / (cpu() - start));
+    };
+    let mut blob = None;
+    timed("add_file, synced", &mut || blob = Some(from.add_file(&file, &mut |_| {}).unwrap()));
+    let blob = blob.unwrap();
+    let mut answers: Vec<Vec<u8>> = vec![Vec::new(); 128];
+    timed("encode, first touch of memory", &mut || {
+        for (piece, out) in answers.iter_mut().enumerate() {
+            from.encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
+        }
+    });
+    timed("encode", &mut || {
+        for (piece, out) in answers.iter_mut().enumerate() {
+            out.clear();
+            from.encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
+        }
+    });
+    let partial = to.begin(blob).unwrap();
+    timed("receive", &mut || {
+        for (piece, answer) in answers.iter().enumerate() {
+            feed(&partial, pieces(&blob).groups_of(piece as u32), answer);
+        }
+    });
+    let mut plain = fs::File::create(dir.path().join("plain")).unwrap();
+    timed("writing as much to a file, without a check", &mut || {
+        for group in answers.iter().flat_map(|answer| answer.chunks(GROUP as usize)) {
+            std::io::Write::write_all(&mut plain, group).unwrap();
+        }
+    });
+    timed("receive what is there", &mut || {
+        for (piece, answer) in answers.iter().enumerate() {
+            feed(&partial, pieces(&blob).groups_of(piece as u32), answer);
+        }
+    });
+    timed("sync", &mut || to.sync(&[blob.root]).unwrap());
+    timed("get", &mut || drop(to.get(&blob.root).unwrap().unwrap()));
+    timed("verify", &mut || assert!(to.verify(&blob.root, &mut |_| {}).unwrap().damaged.is_empty()));
+    timed("export, synced", &mut || to.export(&blob, &dir.path().join("out"), &mut |_| {}).unwrap());
+}

@@ -1,3 +1,5 @@
+//! The governor on its own: turns, places, bounds, rates, and what nobody may gain.
+
 use super::*;
 use proptest::prelude::*;
 use std::time::Duration;

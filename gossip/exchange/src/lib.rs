@@ -1,38 +1,12 @@
 //! The deciding half of the blob exchange: no socket, no clock, no file.
+//!
+//! [`scheduler`] says which piece to ask of whom, [`governor`] who may send next; [`frames`] is what they say to one
+//! another, as bytes. The first two are told what happens, and the time, and are generic over what names a peer: a
+//! network of sockets drives them, or a simulation.
 
+mod class;
+pub mod frames;
 pub mod governor;
-
 pub mod scheduler;
 
-pub mod frames;
-
-/// What a transfer is for: what is served first when a line is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// Contributions of a current round: everybody waits for them.
-    Round,
-    /// A model's state: a newcomer waits for it.
-    State,
-    /// Everything else: training data, archives.
-    Data,
-}
-
-impl Class {
-    /// All, the most urgent first.
-    pub const ALL: [Class; 3] = [Class::Round, Class::State, Class::Data];
-
-    /// Its byte on the wire.
-    pub const fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// The class of a byte on the wire.
-    pub const fn from_number(number: u8) -> Option<Class> {
-        match number {
-            0 => Some(Class::Round),
-            1 => Some(Class::State),
-            2 => Some(Class::Data),
-            _ => None,
-        }
-    }
-}
+pub use class::Class;

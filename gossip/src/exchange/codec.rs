@@ -5,7 +5,8 @@
 
 use covey_proto::Digest;
 use covey_proto::message::{
-    PEER_RECORD_BYTES_MAX, PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, SignedPeerRecord,
+    PEER_RECORD_BYTES_MAX, PEER_RECORDS_MAX, PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response,
+    SignedPeerRecord,
 };
 use covey_proto::run::UIDS;
 use futures::io::Cursor;
@@ -23,10 +24,14 @@ const BLOB_TAG: u8 = 0x12;
 /// The tag of `Response.announcements` (field 3, length-delimited), and that of one of them (field 1).
 const LIST_TAG: u8 = 0x1a;
 const ENTRY_TAG: u8 = 0x0a;
+/// The tag of `Response.records` (field 5, length-delimited); each of them has [`ENTRY_TAG`] too.
+const RECORDS_TAG: u8 = 0x2a;
 /// Announcements of one response: a uid has one a round.
 pub(crate) const ENTRIES_MAX: usize = UIDS;
 /// Bytes of a response that is neither a blob nor announcements: a record and its form.
 const OTHER_BYTES_MAX: usize = PEER_RECORD_BYTES_MAX + 256;
+/// Bytes of a response of peer records.
+pub(crate) const RECORDS_BYTES_MAX: usize = PEER_RECORDS_MAX * OTHER_BYTES_MAX;
 /// Bytes of the longest length in protobuf.
 const VARINT_BYTES_MAX: usize = 10;
 /// First allocation for a frame; more comes with its bytes.
@@ -63,6 +68,7 @@ pub(crate) enum Answer {
     Blob(Vec<u8>, Digest),
     Announcements(Vec<Vec<u8>>),
     Record(SignedPeerRecord),
+    Records(Vec<SignedPeerRecord>),
     /// Received: more than was asked for. The asker may have been told a wrong size, so it proves nothing.
     TooLarge,
 }
@@ -153,24 +159,28 @@ fn take_field(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Counts before anything is decoded: an empty entry is 2 bytes on the wire and 24 in memory.
 fn check_count(frame: &[u8]) -> io::Result<()> {
-    if frame.first() != Some(&LIST_TAG) {
-        return match frame.len() {
-            0..=OTHER_BYTES_MAX => Ok(()),
-            got => Err(breach(format!(
-                "a response of {got} bytes with neither a blob nor announcements; the limit is {OTHER_BYTES_MAX}"
-            ))),
-        };
+    let (tag, entries_max, bytes_max) = match frame.first() {
+        Some(&LIST_TAG) => (LIST_TAG, ENTRIES_MAX, RESPONSE_BYTES_MAX),
+        Some(&RECORDS_TAG) => (RECORDS_TAG, PEER_RECORDS_MAX, RECORDS_BYTES_MAX),
+        _ => (0, 0, OTHER_BYTES_MAX),
+    };
+    if frame.len() > bytes_max {
+        let got = frame.len();
+        return Err(breach(format!("a response of {got} bytes of its kind; the limit is {bytes_max}")));
     }
-    let malformed = || breach("announcements in another form than the canonical".into());
-    let (mut list, after) = take_field(LIST_TAG, frame).ok_or_else(malformed)?;
+    if entries_max == 0 {
+        return Ok(());
+    }
+    let malformed = || breach("a list in another form than the canonical".into());
+    let (mut list, after) = take_field(tag, frame).ok_or_else(malformed)?;
     if !after.is_empty() {
         return Err(malformed());
     }
     let mut count = 0;
     while !list.is_empty() {
         count += 1;
-        if count > ENTRIES_MAX {
-            return Err(breach(format!("more than {ENTRIES_MAX} announcements in one response")));
+        if count > entries_max {
+            return Err(breach(format!("more than {entries_max} entries in one response")));
         }
         list = take_field(ENTRY_TAG, list).ok_or_else(malformed)?.1;
     }
@@ -187,6 +197,7 @@ fn read_answer(mut frame: Vec<u8>) -> io::Result<Answer> {
         Ok(Response::Nothing) => Ok(Answer::Nothing),
         Ok(Response::Announcements(list)) => Ok(Answer::Announcements(list)),
         Ok(Response::Record(record)) => Ok(Answer::Record(record)),
+        Ok(Response::Records(list)) => Ok(Answer::Records(list)),
         Ok(Response::Blob(_)) => Err(breach("a blob in another form than the canonical".into())),
         Err(error) => Err(breach(error.to_string())),
     }
@@ -247,6 +258,7 @@ impl Codec for Frames {
             Answer::Give(bytes) => return write_frame(io, &[&blob_head(bytes.len()), &bytes]).await,
             Answer::Announcements(list) => Response::Announcements(list),
             Answer::Record(record) => Response::Record(record),
+            Answer::Records(list) => Response::Records(list),
             Answer::Nothing | Answer::Blob(..) | Answer::TooLarge => Response::Nothing,
         };
         write_frame(io, &[&response.to_bytes()]).await
@@ -338,7 +350,10 @@ mod tests {
         // Two lists, which protobuf would join, and a list behind something small.
         let twice = [&list(200)[4..], &list(200)[4..]].concat();
         let behind = [&sent(Answer::Nothing)[4..], &list(5000)[4..]].concat();
-        for bytes in [twice, behind, vec![LIST_TAG, 0x85, 0x80], vec![LIST_TAG, 2, ENTRY_TAG, 1]] {
+        // Peer records are counted likewise: an empty one is two bytes here.
+        let empty = [ENTRY_TAG, 0].repeat(PEER_RECORDS_MAX + 1);
+        let records = [vec![RECORDS_TAG, empty.len() as u8], empty].concat();
+        for bytes in [twice, behind, vec![LIST_TAG, 0x85, 0x80], vec![LIST_TAG, 2, ENTRY_TAG, 1], records] {
             assert!(is_breach(&read_answer(bytes).unwrap_err()));
         }
     }

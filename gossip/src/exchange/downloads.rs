@@ -189,3 +189,69 @@ impl Downloads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    type Answer = oneshot::Receiver<Result<(), FetchError>>;
+
+    fn waiter(deadline: Instant) -> (Waiter, Answer) {
+        let (reply, answer) = oneshot::channel();
+        (Waiter { deadline, reply, progress: watch::Sender::new(None), span: Span::none() }, answer)
+    }
+
+    fn blob(n: u8, size: u64) -> BlobRef {
+        BlobRef { root: Digest::of(&[n]), size }
+    }
+
+    fn late(download: &Download) -> FetchError {
+        FetchError::Timeout { root: download.blob.root, asked: 0, lacking: 0, connected: 0 }
+    }
+
+    #[test]
+    fn as_many_as_may_be_are_begun_and_the_rest_stands_in_line() {
+        let now = Instant::now();
+        let mut downloads = Downloads::new(2, 3);
+        let mut answers: Vec<Answer> = vec![];
+        for n in 0..4 {
+            let (waiter, answer) = waiter(now + Duration::from_secs(9));
+            let called = downloads.add(blob(n, 5 << 20), Class::Data, vec![], waiter);
+            assert_eq!(called, if n < 3 { Called::Later } else { Called::Refused });
+            answers.push(answer);
+        }
+        assert!(matches!(answers[3].try_recv(), Ok(Err(FetchError::TooMany(3)))));
+        let roots: Vec<_> = std::iter::from_fn(|| downloads.begin()).map(|blob| blob.root).collect();
+        assert_eq!(roots, [blob(0, 0).root, blob(1, 0).root]);
+        downloads.finish(&roots[0], &Ok(()));
+        assert!(matches!(answers[0].try_recv(), Ok(Ok(()))));
+        assert_eq!(downloads.begin(), Some(blob(2, 5 << 20)));
+        assert_eq!(downloads.begin(), None);
+    }
+
+    #[test]
+    fn each_waiter_has_its_own_time_and_the_most_urgent_class_counts() {
+        let now = Instant::now();
+        let mut downloads = Downloads::new(1, 9);
+        let (soon, mut first) = waiter(now + Duration::from_secs(1));
+        let (later, mut second) = waiter(now + Duration::from_secs(5));
+        let (other, mut third) = waiter(now + Duration::from_secs(5));
+        downloads.add(blob(1, 3 << 20), Class::Data, vec![], soon);
+        downloads.add(blob(1, 3 << 20), Class::Round, vec![], later);
+        assert_eq!(downloads.add(blob(1, 4 << 20), Class::Round, vec![], other), Called::Refused);
+        assert!(matches!(third.try_recv(), Ok(Err(FetchError::TwoSizes { other: 3_145_728, .. }))));
+        assert_eq!(downloads.get(&blob(1, 0).root).unwrap().class, Class::Round);
+        assert_eq!(downloads.begin(), Some(blob(1, 3 << 20)));
+        assert!(downloads.expire(now + Duration::from_secs(2), late).is_empty());
+        assert!(matches!(first.try_recv(), Ok(Err(FetchError::Timeout { .. }))));
+        assert!(second.try_recv().is_err(), "its time is not up");
+        // Nobody waits any more: it is not fetched on, and another may begin.
+        drop(second);
+        assert_eq!(downloads.expire(now + Duration::from_secs(2), late), [(blob(1, 0).root, false)]);
+        assert!(downloads.is_empty());
+        let (waiter, _answer) = waiter(now);
+        downloads.add(blob(2, 3 << 20), Class::Data, vec![], waiter);
+        assert!(downloads.begin().is_some());
+    }
+}

@@ -198,11 +198,15 @@ impl From<std::io::Error> for End {
 }
 
 /// Writes all of `bytes`, as long as the other side takes some.
-async fn write<T: AsyncWrite + Unpin>(stream: &mut T, bytes: &[u8], limits: &LinkLimits) -> Result<(), End> {
-    match tokio::time::timeout(limits.write_timeout, stream.write_all(bytes)).await {
-        Ok(written) => Ok(written?),
-        Err(_) => Err(End::Nuisance("it does not read")),
+async fn write<T: AsyncWrite + Unpin>(stream: &mut T, mut bytes: &[u8], limits: &LinkLimits) -> Result<(), End> {
+    while !bytes.is_empty() {
+        match tokio::time::timeout(limits.write_timeout, stream.write(bytes)).await {
+            Ok(Ok(0)) => return Err(End::Closed),
+            Ok(written) => bytes = bytes.get(written?..).unwrap_or_default(),
+            Err(_) => return Err(End::Nuisance("it does not read")),
+        }
     }
+    Ok(())
 }
 
 /// Brings what was written on its way.

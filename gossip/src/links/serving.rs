@@ -8,7 +8,9 @@ use crate::shared::Shared;
 use covey_exchange::Class;
 use covey_exchange::frames::{self, Answer, Frame, Reject};
 use covey_exchange::governor::{Asked, Cancelled, Governor, GovernorLimits, Next, Rank, Refused, Ticket};
+use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
+use covey_proto::pieces::Pieces;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -18,6 +20,9 @@ use tokio::sync::{Notify, Semaphore};
 
 /// Answers being read: more than the governor ever allows at once.
 const READS_MAX: u32 = 4096;
+/// Pieces of which it is remembered who was promised them first: 16 GiB of them, in some 2 MiB. All are then forgotten,
+/// which makes some repeats look new.
+const FIRST_MAX: usize = 16 * 1024;
 /// Buffers that a stream keeps for its next answers.
 const SPARE_MAX: usize = 2;
 
@@ -106,8 +111,22 @@ struct Job {
 struct State {
     governor: Governor<PeerKey>,
     jobs: HashMap<Ticket, Job>,
+    /// To whom a piece was promised first.
+    first: HashMap<(Digest, u32), PeerKey>,
     /// When the governor wants to be asked again.
     wake: Option<Instant>,
+}
+
+impl State {
+    /// Whether another peer was promised the same piece before: then others of this one's requests go first, so that a
+    /// node which alone has a blob gives all of it away once before it gives anything twice.
+    fn is_repeat(&mut self, peer: PeerKey, asked: &frames::Asked) -> bool {
+        let Some(pieces) = Pieces::of_blob(&asked.blob) else { return false };
+        if self.first.len() >= FIRST_MAX {
+            self.first.clear();
+        }
+        *self.first.entry((asked.blob.root, pieces.piece_of(asked.groups.start))).or_insert(peer) != peer
+    }
 }
 
 /// All answers that wait or are under way.
@@ -121,7 +140,7 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn new(shared: Arc<Shared>, limits: GovernorLimits) -> Arc<Serving> {
         let governor = Governor::new(limits, Instant::now());
-        let state = Mutex::new(State { governor, jobs: HashMap::new(), wake: None });
+        let state = Mutex::new(State { governor, jobs: HashMap::new(), first: HashMap::new(), wake: None });
         Arc::new(Serving { shared, state, timer: Notify::new(), reads: Arc::new(Semaphore::new(READS_MAX as usize)) })
     }
 
@@ -164,7 +183,8 @@ impl Serving {
         let bytes = asked.answer_bytes() as u64;
         {
             let mut state = self.state();
-            let request = Asked { rank, class: outbox.class, bytes, repeat: false };
+            let repeat = state.is_repeat(outbox.peer, &asked);
+            let request = Asked { rank, class: outbox.class, bytes, repeat };
             let ticket = state.governor.enqueue(outbox.peer, request)?;
             outbox.state().tickets.insert(asked.id, ticket);
             state.jobs.insert(ticket, Job { outbox: outbox.clone(), asked });

@@ -2,11 +2,12 @@
 //!
 //! Peer ids are free, so a quarter of the inbound places is for peers that a member's record names: strangers get the
 //! rest. Before the chain is seen nobody can be told from a stranger; what they then hold too much ends afterwards.
+//! Addresses are not free: one has its share, and so has its block for strangers.
 
 use super::PeerKey;
 use super::bucket::{Buckets, Rate};
-use std::collections::HashMap;
-use std::net::IpAddr;
+use super::place::Place;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// Bounds on connections.
@@ -14,27 +15,40 @@ use std::time::Instant;
 pub struct ConnectionLimits {
     /// Inbound ones that have not shown who they are.
     pub pending_in_max: usize,
+    /// Outbound ones that are being set up.
+    pub pending_out_max: usize,
     /// Inbound ones. A quarter of them is kept for peers that members' records name.
     pub in_max: usize,
     /// Outbound ones.
     pub out_max: usize,
+    /// Both ways together, so that dialling leaves room to be dialled and the other way round.
+    pub all_max: usize,
     /// To one peer: two, since both may dial at once; the surplus one goes soon.
     pub per_peer_max: usize,
-    /// From one IPv4 address or IPv6 /64, inbound. Loopback is exempt: it is this machine's own swarms.
+    /// From one IPv4 address or IPv6 /64, inbound.
     pub per_address_max: usize,
+    /// From one IPv4 /24 or IPv6 /48, inbound, of peers that no member's record names: sybils rent blocks.
+    pub per_block_max: usize,
     /// New ones from one address, inbound.
     pub per_address_new: Rate,
+    /// Whether loopback is exempt from the bounds per address: for swarms on one machine. It always is for a node that
+    /// is told to listen on a loopback address.
+    pub loopback_exempt: bool,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
         ConnectionLimits {
             pending_in_max: 32,
+            pending_out_max: 16,
             in_max: 96,
             out_max: 48,
+            all_max: 128,
             per_peer_max: 2,
             per_address_max: 8,
+            per_block_max: 16,
             per_address_new: Rate { burst: 10, refill: std::time::Duration::from_secs(6) },
+            loopback_exempt: false,
         }
     }
 }
@@ -44,6 +58,10 @@ impl Default for ConnectionLimits {
 pub(crate) enum NotAdmitted {
     #[error("{0} connections are being set up")]
     Pending(usize),
+    #[error("{0} connections are being dialled")]
+    PendingOut(usize),
+    #[error("{0} connections")]
+    All(usize),
     #[error("{0} inbound connections")]
     Inbound(usize),
     #[error("{0} inbound connections of peers that no member's record names")]
@@ -54,26 +72,12 @@ pub(crate) enum NotAdmitted {
     Peer(usize),
     #[error("{0} connections from this address")]
     Address(usize),
+    #[error("{0} connections from this block of addresses, of peers that no member's record names")]
+    Block(usize),
     #[error("too many new connections from this address")]
     Pace,
     #[error("the peer is banned")]
     Banned,
-}
-
-/// An address, as far as someone must pay for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place(u64);
-
-impl Place {
-    /// None where no count is kept.
-    pub(crate) fn of(address: IpAddr) -> Option<Place> {
-        match address.to_canonical() {
-            address if address.is_loopback() => None,
-            IpAddr::V4(v4) => Some(Place(u64::from(u32::from(v4)))),
-            // A /64 that ends below 2^32 is ::/32, which nobody has.
-            IpAddr::V6(v6) => Some(Place((u128::from(v6) >> 64) as u64)),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,7 @@ pub(crate) enum Direction {
 pub(crate) struct Admission<C> {
     limits: ConnectionLimits,
     pending: HashMap<C, Option<Place>>,
+    pending_out: HashSet<C>,
     established: HashMap<C, (PeerKey, Direction)>,
     fresh: Buckets<Place>,
 }
@@ -96,7 +101,7 @@ pub(crate) type Named<'a> = Option<&'a dyn Fn(&PeerKey) -> bool>;
 impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
     pub(crate) fn new(limits: ConnectionLimits) -> Admission<C> {
         let fresh = Buckets::new(limits.per_address_new, 4096);
-        Admission { limits, pending: HashMap::new(), established: HashMap::new(), fresh }
+        Admission { limits, pending: HashMap::new(), pending_out: HashSet::new(), established: HashMap::new(), fresh }
     }
 
     pub(crate) fn ask_pending(&mut self, connection: C, place: Option<Place>, now: Instant) -> Result<(), NotAdmitted> {
@@ -117,6 +122,14 @@ impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
         Ok(())
     }
 
+    pub(crate) fn ask_pending_out(&mut self, connection: C) -> Result<(), NotAdmitted> {
+        if self.pending_out.len() >= self.limits.pending_out_max {
+            return Err(NotAdmitted::PendingOut(self.pending_out.len()));
+        }
+        self.pending_out.insert(connection);
+        Ok(())
+    }
+
     pub(crate) fn ask_established(
         &mut self,
         peer: PeerKey,
@@ -131,18 +144,36 @@ impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
         }
         match direction {
             _ if same >= self.limits.per_peer_max => Err(NotAdmitted::Peer(same)),
+            _ if inbound + outbound >= self.limits.all_max => Err(NotAdmitted::All(inbound + outbound)),
             Direction::In(_) if inbound >= self.limits.in_max => Err(NotAdmitted::Inbound(inbound)),
             Direction::Out if outbound >= self.limits.out_max => Err(NotAdmitted::Outbound(outbound)),
-            // Few enough that nobody need be told apart.
-            Direction::In(_) if inbound < self.strangers_max() => Ok(()),
-            Direction::In(_) => match named {
-                Some(named) if !named(&peer) => match self.strangers(named).len() {
-                    strangers if strangers >= self.strangers_max() => Err(NotAdmitted::Strangers(strangers)),
-                    _ => Ok(()),
-                },
+            Direction::In(place) => match named {
+                Some(named) if !named(&peer) => self.ask_stranger(inbound, place, named),
                 _ => Ok(()),
             },
             Direction::Out => Ok(()),
+        }
+    }
+
+    fn ask_stranger(
+        &self,
+        inbound: usize,
+        place: Option<Place>,
+        named: &dyn Fn(&PeerKey) -> bool,
+    ) -> Result<(), NotAdmitted> {
+        let of_block = |way: &Direction| matches!((way, place), (Direction::In(Some(other)), Some(place)) if other.block() == place.block());
+        let near = self.established.values().filter(|(_, way)| of_block(way)).count();
+        // Few enough that nobody need be told apart.
+        if inbound < self.strangers_max() && near < self.limits.per_block_max {
+            return Ok(());
+        }
+        let near = self.established.values().filter(|(peer, way)| of_block(way) && !named(peer)).count();
+        if near >= self.limits.per_block_max {
+            return Err(NotAdmitted::Block(near));
+        }
+        match self.strangers(named).len() {
+            strangers if strangers >= self.strangers_max() => Err(NotAdmitted::Strangers(strangers)),
+            _ => Ok(()),
         }
     }
 
@@ -174,19 +205,21 @@ impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
 
     pub(crate) fn established(&mut self, connection: C, peer: PeerKey, direction: Direction) {
         self.pending.remove(&connection);
+        self.pending_out.remove(&connection);
         self.established.insert(connection, (peer, direction));
     }
 
     /// Closed, or never came to be.
     pub(crate) fn gone(&mut self, connection: C) {
         self.pending.remove(&connection);
+        self.pending_out.remove(&connection);
         self.established.remove(&connection);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::test_peer;
+    use super::super::key::{many_peers, test_peer};
     use super::*;
 
     fn place(text: &str) -> Option<Place> {
@@ -205,7 +238,6 @@ mod tests {
         assert_eq!(admission.ask_pending(4, place("10.0.0.2"), now), Ok(()));
         admission.gone(1);
         assert_eq!(admission.ask_pending(5, place("10.0.0.1"), now), Ok(()));
-        assert_eq!(place("2001:db8::1"), place("2001:db8::2"), "a /64 is one place");
         for connection in 10..20 {
             assert_eq!(admission.ask_pending(connection, place("127.0.0.1"), now), Ok(()));
         }
@@ -225,6 +257,41 @@ mod tests {
         assert_eq!(admission.ask_established(test_peer(2), Direction::In(None), None), Err(NotAdmitted::Inbound(2)));
         admission.established(2, test_peer(2), Direction::Out);
         assert_eq!(admission.ask_established(test_peer(3), Direction::Out, None), Err(NotAdmitted::Outbound(1)));
+    }
+
+    #[test]
+    fn dials_under_way_and_connections_of_both_directions_are_bounded_together() {
+        let limits = ConnectionLimits { pending_out_max: 2, all_max: 3, ..Default::default() };
+        let mut admission = Admission::new(limits);
+        assert_eq!([1, 2, 3].map(|n| admission.ask_pending_out(n)), [Ok(()), Ok(()), Err(NotAdmitted::PendingOut(2))]);
+        admission.established(1, test_peer(1), Direction::Out);
+        admission.gone(2);
+        assert_eq!(admission.ask_pending_out(3), Ok(()));
+        admission.established(3, test_peer(2), Direction::Out);
+        admission.established(4, test_peer(3), Direction::In(None));
+        for direction in [Direction::In(None), Direction::Out] {
+            assert_eq!(admission.ask_established(test_peer(4), direction, None), Err(NotAdmitted::All(3)));
+        }
+    }
+
+    #[test]
+    fn sybils_of_one_block_take_no_more_than_its_share_and_members_of_it_are_welcome() {
+        let mut admission = Admission::new(ConnectionLimits::default());
+        let peers = many_peers(256);
+        let is_member = |peer: &PeerKey| *peer == peers[0];
+        let named: Named<'_> = Some(&is_member);
+        let inbound = |n: usize| Direction::In(place(&format!("6.6.6.{n}")));
+        let mut admitted = 0;
+        for (n, peer) in peers.iter().enumerate().skip(1) {
+            if admission.ask_established(*peer, inbound(n), named).is_ok() {
+                admission.established(n, *peer, inbound(n));
+                admitted += 1;
+            }
+        }
+        assert_eq!(admitted, 16);
+        assert_eq!(admission.ask_established(peers[0], inbound(0), named), Ok(()));
+        let elsewhere = Direction::In(place("6.6.7.1"));
+        assert_eq!(admission.ask_established(test_peer(1), elsewhere, named), Ok(()));
     }
 
     #[test]

@@ -6,13 +6,18 @@
 use super::PeerKey;
 use super::bans::MemberKey;
 use covey_proto::chain::ChainView;
-use covey_proto::message::{PeerRecord, SignedPeerRecord};
+use covey_proto::message::{PEER_RECORDS_MAX, PeerRecord, SignedPeerRecord};
+use covey_proto::record::UidSet;
 use covey_proto::{Digest, Uid};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Records of peers whose uid the chain view does not have yet, at most.
 const WAITING_MAX: usize = 512;
+/// Records of one uid that are kept until there is a chain view to tell which is the member's.
+const EARLY_MAX: usize = 4;
+/// Addresses of one peer, from all records that name it.
+const ADDRESSES_MAX: usize = 16;
 
 /// Why a record does not count.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,8 +67,8 @@ pub(crate) struct Book {
     uids: HashMap<PeerKey, Uid>,
     /// Heard by gossip: the highest sequence of each uid.
     heard: BTreeMap<Uid, SignedPeerRecord>,
-    /// Heard before there was a chain view to check them against: the last of each uid.
-    early: BTreeMap<Uid, SignedPeerRecord>,
+    /// Heard before there was a chain view to check them against: the last of each key that claims the uid.
+    early: BTreeMap<Uid, Vec<SignedPeerRecord>>,
     /// The highest sequence that twins have voided, by member.
     voided: HashMap<MemberKey, u64>,
 }
@@ -127,13 +132,45 @@ impl Book {
         self.bound.get(uid).map(|bound| member_of(bound.record.record()))
     }
 
-    /// Peers to dial, with their addresses: those that members' records name.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (PeerKey, &[String])> {
-        let records = self.bound.values().map(|bound| &bound.record).chain(self.heard.values());
-        records.filter_map(|signed| {
-            let record = signed.record();
-            Some((PeerKey::from_bytes(&record.peer).ok()?, record.addresses.as_slice()))
-        })
+    /// Peers to dial, with their addresses: those that members' records name. A member may name another's peer, so the
+    /// addresses of all records that name one are dialled, those that it showed itself first.
+    pub(crate) fn addresses(&self) -> BTreeMap<PeerKey, Vec<String>> {
+        let mut found: BTreeMap<PeerKey, Vec<String>> = BTreeMap::new();
+        for signed in self.bound.values().map(|bound| &bound.record).chain(self.heard.values()) {
+            let Ok(peer) = PeerKey::from_bytes(&signed.record().peer) else { continue };
+            let known = found.entry(peer).or_default();
+            for address in &signed.record().addresses {
+                if known.len() < ADDRESSES_MAX && !known.contains(address) {
+                    known.push(address.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The addresses of the record that a peer showed itself.
+    pub(crate) fn shown_addresses(&self, peer: &PeerKey) -> &[String] {
+        let bound = self.uids.get(peer).and_then(|uid| self.bound.get(uid));
+        bound.map_or(&[], |bound| &bound.record.record().addresses)
+    }
+
+    /// Members' records for somebody who has those of `have`: the own one, then others, from the uid after `turn` on.
+    pub(crate) fn sample(&self, have: &UidSet, turn: u8) -> Vec<SignedPeerRecord> {
+        let mut known: BTreeMap<Uid, &SignedPeerRecord> = self.heard.iter().map(|(uid, heard)| (*uid, heard)).collect();
+        // What a peer showed itself is worth more than what was only heard.
+        known.extend(self.bound.iter().map(|(uid, bound)| (*uid, &bound.record)));
+        let own = self.own.as_ref().filter(|own| self.check(own.record()).is_ok());
+        let own_uid = own.map(|own| own.record().uid);
+        let from = Uid::from(turn);
+        let others = known.range(from..).chain(known.range(..from)).filter(|(uid, _)| Some(**uid) != own_uid);
+        let all = own.into_iter().chain(others.map(|(_, record)| *record));
+        all.filter(|signed| !have.contains(signed.record().uid)).take(PEER_RECORDS_MAX).cloned().collect()
+    }
+
+    /// The uids whose records are known.
+    pub(crate) fn known_uids(&self) -> UidSet {
+        let own = self.own.iter().map(|own| own.record().uid);
+        own.chain(self.heard.keys().copied()).chain(self.bound.keys().copied()).collect()
     }
 
     /// The records of other members, to introduce a newcomer to them.
@@ -213,11 +250,25 @@ impl Book {
         }
     }
 
-    /// A record came by gossip. True if it is news, false if it repeats what is known.
+    /// One key more that claims a uid: whose it is, the chain will tell. Who comes first stays, since anybody can make
+    /// keys; what is lost so is asked for again once the chain is seen.
+    fn keep_early(&mut self, signed: SignedPeerRecord) {
+        let claims = self.early.entry(signed.record().uid).or_default();
+        let key = member_of(signed.record());
+        let full = claims.len() >= EARLY_MAX;
+        match claims.iter_mut().find(|claim| member_of(claim.record()) == key) {
+            Some(claim) if claim.record().sequence > signed.record().sequence => {}
+            Some(claim) => *claim = signed,
+            None if full => {}
+            None => claims.push(signed),
+        }
+    }
+
+    /// A record came by gossip or in somebody's list. True if it is news, false if it repeats what is known.
     pub(crate) fn hear(&mut self, signed: SignedPeerRecord) -> Result<bool, Refusal> {
         let record = signed.record();
         if self.view.is_none() {
-            self.early.insert(record.uid, signed);
+            self.keep_early(signed);
             return Err(Refusal::NoMember);
         }
         self.check(record)?;
@@ -252,7 +303,7 @@ impl Book {
                 .is_some_and(|m| m.hotkey == *hotkey && m.registered_at == *registered)
         };
         self.voided.retain(|member, _| is_member(member));
-        for (_, record) in std::mem::take(&mut self.early) {
+        for record in std::mem::take(&mut self.early).into_values().flatten() {
             // One that does not count is forgotten.
             let _ = self.hear(record);
         }

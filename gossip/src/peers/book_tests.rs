@@ -143,9 +143,9 @@ fn gossip_is_news_once_and_leaves_with_its_member() {
     assert_eq!(book.hear(signed(1, 1, 1)), Err(Refusal::Stale));
     assert_eq!(book.hear(signed(1, 2, 2)), Err(Refusal::Twins));
     assert_eq!(book.hear(signed(1, 1, 3)), Ok(true));
-    assert_eq!(book.addresses().count(), 1);
+    assert_eq!(book.addresses().len(), 1);
     book.set_view(view(11, &[]));
-    assert_eq!(book.addresses().count(), 0);
+    assert_eq!(book.addresses().len(), 0);
 }
 
 #[test]
@@ -155,5 +155,69 @@ fn what_was_heard_before_the_chain_view_counts_with_it() {
         assert_eq!(book.hear(signed(uid, uid, 1)), Err(Refusal::NoMember));
     }
     book.set_view(view(10, &[1]));
-    assert_eq!(book.addresses().map(|(peer, _)| peer).collect::<Vec<_>>(), [test_peer(1)]);
+    assert_eq!(book.addresses().into_keys().collect::<Vec<_>>(), [test_peer(1)]);
+}
+
+#[test]
+fn a_false_record_about_anothers_peer_does_not_hide_where_it_is() {
+    let mut book = book(&[1, 2]);
+    let at = |uid: u8, peer: u8, address: &str| {
+        let mut record = record(uid, peer, 1);
+        record.addresses = vec![address.to_owned()];
+        record.sign(&pair(uid))
+    };
+    // Uid 1 names uid 2's peer, at an address where nobody is.
+    book.hear(at(1, 2, "/ip4/6.6.6.6/tcp/6")).unwrap();
+    book.hear(at(2, 2, "/ip4/2.2.2.2/tcp/2")).unwrap();
+    assert_eq!(book.addresses()[&test_peer(2)], ["/ip4/6.6.6.6/tcp/6", "/ip4/2.2.2.2/tcp/2"]);
+    book.present(test_peer(2), at(2, 2, "/ip4/2.2.2.2/tcp/2")).unwrap();
+    assert_eq!(book.addresses()[&test_peer(2)][0], "/ip4/2.2.2.2/tcp/2", "its own word comes first");
+    assert_eq!(book.uid_of(&test_peer(2)), Some(Uid::from(2)));
+    assert_eq!(book.peer_of(Uid::from(1)), None, "nobody speaks for uid 1");
+}
+
+#[test]
+fn thousands_of_false_records_take_little_and_members_are_found_all_the_same() {
+    let forged = |n: u32| {
+        let key = HotkeyPair::from_seed(*Digest::of(&n.to_le_bytes()).as_bytes());
+        let mut record = record((n % 256) as u8, 9, u64::from(n));
+        record.hotkey = key.hotkey();
+        record.sign(&key)
+    };
+    let mut unseeing = Book::new(GENESIS, 7);
+    let _ = unseeing.hear(signed(1, 1, 1));
+    let mut seeing = book(&[1]);
+    seeing.hear(signed(1, 1, 1)).unwrap();
+    for n in 0..2000 {
+        let record = forged(n);
+        assert_eq!(unseeing.hear(record.clone()), Err(Refusal::NoMember));
+        assert_eq!(seeing.hear(record), Err(Refusal::NoMember));
+    }
+    let kept: usize = unseeing.early.values().map(Vec::len).sum();
+    assert!(kept <= 256 * EARLY_MAX, "{kept}");
+    unseeing.set_view(view(10, &[1]));
+    for book in [unseeing, seeing] {
+        assert_eq!(book.addresses().into_keys().collect::<Vec<_>>(), [test_peer(1)]);
+        assert_eq!((book.heard.len(), book.early.len()), (1, 0));
+    }
+}
+
+#[test]
+fn a_sample_has_sixteen_records_others_each_time_and_none_that_the_asker_has() {
+    let uids: Vec<u8> = (1..=40).collect();
+    let mut book = book(&uids);
+    for uid in &uids {
+        book.hear(signed(*uid, *uid, 1)).unwrap();
+    }
+    book.set_own(signed(40, 40, 2));
+    let mut have = UidSet::default();
+    for expected in [16, 16, 8, 0] {
+        let sample = book.sample(&have, 17);
+        assert_eq!(sample.len(), expected);
+        sample.iter().for_each(|signed| have.insert(signed.record().uid));
+    }
+    let uids = |turn| book.sample(&UidSet::default(), turn).iter().map(|s| s.record().uid).collect::<Vec<_>>();
+    assert_eq!(uids(5)[..3], [40, 5, 6].map(Uid::from), "the own one first");
+    assert_eq!(uids(39)[..3], [40, 39, 1].map(Uid::from));
+    assert_eq!(book.known_uids().len(), 40);
 }

@@ -36,15 +36,19 @@ pub(crate) struct Dialer {
     waits: HashMap<String, Wait>,
     /// Which peer an address without one turned out to be.
     found: HashMap<String, PeerKey>,
+    /// What names meant when they were last asked: (an address, the one with the name).
+    aliases: Vec<(String, String)>,
 }
 
 impl Dialer {
     pub(crate) fn new(own: PeerKey, peers_target: usize, fixed: Vec<(Option<PeerKey>, String)>) -> Dialer {
-        Dialer { own, peers_target, fixed, waits: HashMap::new(), found: HashMap::new() }
+        Dialer { own, peers_target, fixed, waits: HashMap::new(), found: HashMap::new(), aliases: Vec::new() }
     }
 
     /// A dial of this address ended at this peer.
     pub(crate) fn reached(&mut self, address: &str, peer: PeerKey) {
+        let alias = self.aliases.iter().find(|(alias, _)| alias == address).map(|(_, name)| name.clone());
+        let address = alias.as_deref().unwrap_or(address);
         self.waits.remove(address);
         self.waits.remove(&peer.to_string());
         if self.fixed.iter().any(|(_, fixed)| fixed == address) {
@@ -52,13 +56,19 @@ impl Dialer {
         }
     }
 
+    /// The name in one of the fixed addresses means these.
+    pub(crate) fn resolved(&mut self, name: &str, addresses: &[String]) {
+        self.aliases.retain(|(_, other)| other != name);
+        self.aliases.extend(addresses.iter().map(|address| (address.clone(), name.to_owned())));
+    }
+
     /// The dials to make now. `records` are the peers that records name, `connected` those with a connection or a dial
     /// under way.
-    pub(crate) fn next<'a>(
+    pub(crate) fn next(
         &mut self,
         now: Instant,
         connected: &BTreeSet<PeerKey>,
-        records: impl Iterator<Item = (PeerKey, &'a [String])>,
+        records: impl Iterator<Item = (PeerKey, Vec<String>)>,
     ) -> Vec<Dial> {
         let mut wanted = self.peers_target.saturating_sub(connected.len());
         let mut chosen: BTreeSet<PeerKey> = BTreeSet::from([self.own]);
@@ -85,7 +95,7 @@ impl Dialer {
                 && let Some(again) = self.may(&peer.to_string(), now)
             {
                 wanted -= 1;
-                dials.push(Dial { peer: Some(peer), addresses: addresses.to_vec(), again, trusted: false });
+                dials.push(Dial { peer: Some(peer), addresses, again, trusted: false });
             }
         }
         dials
@@ -122,7 +132,7 @@ mod tests {
         let fixed = vec![(None, "/ip4/1.2.3.4/tcp/1".to_owned())];
         let mut dialer = Dialer::new(test_peer(0), 2, fixed);
         let addresses = ["/ip4/5.6.7.8/tcp/2".to_owned()];
-        let records = || (0..4u8).map(|n| (test_peer(n), addresses.as_slice()));
+        let records = || (0..4u8).map(|n| (test_peer(n), addresses.to_vec()));
         let now = Instant::now();
         let dials = dialer.next(now, &BTreeSet::new(), records());
         assert_eq!(dials.len(), 2);
@@ -139,7 +149,8 @@ mod tests {
     fn an_address_that_led_to_a_connected_peer_is_left_alone() {
         let fixed = vec![(None, "/ip4/1.2.3.4/tcp/1".to_owned())];
         let mut dialer = Dialer::new(test_peer(0), 5, fixed);
-        dialer.reached("/ip4/1.2.3.4/tcp/1", test_peer(1));
+        dialer.resolved("/ip4/1.2.3.4/tcp/1", &["/ip4/9.9.9.9/tcp/1".to_owned()]);
+        dialer.reached("/ip4/9.9.9.9/tcp/1", test_peer(1));
         assert!(dialer.next(Instant::now(), &BTreeSet::from([test_peer(1)]), std::iter::empty()).is_empty());
         assert_eq!(dialer.next(Instant::now(), &BTreeSet::new(), std::iter::empty()).len(), 1);
     }

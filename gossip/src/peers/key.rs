@@ -62,3 +62,14 @@ pub(crate) fn test_peer(n: u8) -> PeerKey {
     let key = libp2p::identity::Keypair::ed25519_from_bytes([n; 32]).unwrap();
     PeerKey(key.public().to_peer_id())
 }
+
+/// Peers without keys, in no order: for tests of what thousands do.
+#[cfg(test)]
+pub(crate) fn many_peers(count: u32) -> Vec<PeerKey> {
+    let peer = |n: u32| {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend_from_slice(covey_proto::Digest::of(&n.to_le_bytes()).as_bytes());
+        PeerKey::from_bytes(&bytes).unwrap()
+    };
+    (0..count).map(peer).collect()
+}

@@ -1,6 +1,7 @@
 //! What a connection speaks: gossip, requests, identify, ping, behind the gate. Every setting of theirs is here.
 
 use super::gate::Gate;
+use super::kademlia::Kademlia;
 use crate::config::Config;
 use crate::exchange::codec::{Frames, PROTOCOL};
 use crate::links::Links;
@@ -47,6 +48,7 @@ pub(super) struct Behaviour {
     pub(super) gossip: Gossip,
     pub(super) requests: requests::Behaviour<Frames>,
     pub(super) links: Links,
+    pub(super) kademlia: Kademlia,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
 }
@@ -95,16 +97,29 @@ fn agent() -> String {
     format!(concat!("covey/", env!("CARGO_PKG_VERSION"), "/{:016x}"), life)
 }
 
-pub(super) fn build(config: &Config, key: &Keypair, shared: &Arc<Shared>) -> Result<Behaviour, &'static str> {
-    let identify = identify::Config::new_with_signed_peer_record("/covey/1".into(), key).with_agent_version(agent());
+pub(super) fn build(
+    config: &Config,
+    key: &Keypair,
+    shared: &Arc<Shared>,
+    here: bool,
+) -> Result<Behaviour, &'static str> {
+    // Signed, each 5 min. No cache: what strangers say of themselves is dialled by nobody.
+    let identify = identify::Config::new_with_signed_peer_record("/covey/1".into(), key)
+        .with_agent_version(agent())
+        .with_cache_size(0);
     let requests = requests::Config::default()
         .with_request_timeout(STREAM_TIMEOUT)
         .with_max_concurrent_streams(REQUEST_STREAMS_MAX);
     Ok(Behaviour {
-        gate: Gate::new(shared.clone(), Admission::new(config.limits.connections.clone())),
+        gate: Gate::new(
+            shared.clone(),
+            Admission::new(config.limits.connections.clone()),
+            here || config.limits.connections.loopback_exempt,
+        ),
         gossip: gossip(config, shared.traffic.clone())?,
         links: Links::new(shared.peer),
         requests: requests::Behaviour::new([(PROTOCOL, requests::ProtocolSupport::Full)], requests),
+        kademlia: Kademlia::new(shared.clone(), config.run, here),
         identify: identify::Behaviour::new(identify),
         // Each 15 heartbeats, 20 s for the answer: a peer whose machine went dark says nothing else.
         ping: ping::Behaviour::new(ping::Config::new().with_interval(config.heartbeat.max(HEARTBEAT_MIN) * 15)),

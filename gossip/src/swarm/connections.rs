@@ -1,6 +1,7 @@
 //! Connections as they come and go, and the upkeep of those that are there.
 
 use super::behaviour::{BehaviourEvent, UID_SCORE};
+use super::network::Job;
 use super::running::{Connection, Running};
 use crate::event::Event;
 use crate::exchange::codec::Ask;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 const UPKEEP_EACH: Duration = Duration::from_millis(500);
 /// Time between two savings of peers' addresses.
 pub(super) const REMEMBER_EACH: Duration = Duration::from_secs(60);
+pub(super) const REMEMBER_FIRST: Duration = Duration::from_secs(5);
 /// Two connections to one peer are let be for so long: each side may have just dialled.
 const SURPLUS_TIME: Duration = Duration::from_secs(5);
 /// Dials under way at a time.
@@ -33,6 +35,7 @@ impl Running<'_> {
         if let Some(listen) = self.net.listeners.remove(&listener).and_then(|index| self.net.listen.get_mut(index)) {
             *listen = with_port_of(listen, &address);
         }
+        self.on_own_address(&address);
         let text = format!("{address}/p2p/{}", self.net.shared.peer);
         let mut addresses = self.net.shared.addresses();
         if !addresses.contains(&text) {
@@ -53,8 +56,10 @@ impl Running<'_> {
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                self.dialling.remove(&connection_id);
                 tracing::debug!(%error, "a dial failed");
+                if let Some(peer) = self.dialling.remove(&connection_id) {
+                    self.on_dial_failed(&peer);
+                }
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 let text = format!("{address}/p2p/{}", self.net.shared.peer);
@@ -91,6 +96,7 @@ impl Running<'_> {
             let bound = self.net.shared.book().uid_of(&peer).is_some();
             self.value(peer.id(), bound);
             self.show_record_to(peer);
+            self.ask_for_records(Instant::now());
             self.fetch(fetch::Event::Tick);
             self.on_peer_up(peer);
         }
@@ -113,6 +119,7 @@ impl Running<'_> {
 
     fn on_disconnected(&mut self, peer: PeerKey) {
         self.connected.remove(&peer);
+        self.on_left(&peer);
         self.net.shared.connected().remove(&peer);
         self.net.shared.book().disconnected(&peer);
         self.net.tell(Event::Disconnected { peer });
@@ -144,10 +151,12 @@ impl Running<'_> {
                         self.ban(peer, "it speaks for a member that is banned");
                     }
                     self.value(peer.id(), true);
+                    self.on_rank(peer, true);
                     self.net.tell(Event::Bound { peer, uid });
                 }
                 Change::Unbound(peer, uid) => {
                     self.value(peer.id(), false);
+                    self.on_rank(peer, false);
                     self.net.tell(Event::Unbound { peer, uid });
                 }
             }
@@ -165,6 +174,7 @@ impl Running<'_> {
             self.net.shared.traffic.bans.add(1);
         }
         self.net.shared.bans().ban(peer, member, now, self.net.config.limits.ban);
+        self.on_banned(&peer);
         // An error means that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer.id());
     }
@@ -186,6 +196,7 @@ impl Running<'_> {
         }
         self.repeat_record(now);
         self.introduce_late();
+        self.upkeep_discovery(now);
         if now >= self.remember_at {
             self.remember_at = now + REMEMBER_EACH;
             self.net.remember_peers();
@@ -215,7 +226,8 @@ impl Running<'_> {
         known.extend(self.dialling.values());
         let dials = {
             let (book, bans) = (self.net.shared.book(), self.net.shared.bans());
-            let records = book.addresses().filter(|(peer, _)| !bans.holds(peer, now));
+            let named = book.addresses().into_iter().chain(self.discovery.leads.all(now));
+            let records = named.filter(|(peer, _)| !bans.holds(peer, now));
             self.net.dialer.next(now, &known, records)
         };
         for dial in dials {
@@ -226,12 +238,25 @@ impl Running<'_> {
     /// Dials a peer where its record says.
     pub(super) fn dial_peer(&mut self, peer: PeerKey) {
         let addresses: Vec<String> = {
-            let book = self.net.shared.book();
-            let mut records = book.addresses().filter(|(other, _)| *other == peer);
-            records.next().map(|(_, addresses)| addresses.to_vec()).unwrap_or_default()
+            let mut addresses = self.net.shared.book().addresses().remove(&peer).unwrap_or_default();
+            addresses.extend_from_slice(self.discovery.leads.of(&peer));
+            addresses
         };
         if !self.dialling.values().any(|other| *other == peer) {
             self.dial(Dial { peer: Some(peer), addresses, again: true, trusted: false });
+        }
+    }
+
+    /// Goes on with a dial whose name has become addresses.
+    pub(super) fn dial_resolved(&mut self, dial: Dial, addresses: &[Multiaddr]) {
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        if let Some(name) = dial.addresses.first() {
+            self.net.dialer.resolved(name, &texts);
+        }
+        match dial.peer {
+            Some(_) => self.dial(Dial { addresses: texts, ..dial }),
+            // Each may be another peer.
+            None => texts.into_iter().for_each(|text| self.dial(Dial { addresses: vec![text], ..dial.clone() })),
         }
     }
 
@@ -240,6 +265,14 @@ impl Running<'_> {
         let mut addresses: Vec<Multiaddr> = dial.addresses.iter().filter_map(|text| text.parse().ok()).collect();
         if !dial.trusted {
             addresses.retain(may);
+        }
+        // One address each is what the operator and the cache name.
+        if let Some(named) = addresses.iter().find(|address| super::names::is_named(address)).cloned() {
+            if dial.trusted {
+                let resolve = async move { Job::Resolved { addresses: super::names::resolve(&named).await, dial } };
+                self.net.jobs.spawn(resolve);
+            }
+            return;
         }
         // QUIC is for where TCP does not get through: bulk over it is slower by far on long lines.
         let tcp = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));

@@ -1,11 +1,11 @@
 //! Asks [`Admission`] and the bans at every connection. Decides nothing itself.
 
 use crate::peers::PeerKey;
-use crate::peers::admission::{Admission, Direction, Named, NotAdmitted, Place};
+use crate::peers::admission::{Admission, Direction, Named, NotAdmitted};
+use crate::peers::place::{Place, address_of};
 use crate::shared::Shared;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure, ListenFailure};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -13,7 +13,6 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -21,23 +20,18 @@ use std::time::Instant;
 pub(super) struct Gate {
     shared: Arc<Shared>,
     admission: Admission<ConnectionId>,
-}
-
-pub(super) fn address_of(multiaddr: &Multiaddr) -> Option<IpAddr> {
-    multiaddr.iter().find_map(|part| match part {
-        Protocol::Ip4(address) => Some(address.into()),
-        Protocol::Ip6(address) => Some(address.into()),
-        _ => None,
-    })
-}
-
-fn place_of(multiaddr: &Multiaddr) -> Option<Place> {
-    address_of(multiaddr).and_then(Place::of)
+    /// Whether connections from loopback are not counted by address.
+    loopback_exempt: bool,
 }
 
 impl Gate {
-    pub(super) fn new(shared: Arc<Shared>, admission: Admission<ConnectionId>) -> Gate {
-        Gate { shared, admission }
+    pub(super) fn new(shared: Arc<Shared>, admission: Admission<ConnectionId>, loopback_exempt: bool) -> Gate {
+        Gate { shared, admission, loopback_exempt }
+    }
+
+    fn place_of(&self, multiaddr: &Multiaddr) -> Option<Place> {
+        let ip = address_of(multiaddr)?;
+        if self.loopback_exempt { Place::of(ip) } else { Some(Place::even_of(ip)) }
     }
 
     fn ask(&mut self, peer: PeerId, direction: Direction) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
@@ -70,7 +64,8 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admission.ask_pending(connection, place_of(remote), Instant::now()).map_err(ConnectionDenied::new)
+        let place = self.place_of(remote);
+        self.admission.ask_pending(connection, place, Instant::now()).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
@@ -80,7 +75,19 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.ask(peer, Direction::In(place_of(remote)))
+        let place = self.place_of(remote);
+        self.ask(peer, Direction::In(place))
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.admission.ask_pending_out(connection).map_err(ConnectionDenied::new)?;
+        Ok(Vec::new())
     }
 
     fn handle_established_outbound_connection(
@@ -99,7 +106,7 @@ impl NetworkBehaviour for Gate {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 let direction = match endpoint {
                     ConnectedPoint::Dialer { .. } => Direction::Out,
-                    ConnectedPoint::Listener { send_back_addr, .. } => Direction::In(place_of(send_back_addr)),
+                    ConnectedPoint::Listener { send_back_addr, .. } => Direction::In(self.place_of(send_back_addr)),
                 };
                 self.admission.established(connection_id, PeerKey::of(peer_id), direction);
             }

@@ -177,6 +177,7 @@ impl Running<'_> {
         let heard = self.net.shared.book().hear(record);
         let pass_on = match heard {
             Ok(true) => {
+                self.net.shared.traffic.records_heard.add(1);
                 // The one that it replaces is no repetition any more.
                 self.verified.retain(|_, other| *other != uid);
                 self.verified.insert(digest, uid);

@@ -5,10 +5,13 @@
 
 mod behaviour;
 mod connections;
+mod discovery;
 mod gate;
 pub(crate) mod gauges;
 mod gossip;
 pub(crate) mod meter;
+mod kademlia;
+mod names;
 mod network;
 mod pieces;
 mod requests;
@@ -21,6 +24,7 @@ use crate::event::Events;
 use crate::handle::Handle;
 use crate::identity::{self, IdentityError};
 use crate::peers::PeerKey;
+use crate::peers::cache::Cache;
 use crate::shared::Shared;
 use crate::store::Store;
 use libp2p::Multiaddr;
@@ -75,10 +79,15 @@ pub enum StartError {
 pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), StartError> {
     let listen = config.listen.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let bootstrap = config.bootstrap.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(address) = bootstrap.iter().find(|address| names::is_dnsaddr(address)) {
+        let remedy = "needs TXT look-ups, which this node does not make; name a machine: /dns4/NAME/tcp/PORT";
+        return Err(StartError::Settings(format!("{address} {remedy}")));
+    }
     let directory = config.directory.clone();
     let prepare = tokio::task::spawn_blocking(move || prepare(&directory));
-    let (key, remembered) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
-    let fixed = bootstrap.into_iter().chain(remembered).map(|address| split(&address)).collect();
+    let (key, cache) = prepare.await.map_err(|error| StartError::Settings(error.to_string()))??;
+    let remembered_first = cache.addresses().into_iter().map(|(peer, address)| (Some(peer), address));
+    let fixed = bootstrap.iter().map(split).chain(remembered_first).collect();
 
     sockets::look_at_buffers();
     let peer = PeerKey::of(key.public().to_peer_id());
@@ -86,6 +95,7 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (events, events_in) = mpsc::channel(config.limits.events_max.max(8));
     let mut network = Network::new(config, key, shared.clone(), events, commands_in, listen, fixed);
+    network.cache = cache;
     let swarm = network.build_swarm()?;
     let (ready, listening) = oneshot::channel();
     tokio::spawn(network.supervise(swarm, ready));
@@ -101,7 +111,7 @@ fn parse(text: &str) -> Result<Multiaddr, StartError> {
     text.parse().map_err(|_| StartError::Address(text.chars().take(200).collect()))
 }
 
-fn prepare(directory: &Path) -> Result<(Keypair, Vec<Multiaddr>), StartError> {
+fn prepare(directory: &Path) -> Result<(Keypair, Cache), StartError> {
     std::fs::create_dir_all(directory)
         .map_err(|error| StartError::Directory { directory: directory.to_owned(), error })?;
     Ok((identity::load(directory)?, network::remembered(directory)))

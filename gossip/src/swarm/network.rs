@@ -1,7 +1,6 @@
 //! What outlives a fault in the network, and the supervision that rebuilds the rest.
 
 use super::behaviour::{self, Behaviour, Topics};
-use super::gate::address_of;
 use super::pieces::Exchange;
 use super::running::{End, Running};
 use super::{StartError, transport};
@@ -13,7 +12,9 @@ use crate::exchange::wanted::Fetched;
 use crate::handle::Command;
 use crate::identity;
 use crate::peers::PeerKey;
-use crate::peers::dialer::Dialer;
+use crate::peers::cache::{self, Cache};
+use crate::peers::dialer::{Dial, Dialer};
+use crate::peers::place::{address_of, is_here};
 use crate::shared::{Seen, Shared};
 use crate::store::{Partial, StoreError};
 use covey_proto::Digest;
@@ -29,7 +30,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -37,17 +38,30 @@ use tokio::task::JoinSet;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Announcements that may wait for the node's verdict.
 pub(super) const TICKETS_MAX: usize = 4096;
-/// Addresses that are remembered for the next start, and the bytes that they may take.
-const REMEMBERED_MAX: usize = 64;
-const REMEMBERED_BYTES_MAX: u64 = 32 * 1024;
 /// How long the ports of a network that broke may take to come free.
 const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Work of another thread that has ended.
 pub(super) enum Job {
-    Begun { root: Digest, result: Result<Partial, Arc<StoreError>> },
-    Stored { root: Digest, result: Result<Arc<[u8]>, Arc<StoreError>> },
-    Read { request: InboundRequestId, life: u64, channel: ResponseChannel<Answer>, blob: Option<Arc<[u8]>> },
+    Begun {
+        root: Digest,
+        result: Result<Partial, Arc<StoreError>>,
+    },
+    Stored {
+        root: Digest,
+        result: Result<Arc<[u8]>, Arc<StoreError>>,
+    },
+    Read {
+        request: InboundRequestId,
+        life: u64,
+        channel: ResponseChannel<Answer>,
+        blob: Option<Arc<[u8]>>,
+    },
+    /// What the name in an address means, for the dial that is to be made.
+    Resolved {
+        dial: Dial,
+        addresses: Vec<Multiaddr>,
+    },
     Done,
 }
 
@@ -63,6 +77,8 @@ pub(super) struct Network {
     pub(super) waiters: HashMap<WaiterId, oneshot::Sender<Fetched>>,
     pub(super) exchange: Exchange,
     pub(super) dialer: Dialer,
+    /// Peers of this life and former ones.
+    pub(super) cache: Cache,
     pub(super) jobs: JoinSet<Job>,
     /// Counts the networks that were built.
     pub(super) life: u64,
@@ -90,6 +106,7 @@ impl Network {
             fetches: Fetches::new(config.limits.fetch.clone()),
             exchange: Exchange::new(&config.limits, &shared),
             dialer: Dialer::new(shared.peer, config.limits.peers_target, fixed),
+            cache: Cache::default(),
             // Peers count repetitions only to tell them apart: any start does.
             beat: std::process::id(),
             config,
@@ -114,7 +131,8 @@ impl Network {
         let (traffic, congestion) = (shared.traffic.clone(), shared.congestion.clone());
         let transport = transport::build(&self.key, options, traffic, congestion, shared.meter.clone());
         let transport = transport.map_err(|error| settings(&error))?;
-        let behaviour = behaviour::build(&self.config, &self.key, &self.shared).map_err(|error| settings(&error))?;
+        let behaviour = behaviour::build(&self.config, &self.key, &self.shared, self.listens_here())
+            .map_err(|error| settings(&error))?;
         let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
         let mut swarm = Swarm::new(transport, behaviour, self.shared.peer.id(), config);
         self.listeners.clear();
@@ -201,8 +219,12 @@ impl Network {
 
     /// Records of strangers must not make this machine talk to its own ports, unless its swarm lives there.
     pub(super) fn may_dial(&self, address: &Multiaddr) -> bool {
-        let loopback = |address: &Multiaddr| address_of(address).is_some_and(|ip| ip.is_loopback());
-        !loopback(address) || self.listen.iter().any(loopback)
+        !address_of(address).is_some_and(is_here) || self.listens_here()
+    }
+
+    /// Whether it is told to listen on a loopback address: its swarm lives on this machine.
+    pub(super) fn listens_here(&self) -> bool {
+        self.listen.iter().any(|address| address_of(address).is_some_and(|ip| ip.is_loopback()))
     }
 
     /// Where each connected peer can be reached: where it was, or else where its record says.
@@ -216,16 +238,18 @@ impl Network {
                 found.extend(addresses.iter().find(may).map(|address| (peer, super::without_peer(address))));
             }
         }
-        found.truncate(REMEMBERED_MAX);
         found
     }
 
     /// Writes the addresses of connected peers for the next start.
     pub(super) fn remember_peers(&mut self) {
-        let mut text = String::new();
-        for (peer, address) in self.reachable() {
-            text.push_str(&format!("{address}/p2p/{peer}\n"));
+        let reachable = self.reachable();
+        {
+            let book = self.shared.book();
+            let with_kind = |(peer, address)| (peer, address, book.uid_of(&peer).is_some());
+            self.cache.reached(reachable.into_iter().map(with_kind), now_seconds());
         }
+        let text = self.cache.text();
         let directory = self.config.directory.clone();
         if text.is_empty() {
             return;
@@ -240,15 +264,17 @@ impl Network {
     }
 }
 
-/// The addresses that worked last time. A file that cannot be read has none.
-pub(super) fn remembered(directory: &Path) -> Vec<Multiaddr> {
+/// Seconds since 1970; a clock before that is at 0.
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The peers of former lives. A file that cannot be read has none.
+pub(super) fn remembered(directory: &Path) -> Cache {
     let mut text = String::new();
     let file = std::fs::File::open(directory.join("peers"));
-    let read = file.and_then(|file| file.take(REMEMBERED_BYTES_MAX).read_to_string(&mut text));
-    match read {
-        Ok(_) => text.lines().take(REMEMBERED_MAX).filter_map(|line| line.parse().ok()).collect(),
-        Err(_) => Vec::new(),
-    }
+    let read = file.and_then(|file| file.take(cache::BYTES_MAX).read_to_string(&mut text));
+    Cache::read(if read.is_ok() { &text } else { "" }, now_seconds())
 }
 
 /// Fails if a TCP port is taken: libp2p shares ports, so that it would listen beside another node of this user.

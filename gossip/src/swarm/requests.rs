@@ -79,6 +79,10 @@ impl Running<'_> {
                 let own = self.net.shared.book().own().cloned();
                 self.respond(channel, own.map_or(Answer::Nothing, Answer::Record));
             }
+            Asked::Request(Request::Records(have)) => {
+                let sample = self.sample(&have);
+                self.respond(channel, Answer::Records(sample));
+            }
             _ => self.respond(channel, Answer::Nothing),
         }
     }
@@ -174,12 +178,13 @@ impl Running<'_> {
             (Pending::Pull(pull, most), Answer::Announcements(list)) => self.on_pulled(peer, pull, most, list),
             (Pending::Pull(pull, _), Answer::Nothing) => self.pull_answered(pull),
             (Pending::Record, Answer::Record(record)) => self.on_record(peer, record),
-            (Pending::Record, Answer::Nothing) => {}
+            (Pending::Records, Answer::Records(records)) => self.on_records(records),
+            (Pending::Record | Pending::Records, Answer::Nothing) => {}
             (Pending::Pull(pull, _), _) => {
                 self.pull_answered(pull);
                 self.ban(peer, "another answer than was asked for");
             }
-            (Pending::Record, _) => self.ban(peer, "another answer than was asked for"),
+            (Pending::Record | Pending::Records, _) => self.ban(peer, "another answer than was asked for"),
         }
     }
 
@@ -187,7 +192,7 @@ impl Running<'_> {
         match self.pending.remove(&id) {
             Some(Pending::Blob(ask)) => return self.fetch(fetch::Event::Failed { ask, breach }),
             Some(Pending::Pull(pull, _)) => self.pull_answered(pull),
-            Some(Pending::Record) | None => {}
+            Some(Pending::Record | Pending::Records) | None => {}
         }
         if breach {
             self.ban(peer, "an answer that breaks the protocol");

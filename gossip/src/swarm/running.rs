@@ -2,6 +2,7 @@
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::Unheard;
+use super::discovery::Discovery;
 use super::network::{Job, Network};
 use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};
@@ -43,6 +44,8 @@ pub(super) enum Pending {
     /// Which pull, and how many announcements a peer can have for it.
     Pull(u64, usize),
     Record,
+    /// The records that a peer knows.
+    Records,
 }
 
 /// What a request is answered with, once its turn comes.
@@ -94,6 +97,7 @@ pub(super) struct Running<'a> {
     pub(super) unshown: BTreeSet<PeerKey>,
     /// Records whose signature held, by the digest of their message: repetitions need no second look.
     pub(super) verified: HashMap<Digest, Uid>,
+    pub(super) discovery: Discovery,
     pub(super) record_sent_at: Option<Instant>,
     pub(super) introduced_at: Option<Instant>,
     pub(super) introduction_due: bool,
@@ -132,12 +136,14 @@ impl<'a> Running<'a> {
             repeat_rate: Buckets::new(super::gossip::REPEAT_RATE, BUCKET_KEYS_MAX),
             unshown: BTreeSet::new(),
             verified: HashMap::new(),
+            discovery: Discovery::new(now),
             record_sent_at: None,
             introduced_at: None,
             introduction_due: false,
             upkeep_at: now,
-            remember_at: now + super::connections::REMEMBER_EACH,
             ends: Ends::default(),
+            // Soon: a crash in the first minute must not lose the way.
+            remember_at: now + super::connections::REMEMBER_FIRST,
             ready,
             waiters_made,
         }
@@ -190,9 +196,11 @@ impl<'a> Running<'a> {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 connection_id, info, ..
             })) => {
+                self.on_identity(connection_id, &info);
                 self.on_identified(connection_id, &info.agent_version);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
+            SwarmEvent::Behaviour(BehaviourEvent::Kademlia(found)) => self.on_found(found),
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.on_listening(listener_id, address);
                 self.say_ready();
@@ -224,6 +232,7 @@ impl<'a> Running<'a> {
             }
             Command::Download { blob, class, hints, waiter } => self.download(blob, class, hints, waiter),
             Command::Pull { round, have, reply } => self.pull(round, have, reply),
+            Command::Providers { state, reply } => self.look_up(&state, reply),
             Command::Ban { peer } => self.ban(peer, "the node said so"),
             // For the test of the supervisor: no peer's message becomes a command, and a release has no such command.
             #[cfg(debug_assertions)]
@@ -264,6 +273,7 @@ impl<'a> Running<'a> {
             Ok(Job::Read { request, life, channel, blob }) if life == self.net.life => {
                 self.give(request, channel, blob)
             }
+            Ok(Job::Resolved { dial, addresses }) => self.dial_resolved(dial, &addresses),
             Ok(Job::Read { .. } | Job::Done) => {}
             Err(error) => tracing::error!(%error, "a blob's reading or writing broke"),
         }

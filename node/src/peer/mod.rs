@@ -28,7 +28,7 @@ use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
 use covey_gossip::store::{Store, StoreError};
-use covey_gossip::{Events, Limits};
+use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
@@ -202,10 +202,12 @@ impl<L: Ledger> Peer<L> {
             directory: config.directory.clone(),
             listen: config.listen,
             bootstrap: config.bootstrap,
+            reachable: false,
             genesis: config.run.chain.genesis,
             netuid: config.run.chain.netuid,
             run: run_id,
             heartbeat: config.heartbeat,
+            transport: TransportOptions::default(),
             limits: config.limits,
             transport: covey_gossip::TransportOptions::default(),
         };

@@ -40,6 +40,11 @@ impl Report {
         }
     }
 
+    /// A number that was taken.
+    pub fn kept(&self, name: &str) -> Option<f64> {
+        self.rows.get(name).and_then(Value::as_f64)
+    }
+
     /// Takes a text.
     pub fn text(&mut self, name: &str, value: &str) {
         println!("{name:<34} {value}");

@@ -49,23 +49,33 @@ impl Bits {
     }
 
     pub(super) fn insert(&mut self, bit: u32) {
-        let word = bit as usize / 64;
-        if !self.contains(bit) {
-            self.words[word] |= 1 << (bit % 64);
-            self.tops[word / 64] |= 1 << (word % 64);
-            self.len += 1;
-        }
+        self.put(bit as usize / 64, 1 << (bit % 64));
     }
 
     pub(super) fn remove(&mut self, bit: u32) {
-        let word = bit as usize / 64;
-        if self.contains(bit) {
-            self.words[word] &= !(1 << (bit % 64));
+        self.take(bit as usize / 64, 1 << (bit % 64));
+    }
+
+    /// Adds some bits of a word.
+    pub(super) fn put(&mut self, word: usize, mask: u64) {
+        self.len += (mask & !self.words[word]).count_ones();
+        self.words[word] |= mask;
+        if self.words[word] != 0 {
+            self.tops[word / 64] |= 1 << (word % 64);
+        }
+    }
+
+    /// Takes some bits of a word out: those that were there.
+    pub(super) fn take(&mut self, word: usize, mask: u64) -> u64 {
+        let taken = self.words[word] & mask;
+        if taken != 0 {
+            self.words[word] &= !taken;
+            self.len -= taken.count_ones();
             if self.words[word] == 0 {
                 self.tops[word / 64] &= !(1 << (word % 64));
             }
-            self.len -= 1;
         }
+        taken
     }
 
     /// A bit that is also in `known`: from the first word at or after a random one that has such, a random one of its.
@@ -105,6 +115,53 @@ fn nth_bit(mut word: u64, n: u32) -> u32 {
     word.trailing_zeros()
 }
 
+/// Planes of a counter: it counts to 255.
+const PLANES: usize = 8;
+
+/// A small counter for each piece, the counters' bits of equal weight side by side: a word of a set is added to 64 of
+/// them at once.
+#[derive(Debug)]
+pub(super) struct Counts {
+    planes: Vec<[u64; PLANES]>,
+}
+
+impl Counts {
+    pub(super) fn zero(count: u32) -> Counts {
+        Counts { planes: vec![[0; PLANES]; (count as usize).div_ceil(64)] }
+    }
+
+    /// One more for each bit of the mask. None goes above 255.
+    pub(super) fn add(&mut self, word: usize, mask: u64) {
+        let mut carry = mask;
+        for plane in &mut self.planes[word] {
+            let both = *plane & carry;
+            *plane ^= carry;
+            carry = both;
+        }
+    }
+
+    /// One less for each bit of the mask, which is above zero.
+    pub(super) fn subtract(&mut self, word: usize, mask: u64) {
+        let mut borrow = mask;
+        for plane in &mut self.planes[word] {
+            let lacking = !*plane & borrow;
+            *plane ^= borrow;
+            borrow = lacking;
+        }
+    }
+
+    /// Which counters of a word stand at `value`.
+    pub(super) fn at(&self, word: usize, value: u8) -> u64 {
+        let planes = self.planes[word].iter().enumerate();
+        planes.fold(u64::MAX, |same, (weight, plane)| same & if value >> weight & 1 == 1 { *plane } else { !*plane })
+    }
+
+    pub(super) fn get(&self, bit: u32) -> u8 {
+        let planes = self.planes[bit as usize / 64].iter().enumerate();
+        planes.fold(0, |value, (weight, plane)| value | ((plane >> (bit % 64) & 1) as u8) << weight)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +194,22 @@ mod tests {
                 drawn += 1;
             }
             prop_assert_eq!((rest, bits.is_empty()), (drawn, true));
+        }
+
+        #[test]
+        fn counters_count(steps in prop::collection::vec((any::<u64>(), any::<bool>()), 1..300)) {
+            let mut counts = Counts::zero(64);
+            let mut plain = [0u8; 64];
+            for (mask, up) in steps {
+                let can = |at: u32| if up { plain[at as usize] < 255 } else { plain[at as usize] > 0 };
+                let mask = (0..64).filter(|at| mask >> at & 1 == 1 && can(*at)).fold(0, |mask, at| mask | 1u64 << at);
+                if up { counts.add(0, mask) } else { counts.subtract(0, mask) }
+                for (at, value) in plain.iter_mut().enumerate().filter(|(at, _)| mask >> at & 1 == 1) {
+                    *value = if up { *value + 1 } else { *value - 1 };
+                    prop_assert_eq!(counts.get(at as u32), *value);
+                    prop_assert!(counts.at(0, *value) >> at & 1 == 1);
+                }
+            }
         }
     }
 }

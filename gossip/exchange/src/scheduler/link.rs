@@ -256,8 +256,12 @@ impl Link {
         self.pause = self.pause.max(now + pause);
     }
 
-    /// It refused, or its stream broke: a pause, each time twice as long until something comes.
+    /// It refused, or its stream broke: a pause, each time twice as long until something comes. What was under way when
+    /// the pause began does not lengthen it.
     pub(super) fn refuse(&mut self, now: Duration) {
+        if now < self.pause {
+            return;
+        }
         self.pause = self.pause.max(now + self.back_off);
         self.back_off = (2 * self.back_off).min(BACK_OFF_MAX);
     }

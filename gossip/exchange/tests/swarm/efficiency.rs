@@ -53,7 +53,9 @@ fn fetch_of(seed: u64, size: u64, providers: &[(u64, Fault)]) -> (Duration, Sim)
     let fetcher = sim.peer(mbit(110), mbit(500), Duration::from_millis(25), Fault::None);
     for (up, fault) in providers {
         let provider = sim.peer(*up, mbit(500), Duration::from_millis(25), *fault);
-        sim.give_all(provider, blob);
+        if *fault != Fault::Boasts {
+            sim.give_all(provider, blob);
+        }
         sim.connect(fetcher, provider);
     }
     sim.want(fetcher, blob, Vec::new());

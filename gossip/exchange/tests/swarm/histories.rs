@@ -161,9 +161,6 @@ fn play(seed: u64, sum: &mut Sum) {
         panic!("not done after half an hour");
     }
     sum.events += sim.events;
-    if std::env::var("SLOW").is_ok() && sim.now > Duration::from_secs(150) {
-        println!("{seed} took {:?}", sim.now);
-    }
     for node in fetchers {
         let peer = &sim.peers[node];
         sum.fetches += peer.copies.len();

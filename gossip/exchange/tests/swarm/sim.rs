@@ -158,6 +158,8 @@ pub(crate) struct Sim {
     pub(crate) peers: Vec<Peer>,
     pub(crate) blobs: Vec<(BlobRef, Class)>,
     limits: Limits,
+    /// Whose actions are printed: TRACE=NUMBER.
+    trace: Option<Node>,
     heap: BinaryHeap<Reverse<(Duration, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     count: u64,
@@ -175,6 +177,7 @@ impl Sim {
             peers: Vec::new(),
             blobs: Vec::new(),
             limits,
+            trace: std::env::var("TRACE").ok().and_then(|node| node.parse().ok()),
             heap: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             count: 0,
@@ -384,7 +387,7 @@ impl Sim {
         let peer = &mut self.peers[node];
         peer.scheduler.handle(self.now, event, &mut actions);
         for action in actions {
-            if std::env::var("TRACE").is_ok_and(|n| n == node.to_string()) {
+            if self.trace == Some(node) {
                 println!("{:?} {action:?}", self.now);
             }
             self.peers[node].checker.action(&action);

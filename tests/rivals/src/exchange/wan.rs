@@ -6,10 +6,11 @@
 
 mod scenes;
 
-use super::table::Table;
+use super::table::{Table, median};
 use super::{Contestant, Failure, Options, Places};
 use crate::report::Report;
 use covey_wan::{Node, Rate, Wan, WanError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const UP: Rate = Rate::mbit(110);
@@ -81,12 +82,45 @@ pub fn measure(options: &Options, places: &Places, report: &mut Report) -> Resul
         if !options.wants(scene.name) {
             continue;
         }
-        for run in 0..options.runs {
-            if let Err(error) = (scene.play)(&scene, options, places, &table, report) {
-                table.failed(scene.name, &error.to_string());
-                report.text(&format!("{}_failed_{run}", scene.key()), &error.to_string());
+        let mut runs: BTreeMap<String, (Vec<f64>, usize)> = BTreeMap::new();
+        for _ in 0..options.runs {
+            match (scene.play)(&scene, options, places, &table) {
+                Ok(numbers) => {
+                    for (name, value, decimals) in numbers {
+                        runs.entry(name).or_insert((vec![], decimals)).0.push(value);
+                    }
+                }
+                Err(error) => {
+                    table.failed(scene.name, &error.to_string());
+                    report.text(&format!("{}_failed", scene.key()), &error.to_string());
+                }
             }
         }
+        for (name, (values, decimals)) in runs {
+            report.keep(&name, median(&values), decimals);
+        }
+    }
+    println!();
+    for (name, of, beside, goal) in GOALS {
+        let (Some(value), Some(beside)) = (report.kept(of), beside.map_or(Some(0.0), |name| report.kept(name))) else {
+            continue;
+        };
+        report.number(name, value - beside, 4, goal);
+    }
+    if let (Some(covey), Some(iroh)) = (report.kept("covey_BBR_mbit_s"), report.kept("iroh_blobs_mbit_s")) {
+        report.number("wan_vs_iroh_blobs", covey / iroh, 1, "x");
     }
     Ok(())
 }
+
+/// What the figures are to be: a name, which number, less which, and the goal.
+const GOALS: [(&str, &str, Option<&str>, &str); 7] = [
+    ("one_to_one_share", "covey_BBR_share", None, "of the line (goal: 0.9 or more)"),
+    ("wire_overhead", "covey_BBR_wire_overhead", None, "of the payload (goal: 0.02 or less)"),
+    ("no_bbr_one_source_share", "covey_no_BBR_share", None, "of the line"),
+    ("no_bbr_eight_sources_share", "covey_no_BBR_8_sources_share", None, "of the line"),
+    ("one_to_eight_times_bound", "covey_1_to_8_BBR_times_bound", None, "x (goal: 1.25 or less)"),
+    ("one_to_eight_duplicates", "covey_1_to_8_BBR_duplicates", None, "of the payload (goal: 0.03 or less)"),
+    // What came in all, less what every transfer needs beside its payload.
+    ("fetched_twice", "covey_killed_and_resumed_extra", Some("covey_BBR_wire_overhead"), "(goal: 0.02 or less)"),
+];

@@ -5,7 +5,6 @@ use super::super::role::{Part, Task};
 use super::super::table::{Table, cell, quantile};
 use super::super::{Congestion, Contestant, Failure, Options, Places, Storage};
 use super::{DOWN, FETCHERS, SLOW_SHARE, SOURCES, UP, carried, homes, payload, without_bbr};
-use crate::report::Report;
 use covey_wan::{Traffic, Wan};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -13,13 +12,15 @@ use std::time::{Duration, Instant};
 
 /// Announcements whose latency is measured, and the time between two.
 const ANNOUNCEMENTS: usize = 100;
-const BETWEEN_MILLIS: u64 = 300;
+const BETWEEN_MILLIS: u64 = 200;
 /// Packets that the emulator may deliver late before its figures are doubted, in a thousand.
 const LATE_MAX: u64 = 10;
 /// The slowest rate that is worth waiting for, bytes a second.
 const RATE_MIN: u64 = 150_000;
 
-type Play = fn(&Scene, &Options, &Places, &Table, &mut Report) -> Result<(), Failure>;
+/// Names, values, decimals.
+pub type Numbers = Vec<(String, f64, usize)>;
+type Play = fn(&Scene, &Options, &Places, &Table) -> Result<Numbers, Failure>;
 
 /// One scene.
 #[derive(Clone, Copy)]
@@ -178,13 +179,8 @@ impl Stage {
 }
 
 /// Providers to fetchers, all at once.
-fn transfer(
-    scene: &Scene,
-    options: &Options,
-    places: &Places,
-    table: &Table,
-    report: &mut Report,
-) -> Result<(), Failure> {
+fn transfer(scene: &Scene, options: &Options, places: &Places, table: &Table) -> Result<Numbers, Failure> {
+    let mut numbers = Numbers::new();
     let mut stage = Stage::set(scene, options, places)?;
     let seconds = stage.fetch()?;
     let fetchers = f64::from(scene.fetchers);
@@ -198,29 +194,24 @@ fn transfer(
     let bound = (size / (up * f64::from(scene.providers))).max(size / payload(DOWN)).max(wanted / (up * senders));
     row(table, scene.name, size, seconds, bound, overhead);
     let key = scene.key();
-    report.keep(&format!("{key}_seconds"), seconds, 2);
-    report.keep(&format!("{key}_mbit_s"), size * 8e-6 / seconds, 2);
-    report.keep(&format!("{key}_share"), bound / seconds, 3);
-    report.keep(&format!("{key}_times_bound"), seconds / bound, 3);
-    report.keep(&format!("{key}_wire_overhead"), overhead, 4);
+    numbers.push((format!("{key}_seconds"), seconds, 2));
+    numbers.push((format!("{key}_mbit_s"), size * 8e-6 / seconds, 2));
+    numbers.push((format!("{key}_share"), bound / seconds, 3));
+    numbers.push((format!("{key}_times_bound"), seconds / bound, 3));
+    numbers.push((format!("{key}_wire_overhead"), overhead, 4));
     if scene.contestant == Contestant::Covey {
         let sum = |name: &str| usages.iter().skip(stage.providers).map(|usage| usage.counter(name)).sum::<f64>();
-        report.keep(&format!("{key}_socket_overhead"), sum("tcp_bytes_in") / wanted - 1.0, 4);
-        report.keep(&format!("{key}_duplicates"), sum("duplicate_bytes") / wanted, 4);
+        numbers.push((format!("{key}_socket_overhead"), sum("tcp_bytes_in") / wanted - 1.0, 4));
+        numbers.push((format!("{key}_duplicates"), sum("duplicate_bytes") / wanted, 4));
         let peak = usages.iter().map(|usage| usage.rss_peak).fold(0.0, f64::max);
-        report.keep(&format!("{key}_rss_peak"), peak, 0);
+        numbers.push((format!("{key}_rss_peak"), peak, 0));
     }
-    Ok(())
+    Ok(numbers)
 }
 
 /// The fetcher is killed half-way and started again.
-fn killed(
-    scene: &Scene,
-    options: &Options,
-    places: &Places,
-    table: &Table,
-    report: &mut Report,
-) -> Result<(), Failure> {
+fn killed(scene: &Scene, options: &Options, places: &Places, table: &Table) -> Result<Numbers, Failure> {
+    let mut numbers = Numbers::new();
     let mut stage = Stage::set(scene, options, places)?;
     let start = Instant::now();
     let mut victim = stage.processes.pop().ok_or("no fetcher")?;
@@ -243,19 +234,14 @@ fn killed(
     stage.warn(scene.name)?;
     row(table, scene.name, size, seconds, size / payload(UP), extra);
     let key = scene.key();
-    report.keep(&format!("{key}_extra"), extra, 4);
-    report.keep(&format!("{key}_second_part"), second / size, 4);
-    Ok(())
+    numbers.push((format!("{key}_extra"), extra, 4));
+    numbers.push((format!("{key}_second_part"), second / size, 4));
+    Ok(numbers)
 }
 
 /// How long announcements take to the fetcher: at rest, then while its blob fills the line.
-fn announcements(
-    scene: &Scene,
-    options: &Options,
-    places: &Places,
-    table: &Table,
-    report: &mut Report,
-) -> Result<(), Failure> {
+fn announcements(scene: &Scene, options: &Options, places: &Places, table: &Table) -> Result<Numbers, Failure> {
+    let mut numbers = Numbers::new();
     let mut stage = Stage::set(scene, options, places)?;
     let count = if options.quick { 3 } else { ANNOUNCEMENTS };
     let patience = stage.patience() + Duration::from_millis(count as u64 * BETWEEN_MILLIS);
@@ -293,11 +279,12 @@ fn announcements(
             cell(p99, 0),
             cell(worst, 0)
         ));
-        report.keep(&format!("announcement_{which}_p50_ms"), p50, 1);
-        report.keep(&format!("announcement_{which}_p99_ms"), p99, 1);
-        report.keep(&format!("announcement_{which}_heard"), millis.len() as f64 / count as f64, 3);
+        numbers.push((format!("announcement_{which}_p50_ms"), p50, 1));
+        numbers.push((format!("announcement_{which}_p99_ms"), p99, 1));
+        numbers.push((format!("announcement_{which}_heard"), millis.len() as f64 / count as f64, 3));
     }
-    stage.warn(scene.name)
+    stage.warn(scene.name)?;
+    Ok(numbers)
 }
 
 fn row(table: &Table, name: &str, size: f64, seconds: f64, bound: f64, overhead: f64) {
