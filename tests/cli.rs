@@ -172,3 +172,133 @@ fn a_laboratory_leaves_a_table_and_goes_on_where_it_stopped() {
         assert_eq!(covey(at, both).status.code(), Some(2), "{both:?}");
     }
 }
+
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts `covey` and reads its lines of JSON until one is this event.
+fn start(at: &Path, arguments: &[&str], event: &str) -> (Running, Vec<serde_json::Value>) {
+    use std::io::BufRead;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_covey"))
+        .args(arguments)
+        .current_dir(at)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("covey starts");
+    let lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+    let running = Running(child);
+    let mut events: Vec<serde_json::Value> = Vec::new();
+    for line in lines {
+        events.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+        if events.last().is_some_and(|last| last["event"] == event) {
+            return (running, events);
+        }
+    }
+    panic!("covey {arguments:?} ended without {event:?}: {events:?}");
+}
+
+/// A blob goes from one process to another and on to a third, after the first is gone; a status port shows who is there.
+#[test]
+fn a_blob_goes_from_process_to_process() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let bytes: Vec<u8> = (0..1_500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(at.join("file"), &bytes).expect("a temporary file");
+    let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--json"];
+    let serve = [&["blob", "serve", "file", "--dir", "a", "--status", "127.0.0.1:0"], &listen[..]].concat();
+    let (first, events) = start(at, &serve, "serving");
+    let text = |value: &serde_json::Value, key: &str| value[key].as_str().expect(key).to_owned();
+    let status = text(&events[0], "address");
+    let (name, address) = (text(&events[1], "root"), text(&events[1], "address"));
+    let get = |from: &str, to: &str, out: &str, more: &[&str]| -> Vec<String> {
+        let fixed = ["blob", "get", &name, "--from", from, "--dir", to, "--out", out, "--timeout", "60"];
+        [&fixed, &listen[..], more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let arguments = get(&address, "b", "second", &["--serve-on"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (second, here) = start(at, &arguments, "fetched");
+    let address = text(&here[0], "address");
+    let shown = covey(at, &["peers", &status]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("blob: 1 peer connected") && shown.contains("direct"), "{shown}");
+    drop(first);
+    expect_refusal(at, &["peers", &status], &["no node answers", "--status"]);
+    let third = get(&address, "c", "third", &[]);
+    let third: Vec<&str> = third.iter().map(String::as_str).collect();
+    let output = covey(at, &third);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(at.join("third")).expect("the copy") == bytes);
+    drop(second);
+    // It is here: nobody is asked.
+    assert_eq!(covey(at, &third).status.code(), Some(0));
+    let root = name.split(':').next().expect("a root");
+    expect_refusal(at, &["blob", "get", root, "--from", &address, "--dir", "d"], &["size"]);
+    expect_refusal(at, &["blob", "get", &name, "--from", "/ip4/127.0.0.1/tcp/1", "--dir", "d"], &["/p2p/"]);
+    expect_refusal(at, &["blob", "serve", "missing", "--dir", "d"], &["missing"]);
+    let late = ["blob", "get", &name, "--from", &address, "--dir", "d", "--timeout", "1"];
+    expect_refusal(at, &late, &["no peer gave", "0 are connected"]);
+}
+
+/// In, listed, checked, out, pinned, removed; then its disk is damaged.
+#[test]
+fn files_go_into_a_blob_store_and_come_out_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let run = |arguments: &[&str], code: i32| {
+        let output = covey(at, arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "covey {arguments:?} said:\n{said}{errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+        said
+    };
+    let large: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(at.join("large"), &large).expect("a temporary file");
+    write(at, "small", "a few words");
+    let added = run(&["blob", "add", "large", "small", "--dir", "store", "--pin", "mine"], 0);
+    let names: Vec<&str> = added.lines().filter_map(|line| line.split(' ').next()).collect();
+    let [large_name, small_name] = names[..] else { panic!("{added}") };
+    assert!(large_name.ends_with(":12000000") && added.contains("small"), "{added}");
+
+    let listed = run(&["blob", "ls", "--dir", "store"], 0);
+    assert!(listed.contains(large_name) && listed.contains("12.0 MB") && listed.contains("pinned by mine"), "{listed}");
+    assert!(listed.contains("2 blobs"), "{listed}");
+    assert!(run(&["blob", "verify", "--dir", "store"], 0).contains("0 of 2 damaged"));
+    run(&["blob", "get", large_name, "--out", "copy", "--dir", "store"], 0);
+    assert!(std::fs::read(at.join("copy")).expect("the copy") == large);
+
+    let root = large_name.split(':').next().expect("a root");
+    expect_refusal(at, &["blob", "get", &format!("{root}:5"), "--out", "c", "--dir", "store"], &["12000000", "5"]);
+    expect_refusal(at, &["blob", "get", &"ab".repeat(32), "--out", "c", "--dir", "store"], &["abab", "blob ls"]);
+    expect_refusal(at, &["blob", "ls", "--dir", "nowhere"], &["nowhere", "no blob store"]);
+    assert!(!at.join("nowhere").exists());
+    expect_refusal(at, &["blob", "add", "missing", "--dir", "store"], &["missing"]);
+    expect_refusal(at, &["blob", "rm", root, "--dir", "store"], &["mine", "unpin"]);
+    run(&["blob", "gc", "--dir", "store"], 2);
+    assert!(run(&["blob", "gc", "--quota", "1kB", "--dir", "store"], 0).contains("pins hold more"));
+
+    let file = at.join("store").join("blobs").join(&root[..2]).join(root);
+    let mut bytes = std::fs::read(&file).expect("the blob's file");
+    bytes[7_000_000] ^= 1;
+    std::fs::write(&file, bytes).expect("the blob's file");
+    let found = run(&["blob", "verify", large_name, "--dir", "store"], 3);
+    assert!(found.contains("pieces 6;") && found.contains("1 of 1 damaged"), "{found}");
+    assert!(run(&["blob", "ls", "--dir", "store"], 0).contains("11 of 12 pieces"));
+    expect_refusal(at, &["blob", "get", root, "--out", "c", "--dir", "store"], &["11 of 12"]);
+    run(&["blob", "get", small_name, "--out", "words", "--dir", "store"], 0);
+    // What was damaged can be added again, and removed once nothing pins it.
+    run(&["blob", "add", "large", "--dir", "store"], 0);
+    expect_refusal(at, &["blob", "unpin", "yours", "--dir", "store"], &["yours", "pins nothing"]);
+    run(&["blob", "unpin", "mine", "--dir", "store"], 0);
+    run(&["blob", "rm", small_name, "--dir", "store"], 0);
+    assert!(run(&["blob", "ls", "--dir", "store"], 0).contains("1 blob,"));
+    run(&["blob", "get", root, "--out", "copy", "--dir", "store"], 0);
+}

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
 //! 130 interrupted.
 
+mod bar;
 mod blob;
 mod data;
 mod lab;

@@ -1,5 +1,7 @@
 //! `covey blob serve` and `covey blob get --from`: blobs over the network, without run, chain or keys of value.
 
+use super::bar::Bar;
+use super::blob::{Size, Where, say, text as name};
 use super::{Done, Failure, Plain};
 use crate::observe::{self, Nodes};
 use crate::report::units;
@@ -9,26 +11,18 @@ use covey_gossip::{ByteRate, Class, Config, Congestion, Event, Events, FetchErro
 use covey_proto::blob::BlobRef;
 use covey_proto::{Digest, RunId};
 use serde_json::json;
-use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the node's key and its blobs are unless said otherwise.
-const STORE: &str = "covey-blobs";
-/// Time between redrawings of the progress bar, and between lines where there is no terminal.
-const DRAW_EACH: Duration = Duration::from_millis(200);
-const SAY_EACH: Duration = Duration::from_secs(10);
-
 /// How the network is entered.
 #[derive(Debug, Args)]
 pub(super) struct NetArgs {
-    /// The store's folder, made if it is not there. It holds the node's key, too.
-    #[arg(long, value_name = "DIR", default_value = STORE)]
-    store: PathBuf,
-    /// Bytes that the store may hold, in GB; the least recently used make room.
-    #[arg(long, value_name = "GB", default_value_t = 100.0)]
-    quota: f64,
+    #[command(flatten)]
+    pub(super) place: Where,
+    /// What the store may hold: 20GiB. The least recently used that nothing pins make room.
+    #[arg(long, value_name = "SIZE", default_value = "100GB")]
+    quota: Size,
     /// Where to listen: /ip4/0.0.0.0/tcp/4001. May be repeated [default: any TCP and QUIC port].
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
@@ -73,30 +67,14 @@ pub(super) struct Wanted {
     pub(super) timeout: Duration,
 }
 
-/// A blob's name as these commands say and take it: ROOT:SIZE.
-pub(super) fn name(blob: &BlobRef) -> String {
-    format!("{}:{}", blob.root, blob.size)
-}
-
-/// Reads [`name`].
-pub(super) fn parse_name(text: &str) -> Result<BlobRef, String> {
-    let parse = || {
-        let (root, size) = text.split_once(':')?;
-        Some(BlobRef { root: root.parse::<Digest>().ok()?, size: size.parse().ok()? })
-    };
-    parse().ok_or_else(|| format!("{text:?} is no blob's name: 64 hexadecimal digits, a colon and its size in bytes"))
-}
-
 pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
     let net = &args.net;
     let store = open(net)?;
     let mut blobs = Vec::new();
     for file in &args.files {
         let total = std::fs::metadata(file).map_err(|error| Plain(format!("{}: {error}", file.display())))?.len();
-        let mut bar = Bar::new(net.json, "adding");
-        let blob = store.add_file(file, &mut |done| bar.draw(done, total, ""))?;
-        bar.clear();
-        blobs.push((file, blob));
+        let mut bar = Bar::new(&format!("add {}", file.display()), total);
+        blobs.push((file, store.add_file(file, &mut |done| bar.at(done))?));
     }
     runtime()?.block_on(async {
         let (network, events) = start(net, store, vec![]).await?;
@@ -104,10 +82,10 @@ pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
             say_serving(net, &network, file, blob);
         }
         if blobs.is_empty() && !net.json {
-            println!("serving what {} holds, at", net.store.display());
+            say(&format!("serving what {} holds, at", net.place.dir.display()));
         }
         if !net.json {
-            network.addresses().iter().for_each(|address| println!("  {address}"));
+            network.addresses().iter().for_each(|address| say(&format!("  {address}")));
         }
         until_interrupted(network, events).await;
         Ok(Done::Interrupted)
@@ -127,7 +105,7 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
         let fetched = tokio::select! {
             fetched = fetch(net, &network, wanted, &hints) => fetched,
             _ = interrupted => {
-                eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.store.display());
+                eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.place.dir.display());
                 network.shutdown().await;
                 return Ok(Done::Interrupted);
             }
@@ -138,9 +116,9 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
             tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
         }
         if net.json {
-            println!("{}", json!({ "event": "stored", "root": name(&wanted.blob) }));
+            say(&json!({ "event": "stored", "root": name(&wanted.blob) }).to_string());
         } else if let Some(out) = &wanted.out {
-            println!("{}", out.display());
+            say(&out.display().to_string());
         }
         if wanted.serve_on {
             until_interrupted(network, events).await;
@@ -153,26 +131,22 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
 
 async fn fetch(net: &NetArgs, network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<(), FetchError> {
     let start = Instant::now();
-    let mut bar = Bar::new(net.json, "fetching");
+    let mut bar = Bar::new("get", wanted.blob.size);
     let (mut begun_with, mut last) = (None, None);
     let progress = |now: Progress| {
         begun_with.get_or_insert(now.bytes);
         last = Some(now);
-        let rate = units::bytes(now.rate);
-        let peers = units::count(now.holders as u64, "peer");
-        bar.draw(now.bytes, wanted.blob.size, &format!("{rate}/s from {peers}"));
+        bar.call(format!("get from {}", units::count(now.holders as u64, "peer")));
+        bar.at(now.bytes);
     };
     let result = network.download(wanted.blob, Class::Data, hints, wanted.timeout, progress).await;
-    bar.clear();
+    drop(bar);
     result?;
     let (seconds, had) = (start.elapsed().as_secs_f64(), begun_with.unwrap_or(0));
     let came = wanted.blob.size.saturating_sub(had);
     if net.json {
         let duplicate = last.map_or(0, |last: Progress| last.duplicate_bytes);
-        println!(
-            "{}",
-            json!({ "event": "fetched", "root": name(&wanted.blob), "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate })
-        );
+        say(&json!({ "event": "fetched", "root": name(&wanted.blob), "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate }).to_string());
     } else {
         let rate = units::bytes((came as f64 / seconds.max(1e-3)) as u64);
         eprintln!("fetched {} in {} ({rate}/s)", units::bytes(came), units::seconds(seconds));
@@ -185,15 +159,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn open(net: &NetArgs) -> Result<Store, Failure> {
-    if !(net.quota > 0.0 && net.quota < 1e9) {
-        return Err(Plain(format!("--quota is {}: it must be a number of GB above 0", net.quota)).into());
-    }
-    Ok(Store::open(&net.store, (net.quota * 1e9) as u64)?)
+    Ok(Store::open(&net.place.dir, net.quota.0)?)
 }
 
 async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(Handle, Events), Failure> {
     // Of no run: nobody is a member, and nothing is announced.
-    let mut config = Config::new(&net.store, Digest::ZERO, 0, RunId(Digest::of(b"covey blob")));
+    let mut config = Config::new(&net.place.dir, Digest::ZERO, 0, RunId(Digest::of(b"covey blob")));
     if !net.listen.is_empty() {
         config.listen = net.listen.clone();
     }
@@ -211,7 +182,10 @@ async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(H
         nodes.show("blob", move || Some(shown.clone()));
         let address =
             observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
-        tracing::info!(%address, "status");
+        match net.json {
+            true => say(&json!({ "event": "status", "address": address }).to_string()),
+            false => say(&format!("status at http://{address}/; try: covey peers {address}")),
+        }
     }
     Ok((network, events))
 }
@@ -228,12 +202,10 @@ fn rate(option: &str, mbit: f64) -> Result<ByteRate, Plain> {
 fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
     if net.json {
         let address = network.addresses().into_iter().next();
-        println!("{}", json!({ "event": "serving", "file": file, "root": name(blob), "address": address }));
+        say(&json!({ "event": "serving", "file": file, "root": name(blob), "address": address }).to_string());
     } else {
-        println!("{}  {}", name(blob), file.display());
+        say(&format!("{}  {}", name(blob), file.display()));
     }
-    // Whoever reads this waits for it. A closed pipe is no error.
-    let _ = std::io::stdout().flush();
 }
 
 /// Serves on; events are for nodes of a run, and are let go.
@@ -256,49 +228,4 @@ fn peer_of(address: &str) -> Result<PeerKey, Failure> {
     peer.ok_or_else(|| {
         Plain(format!("--from {address}: it must end in /p2p/ID, as `covey blob serve` prints it")).into()
     })
-}
-
-/// A line that is redrawn on a terminal, and said now and then elsewhere.
-struct Bar {
-    what: &'static str,
-    terminal: bool,
-    silent: bool,
-    drawn: Option<Instant>,
-}
-
-impl Bar {
-    fn new(silent: bool, what: &'static str) -> Bar {
-        Bar { what, terminal: std::io::stderr().is_terminal(), silent, drawn: None }
-    }
-
-    fn draw(&mut self, done: u64, total: u64, more: &str) {
-        let each = if self.terminal { DRAW_EACH } else { SAY_EACH };
-        if self.silent || self.drawn.is_some_and(|drawn| drawn.elapsed() < each) {
-            return;
-        }
-        self.drawn = Some(Instant::now());
-        let share = if total == 0 { 1.0 } else { done as f64 / total as f64 };
-        let (full, empty) = ((share * 24.0) as usize, 24 - ((share * 24.0) as usize).min(24));
-        let text = format!(
-            "{} [{}{}] {:>3.0} %  {} of {}  {more}",
-            self.what,
-            "=".repeat(full.min(24)),
-            " ".repeat(empty),
-            share * 100.0,
-            units::bytes(done),
-            units::bytes(total)
-        );
-        let mut stderr = std::io::stderr().lock();
-        // What cannot be shown is not worth failing for.
-        let _ = match self.terminal {
-            true => write!(stderr, "\r\x1b[2K{text:.79}"),
-            false => writeln!(stderr, "{text}"),
-        };
-    }
-
-    fn clear(&mut self) {
-        if self.terminal && self.drawn.is_some() {
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
-        }
-    }
 }

@@ -209,7 +209,6 @@ impl<L: Ledger> Peer<L> {
             heartbeat: config.heartbeat,
             transport: TransportOptions::default(),
             limits: config.limits,
-            transport: covey_gossip::TransportOptions::default(),
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
         let journal = disk.journal()?;
