@@ -172,3 +172,59 @@ fn a_laboratory_leaves_a_table_and_goes_on_where_it_stopped() {
         assert_eq!(covey(at, both).status.code(), Some(2), "{both:?}");
     }
 }
+
+/// In, listed, checked, out, pinned, removed; then its disk is damaged.
+#[test]
+fn files_go_into_a_blob_store_and_come_out_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let run = |arguments: &[&str], code: i32| {
+        let output = covey(at, arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "covey {arguments:?} said:\n{said}{errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+        said
+    };
+    let large: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(at.join("large"), &large).expect("a temporary file");
+    write(at, "small", "a few words");
+    let added = run(&["blob", "add", "large", "small", "--dir", "store", "--pin", "mine"], 0);
+    let names: Vec<&str> = added.lines().filter_map(|line| line.split(' ').next()).collect();
+    let [large_name, small_name] = names[..] else { panic!("{added}") };
+    assert!(large_name.ends_with(":12000000") && added.contains("small"), "{added}");
+
+    let listed = run(&["blob", "ls", "--dir", "store"], 0);
+    assert!(listed.contains(large_name) && listed.contains("12.0 MB") && listed.contains("pinned by mine"), "{listed}");
+    assert!(listed.contains("2 blobs"), "{listed}");
+    assert!(run(&["blob", "verify", "--dir", "store"], 0).contains("0 of 2 damaged"));
+    run(&["blob", "get", large_name, "--out", "copy", "--dir", "store"], 0);
+    assert!(std::fs::read(at.join("copy")).expect("the copy") == large);
+
+    let root = large_name.split(':').next().expect("a root");
+    expect_refusal(at, &["blob", "get", &format!("{root}:5"), "--out", "c", "--dir", "store"], &["12000000", "5"]);
+    expect_refusal(at, &["blob", "get", &"ab".repeat(32), "--out", "c", "--dir", "store"], &["abab", "blob ls"]);
+    expect_refusal(at, &["blob", "ls", "--dir", "nowhere"], &["nowhere", "no blob store"]);
+    assert!(!at.join("nowhere").exists());
+    expect_refusal(at, &["blob", "add", "missing", "--dir", "store"], &["missing"]);
+    expect_refusal(at, &["blob", "rm", root, "--dir", "store"], &["mine", "unpin"]);
+    run(&["blob", "gc", "--dir", "store"], 2);
+    assert!(run(&["blob", "gc", "--quota", "1kB", "--dir", "store"], 0).contains("pins hold more"));
+
+    let file = at.join("store").join("blobs").join(&root[..2]).join(root);
+    let mut bytes = std::fs::read(&file).expect("the blob's file");
+    bytes[7_000_000] ^= 1;
+    std::fs::write(&file, bytes).expect("the blob's file");
+    let found = run(&["blob", "verify", large_name, "--dir", "store"], 3);
+    assert!(found.contains("pieces 6;") && found.contains("1 of 1 damaged"), "{found}");
+    assert!(run(&["blob", "ls", "--dir", "store"], 0).contains("11 of 12 pieces"));
+    expect_refusal(at, &["blob", "get", root, "--out", "c", "--dir", "store"], &["11 of 12"]);
+    run(&["blob", "get", small_name, "--out", "words", "--dir", "store"], 0);
+    // What was damaged can be added again, and removed once nothing pins it.
+    run(&["blob", "add", "large", "--dir", "store"], 0);
+    expect_refusal(at, &["blob", "unpin", "yours", "--dir", "store"], &["yours", "pins nothing"]);
+    run(&["blob", "unpin", "mine", "--dir", "store"], 0);
+    run(&["blob", "rm", small_name, "--dir", "store"], 0);
+    assert!(run(&["blob", "ls", "--dir", "store"], 0).contains("1 blob,"));
+    run(&["blob", "get", root, "--out", "copy", "--dir", "store"], 0);
+}

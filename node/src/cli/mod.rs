@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
 //! 130 interrupted.
 
+mod bar;
+mod blob;
 mod data;
 mod lab;
 mod logs;
@@ -32,6 +34,9 @@ enum Command {
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Put files into a blob store, get them out, look at what is there.
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
@@ -61,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
+        Command::Blob(command) => blob::run(command),
         Command::State(command) => state::run(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),

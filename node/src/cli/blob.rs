@@ -1,0 +1,358 @@
+//! `covey blob`: a person's hands in a blob store. What is here needs no network: it opens the store's folder, which nothing
+//! else may have open meanwhile.
+
+use super::bar::Bar;
+use super::{Done, Failure, Plain};
+use crate::report::units::{bytes, seconds};
+use clap::{Args, Subcommand};
+use covey_gossip::store::{BlobInfo, Store};
+use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Instant, SystemTime};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BlobCommand {
+    /// Copy files into a store; says ROOT:SIZE of each.
+    Add(AddArgs),
+    /// Write a blob out to a file, checked.
+    Get(GetArgs),
+    /// List a store's blobs, least recently used first.
+    Ls(Where),
+    /// Hash blobs again and name the pieces that are damaged.
+    Verify(VerifyArgs),
+    /// Remove least recently used blobs that are not pinned until a quota holds.
+    Gc(GcArgs),
+    /// Remove blobs.
+    Rm(RmArgs),
+    /// Let go of what a tag pins.
+    Unpin(UnpinArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    /// The store's folder: a node's own, OUT/nodes/NAME of a swarm.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// The files.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The store's folder; it is made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Pin them under this tag, which then stands for them and what it stood for.
+    #[arg(long, value_name = "TAG")]
+    pin: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// The blob: its root, 64 hexadecimal digits, and its size if it is known.
+    #[arg(value_name = "ROOT[:SIZE]")]
+    blob: Named,
+    /// The file that it is written to.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The blobs [default: all].
+    #[arg(value_name = "ROOT[:SIZE]")]
+    blobs: Vec<Named>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GcArgs {
+    /// What may stay: 500MB, 20GiB.
+    #[arg(long, value_name = "SIZE")]
+    quota: Size,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// The blobs.
+    #[arg(value_name = "ROOT[:SIZE]", required = true)]
+    blobs: Vec<Named>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnpinArgs {
+    /// The tag, as `covey blob ls` shows it.
+    #[arg(value_name = "TAG")]
+    tag: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// A blob as a person names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    root: Digest,
+    size: Option<u64>,
+}
+
+impl FromStr for Named {
+    type Err = Plain;
+    fn from_str(text: &str) -> Result<Named, Plain> {
+        let (root, size) = match text.split_once(':') {
+            Some((root, size)) => (root, Some(size)),
+            None => (text, None),
+        };
+        let root = root.parse().map_err(|error| Plain(format!("{error}")))?;
+        let size = size.map(|size| size.parse().map_err(|_| Plain(format!("{size:?} is no number of bytes"))));
+        Ok(Named { root, size: size.transpose()? })
+    }
+}
+
+/// Bytes as a person writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = Plain;
+    fn from_str(text: &str) -> Result<Size, Plain> {
+        let wrong = || Plain(format!("{text:?} is no size: a number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"));
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            "tib" => 1 << 40,
+            _ => return Err(wrong()),
+        };
+        if let Ok(whole) = number.parse::<u64>() {
+            return whole.checked_mul(unit).map(Size).ok_or_else(wrong);
+        }
+        let bytes = number.parse::<f64>().map_err(|_| wrong())? * unit as f64;
+        // Beyond 2^53 a fraction of a unit says nothing about single bytes anyway.
+        if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(Size(bytes as u64)) } else { Err(wrong()) }
+    }
+}
+
+pub(super) fn run(command: BlobCommand) -> Result<Done, Failure> {
+    match command {
+        BlobCommand::Add(args) => add(&args),
+        BlobCommand::Get(args) => get(&args),
+        BlobCommand::Ls(place) => list(&place),
+        BlobCommand::Verify(args) => verify(&args),
+        BlobCommand::Gc(args) => gc(&args),
+        BlobCommand::Rm(args) => remove(&args),
+        BlobCommand::Unpin(args) => unpin(&args),
+    }
+}
+
+/// Opens a store that is there: a folder that was mistyped is not made into one. Nothing is evicted by looking.
+fn open(dir: &Path, quota: u64) -> Result<Store, Failure> {
+    if !dir.join("blobs").is_dir() {
+        return Err(Plain(format!("{} is no blob store: it has no folder named blobs", dir.display())).into());
+    }
+    Ok(Store::open(dir, quota)?)
+}
+
+/// Says a line of the result. A closed pipe is no error: whoever read has enough.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+fn text(blob: &BlobRef) -> String {
+    format!("{}:{}", blob.root, blob.size)
+}
+
+fn add(args: &AddArgs) -> Result<Done, Failure> {
+    let store = Store::open(&args.dir, u64::MAX)?;
+    let mut roots = args.pin.as_ref().and_then(|tag| store.pins().remove(tag)).unwrap_or_default();
+    for file in &args.files {
+        let size = std::fs::metadata(file).map_or(0, |about| about.len());
+        let mut bar = Bar::new(&format!("add {}", file.display()), size);
+        let blob = store.add_file(file, &mut |done| bar.at(done))?;
+        drop(bar);
+        say(&format!("{}  {}", text(&blob), file.display()));
+        roots.push(blob.root);
+    }
+    if let Some(tag) = &args.pin {
+        roots.sort_unstable();
+        roots.dedup();
+        // What the tag stood for and is gone by other hands keeps nobody from pinning the rest.
+        roots.retain(|root| store.has(root));
+        store.pin(tag, &roots)?;
+    }
+    Ok(Done::Well)
+}
+
+/// What the store has under a name.
+fn find(store: &Store, named: &Named) -> Result<BlobInfo, Failure> {
+    let found = store.list().into_iter().find(|info| info.blob.root == named.root);
+    let info = found.ok_or_else(|| {
+        Plain(format!("blob {} is not in {}; covey blob ls shows what is", named.root, store.root().display()))
+    })?;
+    match named.size.filter(|size| *size != info.blob.size) {
+        Some(asked) => {
+            let known = info.blob.size;
+            Err(Plain(format!("blob {} has {known} bytes here, not {asked}", named.root)).into())
+        }
+        None => Ok(info),
+    }
+}
+
+fn get(args: &GetArgs) -> Result<Done, Failure> {
+    let store = open(&args.place.dir, u64::MAX)?;
+    let mut info = find(&store, &args.blob)?;
+    if !info.held.is_full() && store.begin(info.blob)?.held().is_full() {
+        // It was whole when whoever fetched it was killed.
+        info = find(&store, &args.blob)?;
+    }
+    if !info.held.is_full() {
+        let (held, count) = (info.held.len(), info.held.count());
+        return Err(Plain(format!("of blob {} only {held} of {count} pieces are here", args.blob.root)).into());
+    }
+    let start = Instant::now();
+    let mut bar = Bar::new(&format!("get {}", info.blob.root.short()), info.blob.size);
+    store.export(&info.blob, &args.out, &mut |done| bar.at(done))?;
+    drop(bar);
+    let took = seconds(start.elapsed().as_secs_f64());
+    say(&format!("{}: {}, checked, in {took}", args.out.display(), bytes(info.blob.size)));
+    Ok(Done::Well)
+}
+
+fn list(place: &Where) -> Result<Done, Failure> {
+    let store = open(&place.dir, u64::MAX)?;
+    let (blobs, now) = (store.list(), SystemTime::now());
+    for info in &blobs {
+        say(&row(info, now));
+    }
+    let pinned: u64 = blobs.iter().filter(|info| !info.pins.is_empty()).map(|info| info.blob.size).sum();
+    let partial = blobs.iter().filter(|info| !info.held.is_full()).count();
+    let (count, all) = (blobs.len(), bytes(store.bytes()));
+    let noun = if count == 1 { "blob" } else { "blobs" };
+    say(&format!("{count} {noun}, {all}; {} pinned; {partial} unfinished", bytes(pinned)));
+    Ok(Done::Well)
+}
+
+fn row(info: &BlobInfo, now: SystemTime) -> String {
+    let size = bytes(info.blob.size);
+    let ago = seconds(now.duration_since(info.used).map_or(0.0, |ago| ago.as_secs_f64()));
+    let mut row = format!("{}  {size:>7}  used {ago} ago", text(&info.blob));
+    if !info.held.is_full() {
+        row += &format!("  {} of {} pieces", info.held.len(), info.held.count());
+    }
+    if !info.pins.is_empty() {
+        row += &format!("  pinned by {}", info.pins.join(", "));
+    }
+    row
+}
+
+fn verify(args: &VerifyArgs) -> Result<Done, Failure> {
+    let store = open(&args.place.dir, u64::MAX)?;
+    let wanted: Vec<BlobInfo> = match args.blobs.is_empty() {
+        true => store.list(),
+        false => args.blobs.iter().map(|named| find(&store, named)).collect::<Result<_, Failure>>()?,
+    };
+    let (start, total) = (Instant::now(), wanted.iter().map(|info| info.blob.size).sum());
+    let mut bar = Bar::new("verify", total);
+    let (mut done, mut damaged) = (0, Vec::new());
+    for info in &wanted {
+        let verified = store.verify(&info.blob.root, &mut |bytes| bar.at(done + bytes))?;
+        done += info.blob.size;
+        if !verified.damaged.is_empty() {
+            damaged.push(verified);
+        }
+    }
+    drop(bar);
+    for verified in &damaged {
+        let (blob, pieces) = (text(&verified.blob), runs(&verified.damaged));
+        say(&format!("{blob}: damaged: pieces {pieces}; they count as missing from now on"));
+    }
+    let took = seconds(start.elapsed().as_secs_f64());
+    say(&format!("{} of {} damaged; {} checked in {took}", damaged.len(), wanted.len(), bytes(total)));
+    Ok(if damaged.is_empty() { Done::Well } else { Done::Differs })
+}
+
+/// Rising numbers as runs: `1, 4-7`.
+fn runs(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|one, next| next - one == 1).filter_map(|run| Some((*run.first()?, *run.last()?)));
+    let run = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    runs.map(run).collect::<Vec<_>>().join(", ")
+}
+
+fn gc(args: &GcArgs) -> Result<Done, Failure> {
+    let store = open(&args.place.dir, args.quota.0)?;
+    let freed = store.gc()?;
+    let left = store.bytes();
+    say(&format!("{} freed, {} left", bytes(freed), bytes(left)));
+    if left > args.quota.0 {
+        say(&format!("pins hold more than {}", bytes(args.quota.0)));
+    }
+    Ok(Done::Well)
+}
+
+fn remove(args: &RmArgs) -> Result<Done, Failure> {
+    let store = open(&args.place.dir, u64::MAX)?;
+    for named in &args.blobs {
+        let info = find(&store, named)?;
+        store.remove(&info.blob.root)?;
+        say(&format!("{} removed", text(&info.blob)));
+    }
+    Ok(Done::Well)
+}
+
+fn unpin(args: &UnpinArgs) -> Result<Done, Failure> {
+    let store = open(&args.place.dir, u64::MAX)?;
+    if !store.pins().contains_key(&args.tag) {
+        return Err(Plain(format!("{} pins nothing; covey blob ls shows the tags", args.tag)).into());
+    }
+    store.unpin(&args.tag)?;
+    Ok(Done::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_named_by_its_root_and_its_size_if_known() {
+        let root = Digest::of(b"x");
+        assert_eq!(root.to_string().parse::<Named>().unwrap(), Named { root, size: None });
+        assert_eq!(format!("{root}:17").parse::<Named>().unwrap(), Named { root, size: Some(17) });
+        for wrong in [format!("{root}:"), format!("{root}:x"), format!("{root}:-1"), "ab:1".into(), String::new()] {
+            assert!(wrong.parse::<Named>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_of_both_kinds() {
+        let cases = [("0", 0), ("17", 17), ("5kB", 5000), ("1.5 MB", 1_500_000), ("2GiB", 2 << 30), ("1tib", 1 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse::<Size>().unwrap(), Size(bytes), "{text}");
+        }
+        for wrong in ["", "GB", "-1", "1 parsec", "1.2.3MB", "99999999999TB", "1e400"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_said_as_runs() {
+        assert_eq!(runs(&[1, 4, 5, 6, 9]), "1, 4-6, 9");
+        assert_eq!(runs(&[]), "");
+    }
+}
