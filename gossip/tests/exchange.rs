@@ -68,6 +68,14 @@ async fn a_large_blob_comes_over_quic_too() {
     assert_eq!(nodes[0].handle.traffic().data_in.bytes, named.size);
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_runtime_of_one_thread_fetches_too() {
+    let nodes = swarm(2, &[TCP]).await;
+    let blob = bytes(14, 4 * MIB);
+    let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
+    assert!(nodes[0].handle.fetch(named, &[], PATIENCE).await.unwrap()[..] == blob[..]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_that_hold_a_part_each_give_the_whole() {
     let nodes = swarm(4, &[TCP]).await;

@@ -36,6 +36,9 @@ enum Command {
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Put files into a blob store, get them out, look at what is there.
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
+        Command::Blob(command) => blob::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
         Command::Peers(args) => peers::run(&args),

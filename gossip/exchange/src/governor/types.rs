@@ -23,7 +23,8 @@ pub struct GovernorLimits {
     pub upload: Option<ByteRate>,
     /// Requests of one peer that wait or are being answered. Who holds to 32 MiB in flight has at most 32 of 1 MiB.
     pub requests_max: usize,
-    /// Bytes of their answers: what a requester may have in flight from one peer.
+    /// Bytes of their answers: the 32 MiB that a requester may have in flight from one peer, and their proofs, which take
+    /// up to 3 % of single groups.
     pub bytes_max: u64,
     /// Peers that are being answered at a time, one place being kept for a stranger. Sixteen share a home line of
     /// 110 Mbit/s at 0.9 MB/s each: more would make each piece wait longer and none come sooner.
@@ -47,7 +48,7 @@ impl Default for GovernorLimits {
         GovernorLimits {
             upload: None,
             requests_max: 64,
-            bytes_max: 32 << 20,
+            bytes_max: 33 << 20,
             active_max: 16,
             turn: Duration::from_secs(10),
             buffers_max: 64 << 20,
