@@ -36,15 +36,12 @@ enum Command {
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// Put files into a blob store, get them out, look at what is there.
+    /// Put files into a blob store, get them out, move them between machines, look at what is there.
     #[command(subcommand)]
     Blob(blob::BlobCommand),
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
-    /// Keep, move and look at blobs by hand.
-    #[command(subcommand)]
-    Blob(blob::BlobCommand),
     /// Show whom a running node is connected to.
     Peers(peers::PeersArgs),
     /// Write a trained state in Hugging Face's layout.
@@ -73,7 +70,6 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
-        Command::Blob(command) => blob::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
         Command::Peers(args) => peers::run(&args),
