@@ -48,7 +48,10 @@ impl Exchange for Covey {
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         match line["event"].as_str() {
             Some("serving") => Heard::Serving { address: text("address"), root: text("root") },
-            Some("fetched") => Heard::Fetched,
+            Some("fetched") => {
+                println!("fetched {} bytes in {} s, {} twice", line["bytes"], line["seconds"], line["duplicate"]);
+                Heard::Fetched
+            }
             _ => Heard::Nothing,
         }
     }
