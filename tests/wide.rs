@@ -21,6 +21,10 @@ impl Covey {
     fn blob(at: &Place, verb: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
         command.args(["blob", verb, "--json", "--congestion", at.congestion]);
+        // What the line carries, less a little: BBR alone overfills the queue of a line that many connections share.
+        if let Ok(mbit) = std::env::var("COVEY_WAN_UPLOAD") {
+            command.args(["--upload", &mbit]);
+        }
         command.args(["--listen", &format!("/ip4/{}/tcp/4001", at.address)]).arg("--dir").arg(at.folder.join("store"));
         command
     }
