@@ -587,3 +587,33 @@ impl Files {
         self.data.write_all_at(bytes, group * GROUP_BYTES).map_err(refused(Kind::Partial))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::Digest;
+    use covey_proto::pieces::LARGE_BYTES;
+
+    #[test]
+    fn a_piece_is_good_with_its_last_group_however_many_it_has() {
+        for size in [0, 1, GROUP_BYTES + 1, 40 * GROUP_BYTES - 1, LARGE_BYTES + 1, LARGE_BYTES + 70 * GROUP_BYTES] {
+            let pieces = Pieces::of(size).unwrap();
+            let blob = BlobRef { root: Digest::ZERO, size };
+            let state = State::new(blob, pieces, PieceSet::none(pieces.count()));
+            let mut held = state.held();
+            for piece in [0, pieces.count() - 1] {
+                let groups = pieces.groups_of(piece);
+                // From the last to the first, each twice.
+                for group in groups.clone().rev().flat_map(|group| [group, group]) {
+                    let first = !held.has_group(pieces, group);
+                    let good = held.add_group(pieces, group);
+                    assert_eq!(good, first && group == groups.start, "{size} bytes, {group}");
+                }
+                assert!(held.good.contains(piece) && held.groups.is_empty());
+            }
+            drop(held);
+            assert!(state.unsynced().is_some());
+            assert!(state.has(&pieces.groups_of(0)));
+        }
+    }
+}
