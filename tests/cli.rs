@@ -173,6 +173,80 @@ fn a_laboratory_leaves_a_table_and_goes_on_where_it_stopped() {
     }
 }
 
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts `covey` and reads its lines of JSON until one is this event.
+fn start(at: &Path, arguments: &[&str], event: &str) -> (Running, Vec<serde_json::Value>) {
+    use std::io::BufRead;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_covey"))
+        .args(arguments)
+        .current_dir(at)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("covey starts");
+    let lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+    let running = Running(child);
+    let mut events: Vec<serde_json::Value> = Vec::new();
+    for line in lines {
+        events.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+        if events.last().is_some_and(|last| last["event"] == event) {
+            return (running, events);
+        }
+    }
+    panic!("covey {arguments:?} ended without {event:?}: {events:?}");
+}
+
+/// A blob goes from one process to another and on to a third, after the first is gone; a status port shows who is there.
+#[test]
+fn a_blob_goes_from_process_to_process() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let bytes: Vec<u8> = (0..1_500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(at.join("file"), &bytes).expect("a temporary file");
+    let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--json"];
+    let serve = [&["blob", "serve", "file", "--dir", "a", "--status", "127.0.0.1:0"], &listen[..]].concat();
+    let (first, events) = start(at, &serve, "serving");
+    let text = |value: &serde_json::Value, key: &str| value[key].as_str().expect(key).to_owned();
+    let status = text(&events[0], "address");
+    let (name, address) = (text(&events[1], "root"), text(&events[1], "address"));
+    let get = |from: &str, to: &str, out: &str, more: &[&str]| -> Vec<String> {
+        let fixed = ["blob", "get", &name, "--from", from, "--dir", to, "--out", out, "--timeout", "60"];
+        [&fixed, &listen[..], more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let arguments = get(&address, "b", "second", &["--serve-on"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (second, here) = start(at, &arguments, "fetched");
+    let address = text(&here[0], "address");
+    let shown = covey(at, &["peers", &status]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("blob: 1 peer connected") && shown.contains("direct"), "{shown}");
+    drop(first);
+    expect_refusal(at, &["peers", &status], &["no node answers", "--status"]);
+    let third = get(&address, "c", "third", &[]);
+    let third: Vec<&str> = third.iter().map(String::as_str).collect();
+    let output = covey(at, &third);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(at.join("third")).expect("the copy") == bytes);
+    drop(second);
+    // It is here: nobody is asked.
+    assert_eq!(covey(at, &third).status.code(), Some(0));
+    let root = name.split(':').next().expect("a root");
+    expect_refusal(at, &["blob", "get", root, "--from", &address, "--dir", "d"], &["size"]);
+    expect_refusal(at, &["blob", "get", &name, "--from", "/ip4/127.0.0.1/tcp/1", "--dir", "d"], &["/p2p/"]);
+    expect_refusal(at, &["blob", "serve", "missing", "--dir", "d"], &["missing"]);
+    let late = ["blob", "get", &name, "--from", &address, "--dir", "d", "--timeout", "1"];
+    expect_refusal(at, &late, &["no peer gave", "0 are connected"]);
+}
+
 /// In, listed, checked, out, pinned, removed; then its disk is damaged.
 #[test]
 fn files_go_into_a_blob_store_and_come_out_again() {

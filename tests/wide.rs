@@ -23,7 +23,7 @@ impl Covey {
         command.args(["blob", verb, "--json", "--congestion", at.congestion]);
         command
             .args(["--listen", &format!("/ip4/{}/tcp/4001", at.address)])
-            .arg("--store")
+            .arg("--dir")
             .arg(at.folder.join("store"));
         command
     }
@@ -87,14 +87,12 @@ fn play(name: &str, scene: &Scene) -> Option<Outcome> {
 }
 
 #[test]
-#[ignore = "`covey blob serve` and `covey blob get` are not there yet"]
 fn one_to_one_takes_little_more_than_the_blob() {
     let Some(outcome) = play("one to one", &Scene::one_to_one(bytes(), SEED)) else { return };
     assert!(outcome.overhead_max() < 0.02, "seed {SEED}: {outcome:?}");
 }
 
 #[test]
-#[ignore = "`covey blob serve` and `covey blob get` are not there yet"]
 fn eight_fetchers_serve_each_other() {
     let Some(outcome) = play("one to eight", &Scene::one_to_eight(bytes(), SEED)) else { return };
     assert!(outcome.overhead_max() < 0.05, "seed {SEED}: {outcome:?}");
@@ -104,7 +102,6 @@ fn eight_fetchers_serve_each_other() {
 }
 
 #[test]
-#[ignore = "`covey blob serve` and `covey blob get` are not there yet"]
 fn a_kill_half_way_costs_what_was_in_flight() {
     let Some(outcome) = play("killed half-way", &Scene::killed_half_way(bytes(), SEED)) else { return };
     // What an answer that was cut off had brought, at most all that was outstanding: 32 MiB, or 2 % of a large blob.
@@ -113,7 +110,6 @@ fn a_kill_half_way_costs_what_was_in_flight() {
 }
 
 #[test]
-#[ignore = "`covey blob serve` and `covey blob get` are not there yet"]
 fn without_bbr_many_sources_still_bring_it_whole() {
     let Some(outcome) = play("one to eight without BBR", &Scene::without_bbr(bytes(), SEED)) else { return };
     assert!(outcome.overhead_max() < 0.05, "seed {SEED}: {outcome:?}");

@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod evaluation;
 pub mod folder;
 pub mod lab;
+pub mod observe;
 pub mod peer;
 pub mod preset;
 pub mod report;

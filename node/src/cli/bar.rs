@@ -27,6 +27,11 @@ impl Bar {
         Bar { what: what.to_owned(), total, start, drawn, on_screen: false }
     }
 
+    /// From now on it is called so.
+    pub(super) fn call(&mut self, what: String) {
+        self.what = what;
+    }
+
     /// So many bytes are done.
     pub(super) fn at(&mut self, done: u64) {
         let now = Instant::now();

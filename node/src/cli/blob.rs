@@ -1,7 +1,8 @@
-//! `covey blob`: a person's hands in a blob store. What is here needs no network: it opens the store's folder, which nothing
-//! else may have open meanwhile.
+//! `covey blob`: a person's hands in a blob store, which nothing else may have open meanwhile. What needs the network is in
+//! `transfer`.
 
 use super::bar::Bar;
+use super::transfer::{self, NetArgs, ServeArgs, Wanted};
 use super::{Done, Failure, Plain};
 use crate::report::units::{bytes, seconds};
 use clap::{Args, Subcommand};
@@ -11,14 +12,16 @@ use covey_proto::blob::BlobRef;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BlobCommand {
     /// Copy files into a store; says ROOT:SIZE of each.
     Add(AddArgs),
-    /// Write a blob out to a file, checked.
+    /// Get a blob from peers, or out of the store into a file; every byte is checked.
     Get(GetArgs),
+    /// Serve a store's blobs to whoever asks, until Ctrl-C.
+    Serve(ServeArgs),
     /// List a store's blobs, least recently used first.
     Ls(Where),
     /// Hash blobs again and name the pieces that are damaged.
@@ -35,7 +38,7 @@ pub(super) enum BlobCommand {
 pub(super) struct Where {
     /// The store's folder: a node's own, OUT/nodes/NAME of a swarm.
     #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -56,11 +59,21 @@ pub(super) struct GetArgs {
     /// The blob: its root, 64 hexadecimal digits, and its size if it is known.
     #[arg(value_name = "ROOT[:SIZE]")]
     blob: Named,
-    /// The file that it is written to.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    /// The file that it is written to [with --from it may stay in the store alone].
+    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    out: Option<PathBuf>,
+    /// A peer that may have it: a multiaddr that ends in /p2p/ID, as `covey blob serve` says it. May be repeated. The
+    /// blob's size must be known then, and DIR is made if it is not there.
+    #[arg(long, value_name = "MULTIADDR")]
+    from: Vec<String>,
+    /// Go on serving it once it is here, until Ctrl-C. What has come is served in any case.
+    #[arg(long, requires = "from")]
+    serve_on: bool,
+    /// Give up after so many seconds; what came is kept.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    timeout: u64,
     #[command(flatten)]
-    place: Where,
+    net: NetArgs,
 }
 
 #[derive(Debug, Args)]
@@ -121,7 +134,7 @@ impl FromStr for Named {
 
 /// Bytes as a person writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl FromStr for Size {
     type Err = Plain;
@@ -153,7 +166,9 @@ impl FromStr for Size {
 pub(super) fn run(command: BlobCommand) -> Result<Done, Failure> {
     match command {
         BlobCommand::Add(args) => add(&args),
+        BlobCommand::Get(args) if !args.from.is_empty() => get_from(args),
         BlobCommand::Get(args) => get(&args),
+        BlobCommand::Serve(args) => transfer::serve(&args),
         BlobCommand::Ls(place) => list(&place),
         BlobCommand::Verify(args) => verify(&args),
         BlobCommand::Gc(args) => gc(&args),
@@ -171,11 +186,11 @@ fn open(dir: &Path, quota: u64) -> Result<Store, Failure> {
 }
 
 /// Says a line of the result. A closed pipe is no error: whoever read has enough.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-fn text(blob: &BlobRef) -> String {
+pub(super) fn text(blob: &BlobRef) -> String {
     format!("{}:{}", blob.root, blob.size)
 }
 
@@ -215,8 +230,17 @@ fn find(store: &Store, named: &Named) -> Result<BlobInfo, Failure> {
     }
 }
 
+fn get_from(args: GetArgs) -> Result<Done, Failure> {
+    let size = args.blob.size.ok_or_else(|| Plain(format!("--from needs the blob's size: {}:SIZE", args.blob.root)))?;
+    let blob = BlobRef { root: args.blob.root, size };
+    let timeout = Duration::from_secs(args.timeout);
+    let wanted = Wanted { blob, from: args.from, out: args.out, serve_on: args.serve_on, timeout };
+    transfer::get(&args.net, &wanted)
+}
+
 fn get(args: &GetArgs) -> Result<Done, Failure> {
-    let store = open(&args.place.dir, u64::MAX)?;
+    let store = open(&args.net.place.dir, u64::MAX)?;
+    let Some(out) = &args.out else { return Err(Plain("--out is missing".into()).into()) };
     let mut info = find(&store, &args.blob)?;
     if !info.held.is_full() && store.begin(info.blob)?.held().is_full() {
         // It was whole when whoever fetched it was killed.
@@ -228,10 +252,10 @@ fn get(args: &GetArgs) -> Result<Done, Failure> {
     }
     let start = Instant::now();
     let mut bar = Bar::new(&format!("get {}", info.blob.root.short()), info.blob.size);
-    store.export(&info.blob, &args.out, &mut |done| bar.at(done))?;
+    store.export(&info.blob, out, &mut |done| bar.at(done))?;
     drop(bar);
     let took = seconds(start.elapsed().as_secs_f64());
-    say(&format!("{}: {}, checked, in {took}", args.out.display(), bytes(info.blob.size)));
+    say(&format!("{}: {}, checked, in {took}", out.display(), bytes(info.blob.size)));
     Ok(Done::Well)
 }
 

@@ -9,8 +9,10 @@ mod data;
 mod lab;
 mod logs;
 mod model;
+mod peers;
 mod state;
 mod swarm;
+mod transfer;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,12 +36,14 @@ enum Command {
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// Put files into a blob store, get them out, look at what is there.
+    /// Put files into a blob store, get them out, move them between machines, look at what is there.
     #[command(subcommand)]
     Blob(blob::BlobCommand),
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Show whom a running node is connected to.
+    Peers(peers::PeersArgs),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -66,8 +70,9 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
-        Command::Blob(command) => blob::run(command),
         Command::State(command) => state::run(command),
+        Command::Blob(command) => blob::run(command),
+        Command::Peers(args) => peers::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

@@ -3,6 +3,7 @@
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
 use crate::folder::Folder;
+use crate::observe;
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
@@ -10,6 +11,7 @@ use crate::swarm::display::Display;
 use crate::swarm::{Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +58,9 @@ pub(super) struct SwarmArgs {
     /// Cores for training and scoring. Default: all.
     #[arg(long)]
     cores: Option<usize>,
+    /// Show every node's metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -104,7 +109,11 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
-        swarm.run_to_end(interrupted()).await
+        if let Some(address) = args.status {
+            let listening = observe::listen(address, swarm.nodes().clone()).await;
+            listening.map_err(|error| Plain(format!("--status {address}: {error}")))?;
+        }
+        Ok::<_, Failure>(swarm.run_to_end(interrupted()).await?)
     })?;
     // On the screen first: a full disk must not take the result with it.
     print_summary(&outcome.summary, seed);

@@ -21,7 +21,8 @@ pub(super) struct Host {
     runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
-    context: Weak<Context<MemoryLedger>>,
+    /// Gone when its last thread is.
+    pub(super) context: Weak<Context<MemoryLedger>>,
     directory: PathBuf,
     /// What the node tells of itself.
     pub status: watch::Receiver<Status>,

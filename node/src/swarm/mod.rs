@@ -14,6 +14,7 @@ pub use plan::{Kill, Moment, Options, PlanError, Script};
 use crate::chain::log::{ChainLog, LogError};
 use crate::chain::memory::{Genesis, MemoryLedger};
 use crate::folder::Folder;
+use crate::observe::Nodes;
 use crate::peer::compute::Compute;
 use crate::peer::misbehave::Misbehaviour;
 use crate::peer::{Applied, Config, Status};
@@ -98,6 +99,7 @@ pub struct Swarm {
     compute: Compute,
     plan: Plan,
     hosts: BTreeMap<Arc<str>, Host>,
+    nodes: Nodes,
     bootstrap: Vec<String>,
     applied: mpsc::Sender<Applied>,
     watcher: Watcher,
@@ -135,6 +137,7 @@ impl Swarm {
             compute,
             plan,
             hosts: BTreeMap::new(),
+            nodes: Nodes::default(),
             bootstrap: Vec::new(),
             applied,
             watcher,
@@ -146,6 +149,11 @@ impl Swarm {
             }
         }
         Ok(swarm)
+    }
+
+    /// What its nodes show of themselves, while they live.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The run.
@@ -175,6 +183,8 @@ impl Swarm {
             observer: Some(self.applied.clone()),
         };
         let host = Host::start(config).await?;
+        let context = host.context.clone();
+        self.nodes.show(&**name, move || context.upgrade().map(|context| context.network.clone()));
         self.watcher.node_started(name, host.status.clone());
         self.hosts.insert(name.clone(), host);
         Ok(())

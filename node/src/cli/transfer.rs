@@ -1,0 +1,231 @@
+//! `covey blob serve` and `covey blob get --from`: blobs over the network, without run, chain or keys of value.
+
+use super::bar::Bar;
+use super::blob::{Size, Where, say, text as name};
+use super::{Done, Failure, Plain};
+use crate::observe::{self, Nodes};
+use crate::report::units;
+use clap::{Args, ValueEnum};
+use covey_gossip::store::Store;
+use covey_gossip::{ByteRate, Class, Config, Congestion, Event, Events, FetchError, Handle, Hint, PeerKey, Progress};
+use covey_proto::blob::BlobRef;
+use covey_proto::{Digest, RunId};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How the network is entered.
+#[derive(Debug, Args)]
+pub(super) struct NetArgs {
+    #[command(flatten)]
+    pub(super) place: Where,
+    /// What the store may hold: 20GiB. The least recently used that nothing pins make room.
+    #[arg(long, value_name = "SIZE", default_value = "100GB")]
+    quota: Size,
+    /// Where to listen: /ip4/0.0.0.0/tcp/4001. May be repeated [default: any TCP and QUIC port].
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// What decides how fast TCP sends: bbr where the kernel allows it, or what the system has.
+    #[arg(long, value_enum, default_value = "bbr")]
+    congestion: CongestionArg,
+    /// Send no faster than so many Mbit/s.
+    #[arg(long, value_name = "MBIT")]
+    upload: Option<f64>,
+    /// Ask for no more than so many Mbit/s.
+    #[arg(long, value_name = "MBIT")]
+    download: Option<f64>,
+    /// Show metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<SocketAddr>,
+    /// One JSON object a line instead of words and a progress bar.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CongestionArg {
+    Bbr,
+    System,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Files to add first.
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    net: NetArgs,
+}
+
+/// What to get, from whom.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) blob: BlobRef,
+    pub(super) from: Vec<String>,
+    pub(super) out: Option<PathBuf>,
+    pub(super) serve_on: bool,
+    pub(super) timeout: Duration,
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
+    let net = &args.net;
+    let store = open(net)?;
+    let mut blobs = Vec::new();
+    for file in &args.files {
+        let total = std::fs::metadata(file).map_err(|error| Plain(format!("{}: {error}", file.display())))?.len();
+        let mut bar = Bar::new(&format!("add {}", file.display()), total);
+        blobs.push((file, store.add_file(file, &mut |done| bar.at(done))?));
+    }
+    runtime()?.block_on(async {
+        let (network, events) = start(net, store, vec![]).await?;
+        for (file, blob) in &blobs {
+            say_serving(net, &network, file, blob);
+        }
+        if blobs.is_empty() && !net.json {
+            say(&format!("serving what {} holds, at", net.place.dir.display()));
+        }
+        if !net.json {
+            network.addresses().iter().for_each(|address| say(&format!("  {address}")));
+        }
+        until_interrupted(network, events).await;
+        Ok(Done::Interrupted)
+    })
+}
+
+pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
+    let store = open(net)?;
+    let peers = wanted.from.iter().map(|address| peer_of(address)).collect::<Result<Vec<_>, _>>()?;
+    let hints: Vec<Hint> = peers.into_iter().map(Hint::Peer).collect();
+    runtime()?.block_on(async {
+        let (network, events) = start(net, store.clone(), wanted.from.clone()).await?;
+        if wanted.serve_on {
+            say_serving(net, &network, wanted.out.as_deref().unwrap_or(Path::new("")), &wanted.blob);
+        }
+        let interrupted = tokio::signal::ctrl_c();
+        let fetched = tokio::select! {
+            fetched = fetch(net, &network, wanted, &hints) => fetched,
+            _ = interrupted => {
+                eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.place.dir.display());
+                network.shutdown().await;
+                return Ok(Done::Interrupted);
+            }
+        };
+        fetched?;
+        if let Some(out) = wanted.out.clone() {
+            let blob = wanted.blob;
+            tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
+        }
+        if net.json {
+            say(&json!({ "event": "stored", "root": name(&wanted.blob) }).to_string());
+        } else if let Some(out) = &wanted.out {
+            say(&out.display().to_string());
+        }
+        if wanted.serve_on {
+            until_interrupted(network, events).await;
+        } else {
+            network.shutdown().await;
+        }
+        Ok(Done::Well)
+    })
+}
+
+async fn fetch(net: &NetArgs, network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<(), FetchError> {
+    let start = Instant::now();
+    let mut bar = Bar::new("get", wanted.blob.size);
+    let (mut begun_with, mut last) = (None, None);
+    let progress = |now: Progress| {
+        begun_with.get_or_insert(now.bytes);
+        last = Some(now);
+        bar.call(format!("get from {}", units::count(now.holders as u64, "peer")));
+        bar.at(now.bytes);
+    };
+    let result = network.download(wanted.blob, Class::Data, hints, wanted.timeout, progress).await;
+    drop(bar);
+    result?;
+    let (seconds, had) = (start.elapsed().as_secs_f64(), begun_with.unwrap_or(0));
+    let came = wanted.blob.size.saturating_sub(had);
+    if net.json {
+        let duplicate = last.map_or(0, |last: Progress| last.duplicate_bytes);
+        say(&json!({ "event": "fetched", "root": name(&wanted.blob), "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate }).to_string());
+    } else {
+        let rate = units::bytes((came as f64 / seconds.max(1e-3)) as u64);
+        eprintln!("fetched {} in {} ({rate}/s)", units::bytes(came), units::seconds(seconds));
+    }
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn open(net: &NetArgs) -> Result<Store, Failure> {
+    Ok(Store::open(&net.place.dir, net.quota.0)?)
+}
+
+async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(Handle, Events), Failure> {
+    // Of no run: nobody is a member, and nothing is announced.
+    let mut config = Config::new(&net.place.dir, Digest::ZERO, 0, RunId(Digest::of(b"covey blob")));
+    if !net.listen.is_empty() {
+        config.listen = net.listen.clone();
+    }
+    config.bootstrap = bootstrap;
+    config.transport.congestion = match net.congestion {
+        CongestionArg::Bbr => Congestion::Bbr,
+        CongestionArg::System => Congestion::System,
+    };
+    config.limits.governor.upload = net.upload.map(|mbit| rate("--upload", mbit)).transpose()?;
+    config.limits.links.download = net.download.map(|mbit| rate("--download", mbit)).transpose()?;
+    let (network, events) = covey_gossip::start(config, store).await?;
+    if let Some(address) = net.status {
+        let nodes = Nodes::default();
+        let shown = network.clone();
+        nodes.show("blob", move || Some(shown.clone()));
+        let address =
+            observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
+        match net.json {
+            true => say(&json!({ "event": "status", "address": address }).to_string()),
+            false => say(&format!("status at http://{address}/; try: covey peers {address}")),
+        }
+    }
+    Ok((network, events))
+}
+
+/// A tenth of a second's bytes may go at once.
+fn rate(option: &str, mbit: f64) -> Result<ByteRate, Plain> {
+    if !(mbit > 0.0 && mbit < 1e6) {
+        return Err(Plain(format!("{option} is {mbit}: it must be a number of Mbit/s above 0")));
+    }
+    let per_second = (mbit * 125_000.0) as u64;
+    Ok(ByteRate { per_second, burst: per_second / 10 })
+}
+
+fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
+    if net.json {
+        let address = network.addresses().into_iter().next();
+        say(&json!({ "event": "serving", "file": file, "root": name(blob), "address": address }).to_string());
+    } else {
+        say(&format!("{}  {}", name(blob), file.display()));
+    }
+}
+
+/// Serves on; events are for nodes of a run, and are let go.
+async fn until_interrupted(network: Handle, mut events: Events) {
+    let drain = async {
+        while let Some(event) = events.next().await {
+            if let Event::Connected { peer } = event {
+                tracing::debug!(%peer, "connected");
+            }
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        _ = tokio::signal::ctrl_c() => network.shutdown().await,
+    }
+}
+
+fn peer_of(address: &str) -> Result<PeerKey, Failure> {
+    let peer = address.rsplit_once("/p2p/").and_then(|(_, peer)| peer.parse().ok());
+    peer.ok_or_else(|| {
+        Plain(format!("--from {address}: it must end in /p2p/ID, as `covey blob serve` prints it")).into()
+    })
+}
