@@ -1,6 +1,6 @@
 //! What the store holds, in memory: sizes, order of use, pins, what the disk has not confirmed. No I/O.
 
-use crate::partial::State;
+use crate::state::State;
 use covey_proto::Digest;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use crate::files::{Folder, Found, Kind, has_outboard};
 use crate::flush::{Shared, USED_TIME_MAX};
 use crate::index::Index;
 use crate::meta::{Change, Held, Meta, Opened, Record};
-use crate::partial::{Over, State};
+use crate::state::{Over, State};
 use crate::tree;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
