@@ -2,7 +2,7 @@
 //! many bytes that takes. Times are printed, not judged; they mean something with real sizes on a quiet machine:
 //!
 //! ```text
-//! COVEY_WAN_MB=500 cargo test --release -p covey --test wide -- --nocapture --test-threads=1
+//! COVEY_WAN_MB=500 COVEY_WAN_SLOWER=4 cargo test --release -p covey --test wide -- --nocapture --test-threads=1
 //! ```
 
 #![cfg(target_os = "linux")]
@@ -21,10 +21,7 @@ impl Covey {
     fn blob(at: &Place, verb: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
         command.args(["blob", verb, "--json", "--congestion", at.congestion]);
-        command
-            .args(["--listen", &format!("/ip4/{}/tcp/4001", at.address)])
-            .arg("--dir")
-            .arg(at.folder.join("store"));
+        command.args(["--listen", &format!("/ip4/{}/tcp/4001", at.address)]).arg("--dir").arg(at.folder.join("store"));
         command
     }
 }
@@ -51,7 +48,10 @@ impl Exchange for Covey {
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         match line["event"].as_str() {
             Some("serving") => Heard::Serving { address: text("address"), root: text("root") },
-            Some("fetched") => Heard::Fetched,
+            Some("fetched") => {
+                println!("fetched {} bytes in {} s, {} twice", line["bytes"], line["seconds"], line["duplicate"]);
+                Heard::Fetched
+            }
             _ => Heard::Nothing,
         }
     }
@@ -63,8 +63,14 @@ fn bytes() -> u64 {
     mb.unwrap_or(8) * 1_000_000
 }
 
+/// 1, or what the environment says: by how much lines are slower.
+fn slower() -> u64 {
+    std::env::var("COVEY_WAN_SLOWER").ok().and_then(|divisor| divisor.parse().ok()).unwrap_or(1)
+}
+
 /// Plays a scene with Covey; nothing where there can be no network, which is said.
-fn play(name: &str, scene: &Scene) -> Option<Outcome> {
+fn play(name: &str, scene: Scene) -> Option<Outcome> {
+    let scene = &scene.slower(slower());
     // Says why it is skipped, or fails where it must not be.
     drop(Wan::build_or_skip(&[scene.line], SEED)?);
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -86,16 +92,22 @@ fn play(name: &str, scene: &Scene) -> Option<Outcome> {
     Some(outcome)
 }
 
+/// How much more than the blob may come: of a large one 5 %, duplicates and what TCP sent twice included. A small one is at
+/// its end before lines are known, and its end game is all there is of it.
+fn extra_max(outcome: &Outcome) -> f64 {
+    if outcome.bytes >= 100_000_000 { 0.05 } else { 0.6 }
+}
+
 #[test]
 fn one_to_one_takes_little_more_than_the_blob() {
-    let Some(outcome) = play("one to one", &Scene::one_to_one(bytes(), SEED)) else { return };
+    let Some(outcome) = play("one to one", Scene::one_to_one(bytes(), SEED)) else { return };
     assert!(outcome.overhead_max() < 0.02, "seed {SEED}: {outcome:?}");
 }
 
 #[test]
 fn eight_fetchers_serve_each_other() {
-    let Some(outcome) = play("one to eight", &Scene::one_to_eight(bytes(), SEED)) else { return };
-    assert!(outcome.overhead_max() < 0.05, "seed {SEED}: {outcome:?}");
+    let Some(outcome) = play("one to eight", Scene::one_to_eight(bytes(), SEED)) else { return };
+    assert!(outcome.overhead_max() < extra_max(&outcome), "seed {SEED}: {outcome:?}");
     // Alone, the source would send the blob eight times; a small blob is at its end before its pieces are spread.
     let sent = outcome.traffic[0].up.bytes as f64 / outcome.bytes as f64;
     assert!(sent < 6.0, "seed {SEED}: the source sent the blob {sent:.1} times: {outcome:?}");
@@ -103,7 +115,7 @@ fn eight_fetchers_serve_each_other() {
 
 #[test]
 fn a_kill_half_way_costs_what_was_in_flight() {
-    let Some(outcome) = play("killed half-way", &Scene::killed_half_way(bytes(), SEED)) else { return };
+    let Some(outcome) = play("killed half-way", Scene::killed_half_way(bytes(), SEED)) else { return };
     // What an answer that was cut off had brought, at most all that was outstanding: 32 MiB, or 2 % of a large blob.
     let most = if outcome.bytes >= 500_000_000 { 0.04 } else { 0.75 };
     assert!(outcome.overhead_max() < most, "seed {SEED}: {outcome:?}");
@@ -111,6 +123,6 @@ fn a_kill_half_way_costs_what_was_in_flight() {
 
 #[test]
 fn without_bbr_many_sources_still_bring_it_whole() {
-    let Some(outcome) = play("one to eight without BBR", &Scene::without_bbr(bytes(), SEED)) else { return };
-    assert!(outcome.overhead_max() < 0.05, "seed {SEED}: {outcome:?}");
+    let Some(outcome) = play("one to eight without BBR", Scene::without_bbr(bytes(), SEED)) else { return };
+    assert!(outcome.overhead_max() < extra_max(&outcome), "seed {SEED}: {outcome:?}");
 }

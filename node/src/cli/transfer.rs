@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use covey_gossip::store::Store;
 use covey_gossip::{ByteRate, Class, Config, Congestion, Event, Events, FetchError, Handle, Hint, PeerKey, Progress};
 use covey_proto::blob::BlobRef;
+use covey_proto::pieces::Pieces;
 use covey_proto::{Digest, RunId};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -103,23 +104,19 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
         }
         let interrupted = tokio::signal::ctrl_c();
         let fetched = tokio::select! {
-            fetched = fetch(net, &network, wanted, &hints) => fetched,
+            fetched = fetch(&network, wanted, &hints) => fetched,
             _ = interrupted => {
                 eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.place.dir.display());
                 network.shutdown().await;
                 return Ok(Done::Interrupted);
             }
         };
-        fetched?;
+        let fetched = fetched?;
         if let Some(out) = wanted.out.clone() {
             let blob = wanted.blob;
             tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
         }
-        if net.json {
-            say(&json!({ "event": "stored", "root": name(&wanted.blob) }).to_string());
-        } else if let Some(out) = &wanted.out {
-            say(&out.display().to_string());
-        }
+        fetched.say(net, wanted);
         if wanted.serve_on {
             until_interrupted(network, events).await;
         } else {
@@ -129,12 +126,37 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
     })
 }
 
-async fn fetch(net: &NetArgs, network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<(), FetchError> {
+/// What a fetch came to.
+struct Fetched {
+    seconds: f64,
+    /// Bytes that came, and that were here before.
+    came: u64,
+    had: u64,
+    duplicate: u64,
+}
+
+impl Fetched {
+    fn say(&self, net: &NetArgs, wanted: &Wanted) {
+        if net.json {
+            let Fetched { seconds, came, had, duplicate } = self;
+            let (root, out) = (name(&wanted.blob), &wanted.out);
+            say(&json!({ "event": "fetched", "root": root, "out": out, "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate }).to_string());
+            return;
+        }
+        let rate = units::bytes((self.came as f64 / self.seconds.max(1e-3)) as u64);
+        eprintln!("{} came in {} ({rate}/s)", units::bytes(self.came), units::seconds(self.seconds));
+        if let Some(out) = &wanted.out {
+            say(&out.display().to_string());
+        }
+    }
+}
+
+async fn fetch(network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<Fetched, FetchError> {
     let start = Instant::now();
     let mut bar = Bar::new("get", wanted.blob.size);
-    let (mut begun_with, mut last) = (None, None);
+    let had = held(network.store(), &wanted.blob);
+    let mut last = None;
     let progress = |now: Progress| {
-        begun_with.get_or_insert(now.bytes);
         last = Some(now);
         bar.call(format!("get from {}", units::count(now.holders as u64, "peer")));
         bar.at(now.bytes);
@@ -142,16 +164,19 @@ async fn fetch(net: &NetArgs, network: &Handle, wanted: &Wanted, hints: &[Hint])
     let result = network.download(wanted.blob, Class::Data, hints, wanted.timeout, progress).await;
     drop(bar);
     result?;
-    let (seconds, had) = (start.elapsed().as_secs_f64(), begun_with.unwrap_or(0));
-    let came = wanted.blob.size.saturating_sub(had);
-    if net.json {
-        let duplicate = last.map_or(0, |last: Progress| last.duplicate_bytes);
-        say(&json!({ "event": "fetched", "root": name(&wanted.blob), "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate }).to_string());
-    } else {
-        let rate = units::bytes((came as f64 / seconds.max(1e-3)) as u64);
-        eprintln!("fetched {} in {} ({rate}/s)", units::bytes(came), units::seconds(seconds));
-    }
-    Ok(())
+    Ok(Fetched {
+        seconds: start.elapsed().as_secs_f64(),
+        came: wanted.blob.size.saturating_sub(had),
+        had,
+        duplicate: last.map_or(0, |last: Progress| last.duplicate_bytes),
+    })
+}
+
+/// Bytes of a blob's pieces that are here already.
+fn held(store: &Store, blob: &BlobRef) -> u64 {
+    let Some(pieces) = Pieces::of_blob(blob) else { return 0 };
+    let bytes = |piece| pieces.bytes_of_piece(piece);
+    store.holdings(blob).iter().map(bytes).map(|bytes| bytes.end - bytes.start).sum()
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

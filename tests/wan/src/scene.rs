@@ -65,6 +65,15 @@ impl Scene {
         Scene { congestion: "system", ..Scene::one_to_eight(bytes, seed) }
     }
 
+    /// The same on lines of a `divisor`th of their rates: nine nodes at 110 Mbit/s are more than two cores carry.
+    pub fn slower(self, divisor: u64) -> Scene {
+        let rate = |rate: Rate| Rate::bits(rate.bits_per_second() / divisor.max(1));
+        // A path's delay and loss are those of two lines.
+        let (delay, loss) = (self.line.delay * 2, 1.0 - (1.0 - self.line.loss).powi(2));
+        let line = Node::of_path(rate(self.line.up), rate(self.line.down), delay, loss);
+        Scene { line, patience: self.patience * divisor.max(1) as u32, ..self }
+    }
+
     /// The least time in which payload can get to all: the source must send it once, each fetcher receive it, and all
     /// together send it as often as there are fetchers.
     pub fn bound(&self) -> Duration {
@@ -122,7 +131,7 @@ pub enum SceneError {
     #[error(transparent)]
     Wan(#[from] WanError),
     /// A program, file or folder could not be used.
-    #[error("the scene could not be set up")]
+    #[error("a program, file or folder of the scene cannot be used: {0}")]
     Io(#[from] io::Error),
     /// Nobody said anything that matters for too long.
     #[error("nothing came from node {node} in {patience:?}; its last words: {last}")]
