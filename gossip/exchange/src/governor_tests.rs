@@ -103,8 +103,8 @@ fn a_peer_is_refused_beyond_its_bounds_and_disconnected_at_twice_them() {
 
     let large = asked(Rank::Member, Class::State, 4 * MIB);
     (0..8).for_each(|_| assert!(bench.ask(2, large).is_ok()));
-    let refused = bench.ask(2, asked(Rank::Member, Class::State, 1)).unwrap_err();
-    assert_eq!(refused, Refused::Bytes { open: 32 * MIB, asked: 1, limit: 32 * MIB });
+    let refused = bench.ask(2, large).unwrap_err();
+    assert_eq!(refused, Refused::Bytes { open: 32 * MIB, asked: 4 * MIB, limit: 33 * MIB });
     (0..7).for_each(|_| assert!(!bench.ask(2, large).unwrap_err().disconnects()));
     assert!(bench.ask(2, large).unwrap_err().disconnects());
     bench.governor.gone(2);
