@@ -205,6 +205,21 @@ fn who_stops_reading_is_given_a_quarter_of_a_mebibyte_and_stops_nobody() {
 }
 
 #[test]
+fn strangers_that_took_all_places_and_stop_reading_keep_no_member_out() {
+    let mut bench = Bench::new(GovernorLimits::default());
+    bench.stalled = (100..=120).collect();
+    for _ in 0..200 {
+        (100..=120).for_each(|peer| bench.fill(peer, asked(Rank::Stranger, Class::State, GROUP)));
+        bench.step(bench.now);
+    }
+    for _ in 0..100 {
+        bench.fill(1, asked(Rank::Member, Class::Round, MIB));
+        bench.step(bench.now);
+    }
+    assert!(bench.sent(1) > MIB, "the member got {} bytes", bench.sent(1));
+}
+
+#[test]
 fn answers_of_a_stream_are_granted_whole_and_in_the_order_in_which_they_were_read() {
     let mut bench = Bench::new(GovernorLimits::default());
     let mut order = vec![];
