@@ -1,8 +1,8 @@
 //! One life of the network: the loop that carries events from the sockets, the handles and the clock to those who decide.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
-use super::gossip::Unheard;
 use super::discovery::Discovery;
+use super::gossip::Unheard;
 use super::network::{Job, Network};
 use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};

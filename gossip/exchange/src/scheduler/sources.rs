@@ -226,8 +226,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         fetch.sources.values_mut().for_each(|source| source.bytes /= 2);
         let rested = |source: &Source| source.ignored && now.saturating_sub(source.claimed) >= self.limits.rest;
-        let rested: Vec<P> =
-            fetch.sources.iter().filter(|(_, source)| rested(source)).map(|(peer, _)| *peer).collect();
+        let rested: Vec<P> = fetch.sources.iter().filter(|(_, source)| rested(source)).map(|(peer, _)| *peer).collect();
         // Where nobody else holds the blob, it must not be ignored for ever.
         rested.into_iter().for_each(|peer| self.leave(id, peer, actions));
         let Some(fetch) = self.fetches.get(&id) else { return };
