@@ -251,7 +251,7 @@ impl<'a> Running<'a> {
             Verdict::Ignore => MessageAcceptance::Ignore,
             Verdict::Reject => MessageAcceptance::Reject,
         };
-        if let (Verdict::Reject, Some(claim)) = (judgement.verdict, judgement.claim) {
+        if let (Verdict::Reject | Verdict::Ignore, Some(claim)) = (judgement.verdict, judgement.claim) {
             self.claims.give_back(claim);
         }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
