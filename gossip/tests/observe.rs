@@ -85,6 +85,19 @@ async fn what_nobody_could_be_told_of_is_an_error_and_is_told_to_who_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_up_of_a_later_round_and_ignored_takes_no_authors_place() {
+    let mut judge = node(&[TCP], &[]).await;
+    let flooder = node(&[], &judge.handle.addresses()).await;
+    for nonce in 0..4 {
+        flooder.publish(&announcement(8, 3, nonce)).await;
+        judge.until_announcement().await.1.judge(Verdict::Ignore);
+    }
+    until("the verdicts", || judge.handle.traffic().announcements_unheeded == 4).await;
+    flooder.publish(&announcement(8, 3, 9)).await;
+    assert_eq!(judge.until_announcement().await.0, announcement(8, 3, 9));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_announcements_of_an_author_and_round_are_looked_at_but_rejected_ones_take_no_place() {
     let mut judge = node(&[TCP], &[]).await;
     let flooder = node(&[], &judge.handle.addresses()).await;

@@ -10,7 +10,7 @@ use covey_gossip::store::{Durability, Store};
 use covey_gossip::{Class, Config};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
-use covey_proto::pieces::{PieceSet, Pieces};
+use covey_proto::pieces::{PIECED_BLOB_BYTES_MAX, PieceSet, Pieces};
 use rig::raw::{Peer, Wire};
 use rig::*;
 use std::sync::Arc;
@@ -265,6 +265,21 @@ async fn who_wants_to_hear_of_too_much_hears_no_more() {
     for _ in 0..256 {
         assert!(matches!(again.next::<Holding>().await, Some(Holding::Bitfield { .. })));
     }
+    assert_eq!(victim.handle.traffic().bans, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_two_mebibytes_of_sets_are_kept_for_a_peer() {
+    let victim = victim().await;
+    let peer = Peer::of(&victim).await;
+    let mut wire = peer.open(HOLDINGS).await.unwrap();
+    let huge = |n: u32| BlobRef { root: Digest::of(&n.to_le_bytes()), size: PIECED_BLOB_BYTES_MAX };
+    for n in 0..32 {
+        wire.send(&[Wish::Want(huge(n))]).await.unwrap();
+        assert!(matches!(wire.next::<Holding>().await, Some(Holding::Bitfield { set, .. }) if set.len() == 64 << 10));
+    }
+    wire.send(&[Wish::Want(huge(32))]).await.unwrap();
+    wire.until_closed().await;
     assert_eq!(victim.handle.traffic().bans, 0);
 }
 

@@ -5,7 +5,7 @@ use crate::StoreError;
 use crate::files::{Folder, Kind};
 use crate::index::Index;
 use crate::meta::{Change, Meta, Record};
-use crate::partial::State;
+use crate::state::State;
 use covey_proto::Digest;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

@@ -1,6 +1,6 @@
 //! What the store holds, in memory: sizes, order of use, pins, what the disk has not confirmed. No I/O.
 
-use crate::partial::State;
+use crate::state::State;
 use covey_proto::Digest;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -164,10 +164,25 @@ impl Index {
         self.promised + self.entries.iter().filter(stays).map(|(_, entry)| entry.size).sum::<u64>()
     }
 
-    pub(super) fn oldest_unpinned(&self, spare: &[Digest]) -> Option<Digest> {
+    /// What may be evicted, the oldest first.
+    fn evictable(&self, spare: &[Digest]) -> impl Iterator<Item = (Digest, u64)> {
         let free = |root: &&Digest| !self.held.contains_key(*root) && !spare.contains(*root);
-        let idle = |root: &&Digest| !self.entries.get(*root).is_some_and(Entry::is_fetched);
-        self.order.values().filter(free).find(idle).copied()
+        let entries = self.order.values().filter(free).filter_map(|root| Some((*root, self.entries.get(root)?)));
+        entries.filter(|(_, entry)| !entry.is_fetched()).map(|(root, entry)| (root, entry.size))
+    }
+
+    pub(super) fn oldest_unpinned(&self, spare: &[Digest]) -> Option<Digest> {
+        self.evictable(spare).next().map(|(root, _)| root)
+    }
+
+    /// Whether so many bytes more could be made to fit a quota.
+    pub(super) fn could_fit(&self, needed: u64, quota: u64, spare: &[Digest]) -> bool {
+        let mut over = self.bytes.saturating_add(self.promised).saturating_add(needed).saturating_sub(quota);
+        over == 0
+            || self.evictable(spare).any(|(_, size)| {
+                over = over.saturating_sub(size);
+                over == 0
+            })
     }
 
     pub(super) fn mark_dirty(&mut self, root: Digest) {

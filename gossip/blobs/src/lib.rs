@@ -27,6 +27,7 @@ mod index;
 mod meta;
 mod partial;
 mod serve;
+mod state;
 mod store;
 mod tree;
 mod whole;

@@ -2,7 +2,7 @@
 //! it did costs the piece, not the peer who asked.
 
 use crate::files::{Kind, has_outboard};
-use crate::partial::State;
+use crate::state::State;
 use crate::tree::{self, Fault, InMemory, PAIR, Pair, Source, Take, walk};
 use crate::{ServeError, Store, StoreError};
 use covey_proto::Digest;

@@ -5,7 +5,7 @@ use crate::files::{Folder, Found, Kind, has_outboard};
 use crate::flush::{Shared, USED_TIME_MAX};
 use crate::index::Index;
 use crate::meta::{Change, Held, Meta, Opened, Record};
-use crate::partial::{Over, State};
+use crate::state::{Over, State};
 use crate::tree;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
@@ -200,8 +200,15 @@ impl Store {
         Ok(())
     }
 
-    /// Evicts until `needed` bytes fit the quota. `spare` are about to be wanted and stay.
+    /// Evicts until `needed` bytes fit the quota, or nothing if that cannot be. `spare` are about to be wanted and stay.
     pub(crate) fn make_room(&self, index: &mut Index, needed: u64, spare: &[Digest]) -> Result<(), StoreError> {
+        if !index.could_fit(needed, self.quota(), spare) {
+            return Err(StoreError::QuotaFull { needed, pinned: index.pinned_bytes(), quota: self.quota() });
+        }
+        self.evict(index, needed, spare)
+    }
+
+    fn evict(&self, index: &mut Index, needed: u64, spare: &[Digest]) -> Result<(), StoreError> {
         while !index.fits(needed, self.quota()) {
             let Some(victim) = index.oldest_unpinned(spare) else {
                 return Err(StoreError::QuotaFull { needed, pinned: index.pinned_bytes(), quota: self.quota() });
@@ -357,7 +364,7 @@ impl Store {
     pub fn gc(&self) -> Result<u64, StoreError> {
         let mut index = self.index();
         let before = index.bytes();
-        match self.make_room(&mut index, 0, &[]) {
+        match self.evict(&mut index, 0, &[]) {
             // Pins may hold more than a quota that was lowered: that is for whoever pins.
             Ok(()) | Err(StoreError::QuotaFull { .. }) => Ok(before.saturating_sub(index.bytes())),
             Err(error) => Err(error),

@@ -1,5 +1,6 @@
 use super::*;
 use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -84,6 +85,18 @@ fn the_least_recently_used_blob_makes_room_and_pinned_ones_stay() {
     assert!(matches!(full, Err(StoreError::QuotaFull { needed: 100, pinned: 300, quota: 300 })), "{full:?}");
     store.unpin("keep").unwrap();
     store.put(&[5; 100], Durability::Buffered).unwrap();
+}
+
+#[test]
+fn what_cannot_fit_however_much_is_evicted_evicts_nothing() {
+    let (_dir, store) = store(100);
+    let pinned = store.put(&[1; 60], Durability::Synced).unwrap();
+    store.pin("state", &[pinned.root]).unwrap();
+    let other = store.put(&[2; 30], Durability::Synced).unwrap();
+    assert!(matches!(store.put(&[3; 50], Durability::Synced), Err(StoreError::QuotaFull { .. })));
+    let large = BlobRef { root: Digest::of(b"large"), size: 50 };
+    assert!(matches!(store.begin(large), Err(StoreError::QuotaFull { .. })));
+    assert!(store.has(&other.root), "it could not have made room");
 }
 
 #[test]

@@ -18,6 +18,9 @@ use std::process::{Command, Stdio};
 const FETCHED: u64 = 3;
 const FETCHED_BYTES: u64 = 20 * PIECE + 5;
 
+/// How often it is killed.
+const ROUNDS: usize = 8;
+
 /// Random numbers from a seed that is printed.
 struct Dice(blake3::OutputReader);
 
@@ -141,7 +144,7 @@ fn a_kill_at_any_time_costs_at_most_what_was_in_flight() {
         (0..FETCHED).map(|n| source.put(&bytes(FETCHED_BYTES, n), Durability::Buffered).unwrap()).collect()
     };
     let mut dice = Dice::new();
-    for round in 0..12 {
+    for round in 0..ROUNDS {
         let said = run_and_kill(dir.path(), 10 + dice.below(200));
         let source = Store::open(dir.path().join("source"), 1 << 30).unwrap();
         let store = Store::open(dir.path().join("store"), 1 << 30).unwrap();
@@ -192,7 +195,7 @@ fn a_lost_or_damaged_index_costs_no_blob() {
     let root = dir.path().join("store");
     let index = fs::read(root.join("index.redb")).unwrap();
     let mut dice = Dice::new();
-    for round in 0..40 {
+    for round in 0..24 {
         match round {
             0 => fs::remove_file(root.join("index.redb")).unwrap(),
             1 => fs::write(root.join("index.redb"), b"").unwrap(),

@@ -95,16 +95,21 @@ impl Model {
         self.pins.values().flatten().any(|other| *other == blob)
     }
 
-    /// Evicts; whether that was enough.
+    /// Evicts if that makes room enough; whether it does.
     fn make_room(&mut self, needed: u64, spare: usize) -> bool {
-        while self.bytes() + needed > QUOTA {
-            let free = |blob: &&usize| **blob != spare && !self.is_pinned(**blob) && !self.live.contains(*blob);
-            let Some(victim) = self.order.iter().find(free).copied() else {
-                return false;
-            };
-            self.remove(victim);
+        let free = |blob: &usize| *blob != spare && !self.is_pinned(*blob) && !self.live.contains(blob);
+        let (mut bytes, mut victims) = (self.bytes() + needed, Vec::new());
+        for victim in self.order.iter().copied().filter(free) {
+            if bytes <= QUOTA {
+                break;
+            }
+            bytes -= SIZES[victim];
+            victims.push(victim);
         }
-        true
+        if bytes <= QUOTA {
+            victims.into_iter().for_each(|victim| self.remove(victim));
+        }
+        bytes <= QUOTA
     }
 }
 

@@ -103,8 +103,8 @@ fn a_peer_is_refused_beyond_its_bounds_and_disconnected_at_twice_them() {
 
     let large = asked(Rank::Member, Class::State, 4 * MIB);
     (0..8).for_each(|_| assert!(bench.ask(2, large).is_ok()));
-    let refused = bench.ask(2, asked(Rank::Member, Class::State, 1)).unwrap_err();
-    assert_eq!(refused, Refused::Bytes { open: 32 * MIB, asked: 1, limit: 32 * MIB });
+    let refused = bench.ask(2, large).unwrap_err();
+    assert_eq!(refused, Refused::Bytes { open: 32 * MIB, asked: 4 * MIB, limit: 33 * MIB });
     (0..7).for_each(|_| assert!(!bench.ask(2, large).unwrap_err().disconnects()));
     assert!(bench.ask(2, large).unwrap_err().disconnects());
     bench.governor.gone(2);
@@ -202,6 +202,21 @@ fn who_stops_reading_is_given_a_quarter_of_a_mebibyte_and_stops_nobody() {
         assert!(bench.sent(peer) <= 256 << 10, "peer {peer} got {}", bench.sent(peer));
     }
     assert!(bench.sent(9) > 50 * MIB && bench.sent(9).abs_diff(bench.sent(10)) <= GROUP);
+}
+
+#[test]
+fn strangers_that_took_all_places_and_stop_reading_keep_no_member_out() {
+    let mut bench = Bench::new(GovernorLimits::default());
+    bench.stalled = (100..=120).collect();
+    for _ in 0..200 {
+        (100..=120).for_each(|peer| bench.fill(peer, asked(Rank::Stranger, Class::State, GROUP)));
+        bench.step(bench.now);
+    }
+    for _ in 0..100 {
+        bench.fill(1, asked(Rank::Member, Class::Round, MIB));
+        bench.step(bench.now);
+    }
+    assert!(bench.sent(1) > MIB, "the member got {} bytes", bench.sent(1));
 }
 
 #[test]

@@ -140,6 +140,25 @@ fn three_occasions_of_false_claims_and_a_peers_bits_count_nothing() {
 }
 
 #[test]
+fn an_only_holder_that_refused_thrice_is_asked_again_after_a_rest() {
+    let mut rig = Rig::new(Limits::default());
+    let blob = blob(0, 64 * MIB);
+    rig.up(0..1);
+    rig.want(blob, Class::State);
+    let mut asked = requests(&rig.holds_all(0, blob));
+    for _ in 0..3 {
+        for (request, ..) in std::mem::take(&mut asked) {
+            rig.tell(Event::Rejected { request, why: Rejected::NotHeld });
+        }
+        asked = requests(&rig.wait(Duration::from_secs(4)));
+    }
+    assert!(rig.holds_all(0, blob).is_empty());
+    let actions = rig.wait(Limits::default().rest + Duration::from_secs(10));
+    assert_eq!(actions.iter().filter(|action| **action == Action::Ask { peer: 0, blob }).count(), 1);
+    assert!(!requests(&rig.holds_all(0, blob)).is_empty(), "what it says counts again");
+}
+
+#[test]
 fn a_silent_peers_requests_move_after_four_seconds_and_thrice_is_a_rest() {
     let mut rig = Rig::new(Limits::default());
     let blob = blob(0, 64 * MIB);

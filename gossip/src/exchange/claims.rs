@@ -37,8 +37,8 @@ pub(crate) fn claim_of(bytes: &[u8]) -> Option<Claim> {
     Some((Round(head.round), Uid::new(head.uid)?))
 }
 
-/// Counts those that were let through and not rejected: a rejection already costs who brought it, and must not take the
-/// author's place.
+/// Counts those that wait for a verdict or were accepted. A rejected one already costs who brought it; one that is ignored
+/// costs nobody anything, so that anyone could make up an author's next round with it. Neither takes the author's place.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     counts: HashMap<Claim, u8>,
@@ -62,7 +62,7 @@ impl Claims {
         taken
     }
 
-    /// One of them was rejected.
+    /// One of them was not accepted.
     pub(crate) fn give_back(&mut self, claim: Claim) {
         if let Some(count) = self.counts.get_mut(&claim) {
             *count = count.saturating_sub(1);

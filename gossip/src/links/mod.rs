@@ -42,7 +42,7 @@ const NEWS_MAX: u64 = 16;
 /// Bounds on the streams of the exchange.
 #[derive(Clone, Debug)]
 pub struct LinkLimits {
-    /// A peer that takes nothing off its stream for so long is disconnected.
+    /// A peer that does not take 64 KiB off its stream for so long is disconnected.
     pub write_timeout: Duration,
     /// New pieces are told after so long, or once there are sixteen.
     pub news_each: Duration,
@@ -197,16 +197,12 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// Writes all of `bytes`, as long as the other side takes some.
-async fn write<T: AsyncWrite + Unpin>(stream: &mut T, mut bytes: &[u8], limits: &LinkLimits) -> Result<(), End> {
-    while !bytes.is_empty() {
-        match tokio::time::timeout(limits.write_timeout, stream.write(bytes)).await {
-            Ok(Ok(0)) => return Err(End::Closed),
-            Ok(written) => bytes = bytes.get(written?..).unwrap_or_default(),
-            Err(_) => return Err(End::Nuisance("it does not read")),
-        }
+/// Writes all of `bytes`, some 64 KiB at most: who reads a byte now and then does not read.
+async fn write<T: AsyncWrite + Unpin>(stream: &mut T, bytes: &[u8], limits: &LinkLimits) -> Result<(), End> {
+    match tokio::time::timeout(limits.write_timeout, stream.write_all(bytes)).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(End::Nuisance("it does not read")),
     }
-    Ok(())
 }
 
 /// Brings what was written on its way.
@@ -223,5 +219,37 @@ pub(crate) async fn serve(env: Arc<Env>, peer: PeerKey, came: Came) {
     match protocol {
         Protocol::Holdings => teller::run(env, peer, stream, place).await,
         Protocol::Pieces => server::run(env, peer, stream, place).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// Takes a byte a millisecond.
+    struct Drip(Pin<Box<tokio::time::Sleep>>);
+
+    impl AsyncWrite for Drip {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
+            std::task::ready!(self.0.as_mut().poll(cx));
+            self.0 = Box::pin(tokio::time::sleep(Duration::from_millis(1)));
+            Poll::Ready(Ok(1))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_byte_now_and_then_does_not_read() {
+        let limits = LinkLimits { write_timeout: Duration::from_millis(50), ..LinkLimits::default() };
+        let mut drip = Drip(Box::pin(tokio::time::sleep(Duration::ZERO)));
+        let end = write(&mut drip, &[0; 1000], &limits).await;
+        assert!(matches!(end, Err(End::Nuisance(_))), "{end:?}");
     }
 }

@@ -20,6 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// Blobs that a peer may want to hear of at a time.
 const WANTS_MAX: usize = 256;
+/// Bytes of the sets that are kept of what a peer wants to hear of: as many as it may keep of this node's.
+const SETS_BYTES_MAX: usize = 2 << 20;
 /// Wishes answered at once, and in each time of news: an answer may be 64 KiB for a wish of 45 bytes.
 const WISHES_AT_ONCE: u32 = 2 * WANTS_MAX as u32;
 const WISHES_EACH: u32 = 64;
@@ -86,7 +88,8 @@ impl Teller {
                 let set = self.env.shared.store.holdings(&blob);
                 Holding::Bitfield { root: blob.root, set: set.as_bytes().to_vec() }.encode(&mut self.out);
                 self.told.insert(blob.root, Told { blob, set });
-                if self.told.len() > WANTS_MAX {
+                let bytes: usize = self.told.values().map(|told| told.set.as_bytes().len()).sum();
+                if self.told.len() > WANTS_MAX || bytes > SETS_BYTES_MAX {
                     // Not proof of ill will: its stream ends, with all that it wanted to hear.
                     return Err(End::Closed);
                 }

@@ -1,8 +1,8 @@
 //! One life of the network: the loop that carries events from the sockets, the handles and the clock to those who decide.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
-use super::gossip::Unheard;
 use super::discovery::Discovery;
+use super::gossip::Unheard;
 use super::network::{Job, Network};
 use super::pieces::Ends;
 use crate::event::{Judgement, Verdict};
@@ -251,7 +251,7 @@ impl<'a> Running<'a> {
             Verdict::Ignore => MessageAcceptance::Ignore,
             Verdict::Reject => MessageAcceptance::Reject,
         };
-        if let (Verdict::Reject, Some(claim)) = (judgement.verdict, judgement.claim) {
+        if let (Verdict::Reject | Verdict::Ignore, Some(claim)) = (judgement.verdict, judgement.claim) {
             self.claims.give_back(claim);
         }
         let gossip = &mut self.swarm.behaviour_mut().gossip;

@@ -1,5 +1,6 @@
 //! Who is served at a time: sixteen peers, one place of them for a peer that is no member. Who holds a place for a turn
-//! while others wait gives it up once what was begun for it has gone, and waits again.
+//! while others wait gives it up, and waits again once what was begun for it has gone. Its place is free at once: one that
+//! reads a byte now and then would keep it for ever. How many may be leaving so is bounded by the memory for answers.
 
 use crate::Class;
 use std::collections::VecDeque;
@@ -58,7 +59,7 @@ impl<P: Copy + PartialEq> Places<P> {
     }
 
     pub(super) fn seated(&self) -> usize {
-        self.seats.len()
+        self.serving().count()
     }
 
     /// Peers whose turn is over and who have something under way.
@@ -98,15 +99,22 @@ impl<P: Copy + PartialEq> Places<P> {
             return false;
         }
         self.changed = false;
-        while let Some(wait) = self.admit() {
-            self.seats.push(Seat { peer: wait.peer, rank: wait.rank, since: now, draining: false });
-        }
+        self.admit_all(now);
         self.end_turns(now);
+        self.admit_all(now);
+        let ends = self.seats.iter().filter(|seat| !seat.draining).map(|seat| seat.since + self.turn);
+        self.turn_end = if self.waiting.is_empty() { None } else { ends.filter(|end| *end > now).min() };
         true
     }
 
+    fn admit_all(&mut self, now: Instant) {
+        while let Some(wait) = self.admit() {
+            self.seats.push(Seat { peer: wait.peer, rank: wait.rank, since: now, draining: false });
+        }
+    }
+
     fn count(&self, rank: Rank) -> usize {
-        self.seats.iter().filter(|seat| seat.rank == rank).count()
+        self.seats.iter().filter(|seat| seat.rank == rank && !seat.draining).count()
     }
 
     fn waits(&self, rank: Rank) -> usize {
@@ -115,7 +123,7 @@ impl<P: Copy + PartialEq> Places<P> {
 
     /// The next of those that wait that may have a place now.
     fn admit(&mut self) -> Option<Wait<P>> {
-        if self.seats.len() >= self.seats_max || self.waiting.is_empty() {
+        if self.seated() >= self.seats_max || self.waiting.is_empty() {
             return None;
         }
         // With a single place nothing can be kept.
@@ -133,13 +141,8 @@ impl<P: Copy + PartialEq> Places<P> {
     /// A member that waits ends the turns of strangers beyond the first at once, and of members whose time is up; a
     /// stranger those of strangers whose time is up. The longest served goes first.
     fn end_turns(&mut self, now: Instant) {
-        let draining = |places: &Places<P>, rank: Rank| {
-            places.seats.iter().filter(|seat| seat.draining && seat.rank == rank).count()
-        };
-        let leaving = draining(self, Rank::Member) + draining(self, Rank::Stranger);
-        let mut members = self.waits(Rank::Member).saturating_sub(leaving);
-        let mut strangers = self.waits(Rank::Stranger).saturating_sub(draining(self, Rank::Stranger));
-        let mut surplus = self.count(Rank::Stranger).saturating_sub(draining(self, Rank::Stranger) + 1);
+        let (mut members, mut strangers) = (self.waits(Rank::Member), self.waits(Rank::Stranger));
+        let mut surplus = self.count(Rank::Stranger).saturating_sub(1);
         self.seats.sort_by_key(|seat| seat.since);
         for seat in self.seats.iter_mut().filter(|seat| !seat.draining && seat.rank == Rank::Stranger) {
             seat.draining = surplus > 0 && members > 0;
@@ -152,7 +155,5 @@ impl<P: Copy + PartialEq> Places<P> {
             seat.draining = *need > 0 && now.saturating_duration_since(seat.since) >= turn;
             *need -= usize::from(seat.draining);
         }
-        let ends = self.seats.iter().filter(|seat| !seat.draining).map(|seat| seat.since + turn);
-        self.turn_end = if self.waiting.is_empty() { None } else { ends.filter(|end| *end > now).min() };
     }
 }

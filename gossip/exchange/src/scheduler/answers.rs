@@ -126,8 +126,9 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
     fn not_held(&mut self, now: Duration, peer: P, id: u64, piece: u32, actions: &mut Vec<Action<P>>) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         let Some(source) = fetch.sources.get_mut(&peer).filter(|source| source.known.has(piece)) else { return };
-        if source.claims == 0 || now.saturating_sub(source.claimed) >= OCCASION {
-            source.claims += 1;
+        let since = now.saturating_sub(source.claimed);
+        if source.claims == 0 || since >= OCCASION {
+            source.claims = if since > self.limits.rest { 1 } else { source.claims + 1 };
             source.claimed = now;
         }
         if source.claims >= self.limits.false_claims_max {

@@ -49,7 +49,7 @@ pub(super) struct Source {
     /// Occasions on which it refused what it said it holds.
     pub(super) claims: u32,
     pub(super) claimed: Duration,
-    /// Its sets count nothing any more.
+    /// Its sets count nothing until it has rested.
     pub(super) ignored: bool,
 }
 

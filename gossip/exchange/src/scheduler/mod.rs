@@ -21,7 +21,7 @@
 //! | below 5 % of the median of the others over 10 s: its requests move | `slow_*` | a drip that is never silent |
 //! | moved three times within a minute of each other: a rest of 60 s | `strikes_max`, `rest` | |
 //! | refused or broken: a pause from 250 ms, doubled to 8 s | `link.rs` | |
-//! | refused what it said it holds: that bit counts nothing; on three occasions a second apart, none of that blob does | `false_claims_max` | an eviction refuses a burst at once, and is no lie |
+//! | refused what it said it holds: that bit counts nothing; on three occasions a second apart, within a minute of each other, none of that blob does for 60 s; then it is asked anew | `false_claims_max`, `rest` | an eviction refuses a burst at once, and is no lie; it may be the only holder |
 //! | end game: who has nothing else to do is asked for what another needs more than twice as long for; one duplicate a piece, 3 % of the blob in all, answers that cannot be stopped counted | `duplicate_percent` | the last piece must not wait for the slowest |
 //! | wrong bytes: nothing more is asked of that peer before it is up again | | |
 //! | what nobody holds, or of which nothing came for 15 s, is said to be stuck after 5 s and each 30 s | `stuck_*` | time to find providers |

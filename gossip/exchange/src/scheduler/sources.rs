@@ -225,6 +225,11 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
     pub(super) fn exchange_source(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         fetch.sources.values_mut().for_each(|source| source.bytes /= 2);
+        let rested = |source: &Source| source.ignored && now.saturating_sub(source.claimed) >= self.limits.rest;
+        let rested: Vec<P> = fetch.sources.iter().filter(|(_, source)| rested(source)).map(|(peer, _)| *peer).collect();
+        // Where nobody else holds the blob, it must not be ignored for ever.
+        rested.into_iter().for_each(|peer| self.leave(id, peer, actions));
+        let Some(fetch) = self.fetches.get(&id) else { return };
         if fetch.sources.len() < self.limits.wants_per_blob_max {
             return self.find_sources(now, id, actions);
         }
@@ -272,9 +277,14 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             return;
         }
         fetch.exchanged = now;
-        if let Some(source) = fetch.sources.remove(&peer) {
-            fetch.table.lose(&source.known);
-        }
+        self.leave(id, peer, actions);
+    }
+
+    /// A peer is no source of a blob any more.
+    fn leave(&mut self, id: u64, peer: P, actions: &mut Vec<Action<P>>) {
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        let Some(source) = fetch.sources.remove(&peer) else { return };
+        fetch.table.lose(&source.known);
         actions.push(Action::Leave { peer, root: fetch.blob.root });
         if let Some(state) = self.peers.get_mut(&peer) {
             state.wants -= 1;

@@ -222,7 +222,7 @@ pub enum Misdeed {
     /// Sent bytes that do not verify: ban.
     WrongBytes,
     /// Refused, again and again, what it said it holds. May be an accident of its disk: its bits of that blob count
-    /// nothing from now on, more need not follow.
+    /// nothing for a while, more need not follow.
     FalseHoldings,
 }
 
