@@ -132,9 +132,11 @@ impl PieceSet {
 
     /// All of `count` pieces.
     pub fn all(count: u32) -> PieceSet {
-        let mut set = PieceSet::none(count);
-        set.insert_range(0..count);
-        set
+        let mut bytes = vec![0xff; (count as usize).div_ceil(8)];
+        if let Some(last) = bytes.last_mut().filter(|_| !count.is_multiple_of(8)) {
+            *last = (1 << (count % 8)) - 1;
+        }
+        PieceSet { bytes, count, len: count }
     }
 
     /// Reads the bytes of a set of `count` pieces; none if they are too few, too many, or have a bit beyond.
@@ -316,6 +318,12 @@ mod tests {
 
     #[test]
     fn all_is_full() {
-        assert!(PieceSet::all(13).is_full() && PieceSet::from_bytes(&[0xff, 0x1f], 13) == Some(PieceSet::all(13)));
+        for count in [0, 1, 7, 8, 9, 13, 64] {
+            let mut one_by_one = PieceSet::none(count);
+            one_by_one.insert_range(0..count);
+            assert!(PieceSet::all(count).is_full());
+            assert_eq!(PieceSet::all(count), one_by_one);
+        }
+        assert_eq!(PieceSet::from_bytes(&[0xff, 0x1f], 13), Some(PieceSet::all(13)));
     }
 }

@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | [`Durability::Synced`], pinned | all | all |
 //! | [`Durability::Buffered`] | all | may be lost or torn, which is noticed when it is read |
-//! | pieces being fetched | all but what was in flight, a few hashed again | but for the last 500 ms or 16 MiB |
+//! | pieces being fetched | all but what was in flight, a few hashed again | but for the last 2 s or 256 MiB |
 //! | order of use | but for the last minute | but for the last minute |
 //! | a damaged index | all blobs; pins are forgotten, unfinished blobs hashed when they are resumed | the same |
 

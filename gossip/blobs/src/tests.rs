@@ -2,7 +2,6 @@ use super::*;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
 fn store(quota: u64) -> (tempfile::TempDir, Store) {
@@ -143,16 +142,6 @@ fn one_folder_has_one_user() {
     assert!(matches!(Store::open(&root, 1), Err(StoreError::Locked(_))));
     drop(store);
     Store::open(&root, 1).unwrap();
-}
-
-/// /dev/full answers every write as a full disk does.
-#[test]
-fn a_full_disk_says_so() {
-    let error = fs::OpenOptions::new().write(true).open("/dev/full").and_then(|mut full| {
-        use std::io::Write;
-        full.write_all(b"x")
-    });
-    assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
 /// Prints what durability costs on this disk; run with --nocapture.

@@ -272,7 +272,7 @@ fn a_fetch_has_its_room_from_the_start_and_keeps_it_while_it_lives() {
     assert!(
         matches!(full, Err(StoreError::QuotaFull { needed, pinned, .. }) if needed == 3 * PIECE && pinned == 4 * PIECE)
     );
-    assert!(!to.has(&old.root) && to.has(&pinned.root), "what nobody holds made room");
+    assert!(to.has(&old.root) && to.has(&pinned.root), "what cannot fit evicts nothing");
     send(&from, &partial, 0);
     drop(partial);
     let partial = to.begin(b).unwrap();

@@ -29,7 +29,8 @@ pub struct GovernorLimits {
     /// Peers that are being answered at a time, one place being kept for a stranger. Sixteen share a home line of
     /// 110 Mbit/s at 0.9 MB/s each: more would make each piece wait longer and none come sooner.
     pub active_max: usize,
-    /// How long a peer is answered while others wait for its place.
+    /// How long a peer is answered while others wait for its place: less than the 4 s after which a requester that has
+    /// heard nothing asks elsewhere.
     pub turn: Duration,
     /// Bytes of answers in memory, read and not yet written: sixteen peers with one of the largest each.
     pub buffers_max: u64,
@@ -50,7 +51,7 @@ impl Default for GovernorLimits {
             requests_max: 64,
             bytes_max: 33 << 20,
             active_max: 16,
-            turn: Duration::from_secs(10),
+            turn: Duration::from_secs(2),
             buffers_max: 64 << 20,
             peer_buffers_max: 4 << 20,
             grant_max: 64 << 10,
