@@ -3,6 +3,8 @@
 //! A manifest says what a contribution is; a header what became of a round; a state manifest what a state is made of.
 //! Each is named by the BLAKE3 of all its bytes.
 
+use crate::entries::Entries;
+use crate::run::UIDS;
 use crate::{Digest, Hotkey, Round, RunId, Uid, wire};
 use prost::Message;
 
@@ -23,6 +25,10 @@ pub const RUN_BYTES_MAX: usize = 8 * 1024;
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a manifest or a state manifest: 64 Ki blobs of 46 bytes.
 pub const LIST_BYTES_MAX: usize = 3 * 1024 * 1024 + 4096;
+/// Bytes of a digest as a field: its tag, its length, itself.
+const DIGEST_FIELD_BYTES: usize = 2 + 32;
+/// Bytes of the shortest [`BlobRef`] in a list, with its tag and length; an empty blob's size is left out.
+pub(crate) const REF_BYTES_MIN: usize = 2 + DIGEST_FIELD_BYTES;
 
 /// Why bytes are not the value they claim to be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -44,6 +50,24 @@ pub enum DecodeError {
     /// Protobuf, but not the one form.
     #[error("not in canonical form: encoded again it gives other bytes")]
     NotCanonical,
+    /// More entries than there may be.
+    #[error("more than {max} entries of {name}")]
+    Count {
+        /// The repeated field.
+        name: &'static str,
+        /// Entries that may be.
+        max: usize,
+    },
+    /// An entry that cannot be whole.
+    #[error("an entry of {name} of {got} bytes; none has less than {min}")]
+    Short {
+        /// The repeated field.
+        name: &'static str,
+        /// Bytes of the entry.
+        got: usize,
+        /// Bytes of the shortest.
+        min: usize,
+    },
     /// A field that is missing or cannot be.
     #[error("field {0} is missing or out of range")]
     Field(&'static str),
@@ -57,21 +81,33 @@ pub(crate) fn encode(kind: &[u8; 8], message: &impl Message) -> Vec<u8> {
     bytes
 }
 
-/// Decodes what [`encode`] gives, and nothing else.
-pub(crate) fn decode<M: Message + Default>(kind: &'static [u8; 8], bytes: &[u8], max: usize) -> Result<M, DecodeError> {
+/// Decodes what [`encode`] gives, and nothing else. `entries` is what it may list, if it can list more than a few.
+pub(crate) fn decode<M: Message + Default>(
+    kind: &'static [u8; 8],
+    bytes: &[u8],
+    max: usize,
+    entries: Option<Entries>,
+) -> Result<M, DecodeError> {
     if bytes.len() > max {
         return Err(DecodeError::TooLarge { got: bytes.len(), max });
     }
     let body = bytes
         .strip_prefix(kind.as_slice())
         .ok_or(DecodeError::Kind(std::str::from_utf8(kind).unwrap_or("its kind")))?;
-    canonical(body, max)
+    canonical(body, max, entries)
 }
 
-/// Decodes one message in its one form.
-pub(crate) fn canonical<M: Message + Default>(bytes: &[u8], max: usize) -> Result<M, DecodeError> {
+/// Decodes one message in its one form; `entries` as for [`decode`].
+pub(crate) fn canonical<M: Message + Default>(
+    bytes: &[u8],
+    max: usize,
+    entries: Option<Entries>,
+) -> Result<M, DecodeError> {
     if bytes.len() > max {
         return Err(DecodeError::TooLarge { got: bytes.len(), max });
+    }
+    if let Some(entries) = entries {
+        entries.check(bytes)?;
     }
     let message = M::decode(bytes).map_err(|error| DecodeError::Protobuf(error.to_string()))?;
     if message.encoded_len() == bytes.len() && message.encode_to_vec() == bytes {
@@ -121,6 +157,11 @@ impl BlobRef {
     fn from_wire(wire: wire::BlobRef) -> Result<BlobRef, DecodeError> {
         Ok(BlobRef { root: digest(&wire.root, "root")?, size: wire.size })
     }
+}
+
+/// The blobs that a list of [`LIST_BYTES_MAX`] may name.
+fn refs(tag: u32) -> Entries {
+    Entries { name: "shards", tag, max: LIST_BYTES_MAX / REF_BYTES_MIN, bytes_min: DIGEST_FIELD_BYTES }
 }
 
 fn refs_from_wire(refs: Vec<wire::BlobRef>) -> Result<Vec<BlobRef>, DecodeError> {
@@ -175,7 +216,7 @@ impl Manifest {
     /// # Errors
     /// Bytes that are too many, of another kind, not canonical or out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, DecodeError> {
-        let wire: wire::Manifest = decode(MANIFEST, bytes, LIST_BYTES_MAX)?;
+        let wire: wire::Manifest = decode(MANIFEST, bytes, LIST_BYTES_MAX, Some(refs(9)))?;
         Ok(Manifest {
             run: RunId(digest(&wire.run, "run")?),
             round: Round(wire.round),
@@ -239,7 +280,8 @@ impl Header {
     /// # Errors
     /// Bytes that are too many, of another kind, not canonical, or a selection whose uids do not rise.
     pub fn from_bytes(bytes: &[u8]) -> Result<Header, DecodeError> {
-        let wire: wire::Header = decode(HEADER, bytes, HEADER_BYTES_MAX)?;
+        let selected = Entries { name: "selected", tag: 7, max: UIDS, bytes_min: DIGEST_FIELD_BYTES };
+        let wire: wire::Header = decode(HEADER, bytes, HEADER_BYTES_MAX, Some(selected))?;
         let selected = wire
             .selected
             .iter()
@@ -286,7 +328,7 @@ impl StateManifest {
     /// # Errors
     /// Bytes that are too many, of another kind, not canonical, or of another state's shape.
     pub fn from_bytes(bytes: &[u8], elements: usize, shard_elements: usize) -> Result<StateManifest, DecodeError> {
-        let wire: wire::State = decode(STATE, bytes, LIST_BYTES_MAX)?;
+        let wire: wire::State = decode(STATE, bytes, LIST_BYTES_MAX, Some(refs(2)))?;
         let shards = refs_from_wire(wire.shards)?;
         let whole = (shard_elements as u64).saturating_mul(4);
         let mut left = (elements as u64).saturating_mul(4);

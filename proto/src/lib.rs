@@ -8,6 +8,7 @@
 
 pub mod blob;
 pub mod chain;
+mod entries;
 mod hash;
 mod id;
 pub mod layout;

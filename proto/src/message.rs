@@ -1,8 +1,9 @@
 //! What travels by gossip and by request: announcements, peer records, requests and responses.
 
 use crate::blob::{self, BlobRef, DecodeError, Manifest, PEER, canonical, digest};
+use crate::entries::{Entries, fields};
 use crate::record::UidSet;
-use crate::run::INLINE_MAX;
+use crate::run::{INLINE_MAX, UIDS};
 use crate::{BlockNumber, Digest, Hotkey, HotkeyPair, Round, SIGNATURE_BYTES, Uid, verify, wire};
 use prost::Message;
 
@@ -14,6 +15,8 @@ pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 4096;
 /// Bytes of the largest response: a blob, or the announcements of a round.
 pub const RESPONSE_BYTES_MAX: usize = BLOB_BYTES_MAX + 1024;
+/// Announcements of one response: a uid has one a round.
+pub const ROUND_ANNOUNCEMENTS_MAX: usize = UIDS;
 /// Bytes of a signed peer record.
 pub const PEER_RECORD_BYTES_MAX: usize = 2048;
 /// Addresses of a peer record.
@@ -64,6 +67,11 @@ pub enum AnnouncementError {
     },
 }
 
+/// What may come along in an announcement of these bytes: each shard is in the manifest too.
+fn inline_shards(bytes: &[u8]) -> Entries {
+    Entries { name: "shards", tag: 3, max: bytes.len() / (2 + blob::REF_BYTES_MIN), bytes_min: 0 }
+}
+
 impl Announcement {
     /// The announcement of `manifest`, whose shards are `shards`, in a run with this inline limit.
     pub fn new(manifest: Manifest, shards: &[Vec<u8>], inline_max: u32) -> Announcement {
@@ -87,7 +95,7 @@ impl Announcement {
     /// # Errors
     /// What is wrong with it; its sender is to blame for all of it.
     pub fn from_bytes(bytes: &[u8], inline_max: u32) -> Result<Announcement, AnnouncementError> {
-        let wire: wire::Announcement = canonical(bytes, ANNOUNCEMENT_BYTES_MAX)?;
+        let wire: wire::Announcement = canonical(bytes, ANNOUNCEMENT_BYTES_MAX, Some(inline_shards(bytes)))?;
         let manifest = Manifest::from_bytes(&wire.manifest)?;
         if manifest.uid.number() != wire.uid {
             return Err(AnnouncementError::Author { envelope: wire.uid, manifest: manifest.uid });
@@ -167,9 +175,10 @@ impl PeerRecord {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<PeerRecord, DecodeError> {
-        let wire: wire::PeerRecord = blob::decode(PEER, bytes, PEER_RECORD_BYTES_MAX)?;
-        if wire.addresses.len() > PEER_ADDRESSES_MAX || wire.peer.len() > 64 {
-            return Err(DecodeError::Field("addresses"));
+        let addresses = Entries { name: "addresses", tag: 7, max: PEER_ADDRESSES_MAX, bytes_min: 0 };
+        let wire: wire::PeerRecord = blob::decode(PEER, bytes, PEER_RECORD_BYTES_MAX, Some(addresses))?;
+        if wire.peer.len() > 64 {
+            return Err(DecodeError::Field("peer"));
         }
         Ok(PeerRecord {
             genesis: digest(&wire.genesis, "genesis")?,
@@ -277,13 +286,32 @@ impl Request {
     /// Bytes that are too many or not canonical, or a record that does not hold.
     pub fn from_bytes(bytes: &[u8]) -> Result<Request, PeerRecordError> {
         use wire::request::Ask;
-        let wire: wire::Request = canonical(bytes, REQUEST_BYTES_MAX)?;
+        let wire: wire::Request = canonical(bytes, REQUEST_BYTES_MAX, None)?;
         Ok(match blob::need(wire.ask, "ask")? {
             Ask::Blob(ask) => Request::Blob(digest(&ask.root, "root")?),
             Ask::Announcements(ask) => Request::Announcements(Round(ask.round), uids(&ask.have)?),
             Ask::Record(record) => Request::Record(SignedPeerRecord::from_wire(&record)?),
             Ask::Records(ask) => Request::Records(uids(&ask.have)?),
         })
+    }
+}
+
+/// Counts a response's lists. There is one answer: of two lists protobuf would make one.
+fn check_lists(response: &[u8]) -> Result<(), DecodeError> {
+    let mut answers = fields(response);
+    let answer = answers.next().transpose()?;
+    if answers.next().is_some() {
+        return Err(DecodeError::NotCanonical);
+    }
+    match answer {
+        Some((3, list)) => {
+            Entries { name: "announcement", tag: 1, max: ROUND_ANNOUNCEMENTS_MAX, bytes_min: 0 }.check(list)
+        }
+        Some((5, list)) => {
+            let bytes_min = 2 + SIGNATURE_BYTES;
+            Entries { name: "record", tag: 1, max: PEER_RECORDS_MAX, bytes_min }.check(list)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -309,21 +337,14 @@ impl Response {
     /// Bytes that are too many or not canonical, or a record that does not hold.
     pub fn from_bytes(bytes: &[u8]) -> Result<Response, PeerRecordError> {
         use wire::response::Answer;
-        let wire: wire::Response = canonical(bytes, RESPONSE_BYTES_MAX)?;
+        check_lists(bytes)?;
+        let wire: wire::Response = canonical(bytes, RESPONSE_BYTES_MAX, None)?;
         Ok(match blob::need(wire.answer, "answer")? {
             Answer::Nothing(_) => Response::Nothing,
             Answer::Blob(bytes) => Response::Blob(bytes),
-            Answer::Announcements(list) => {
-                if list.announcement.len() > crate::run::UIDS {
-                    return Err(DecodeError::Field("announcement").into());
-                }
-                Response::Announcements(list.announcement)
-            }
+            Answer::Announcements(list) => Response::Announcements(list.announcement),
             Answer::Record(record) => Response::Record(SignedPeerRecord::from_wire(&record)?),
             Answer::Records(list) => {
-                if list.record.len() > PEER_RECORDS_MAX {
-                    return Err(DecodeError::Field("record").into());
-                }
                 let records = list.record.iter().map(SignedPeerRecord::from_wire);
                 Response::Records(records.collect::<Result<_, _>>()?)
             }
@@ -362,7 +383,7 @@ mod tests {
             assert_eq!(Response::from_bytes(&response.to_bytes()), Ok(response));
         }
         let long = Response::Records(list.clone()).to_bytes();
-        assert_eq!(Response::from_bytes(&long), Err(DecodeError::Field("record").into()));
+        assert_eq!(Response::from_bytes(&long), Err(DecodeError::Count { name: "record", max: 16 }.into()));
         let good = Response::Records(list[..3].to_vec()).to_bytes();
         for at in 0..good.len() {
             let mut other = good.clone();

@@ -292,7 +292,7 @@ impl Run {
     /// # Errors
     /// Bytes that are not canonical, or a run that cannot be.
     pub fn from_bytes(bytes: &[u8]) -> Result<Run, RunError> {
-        let wire: wire::Run = blob::decode(blob::RUN, bytes, blob::RUN_BYTES_MAX)?;
+        let wire: wire::Run = blob::decode(blob::RUN, bytes, blob::RUN_BYTES_MAX, None)?;
         Run::from_wire(wire)?.checked()
     }
 

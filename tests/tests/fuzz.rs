@@ -4,7 +4,7 @@
 //! One test alone in its process, because it measures the process's memory.
 
 use covey_tests::fuzz::mutate::Mutator;
-use covey_tests::fuzz::{TARGETS, Target};
+use covey_tests::fuzz::{self, TARGETS, Target};
 use peak_alloc::PeakAlloc;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +28,9 @@ fn number(name: &str, default: u64) -> u64 {
 fn no_bytes_break_what_a_decoder_promises() {
     // To look for more: COVEY_FUZZ_SEED=2 COVEY_FUZZ_TIMES=100 cargo test -p covey-tests --test fuzz
     let (seed, times) = (number("COVEY_FUZZ_SEED", 1), number("COVEY_FUZZ_TIMES", 1));
+    for (name, list) in fuzz::longest_lists() {
+        assert!(!check(fuzz::target(name), &list, "a long list of short entries"), "{name}: a hollow list is valid");
+    }
     for target in TARGETS {
         let files = corpus(target);
         for (name, bytes) in &files {

@@ -8,7 +8,6 @@ use covey_proto::message::{
     PEER_RECORD_BYTES_MAX, PEER_RECORDS_MAX, PeerRecordError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response,
     SignedPeerRecord,
 };
-use covey_proto::run::UIDS;
 use futures::io::Cursor;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt};
 use libp2p::StreamProtocol;
@@ -21,13 +20,10 @@ pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/covey/1/get");
 
 /// The tag of `Response.blob` (field 2, length-delimited): a blob's bytes are written and read without a copy.
 const BLOB_TAG: u8 = 0x12;
-/// The tag of `Response.announcements` (field 3, length-delimited), and that of one of them (field 1).
+/// The tag of `Response.announcements` (field 3, length-delimited).
 const LIST_TAG: u8 = 0x1a;
-const ENTRY_TAG: u8 = 0x0a;
-/// The tag of `Response.records` (field 5, length-delimited); each of them has [`ENTRY_TAG`] too.
+/// The tag of `Response.records` (field 5, length-delimited).
 const RECORDS_TAG: u8 = 0x2a;
-/// Announcements of one response: a uid has one a round.
-pub(crate) const ENTRIES_MAX: usize = UIDS;
 /// Bytes of a response that is neither a blob nor announcements: a record and its form.
 const OTHER_BYTES_MAX: usize = PEER_RECORD_BYTES_MAX + 256;
 /// Bytes of a response of peer records.
@@ -150,39 +146,16 @@ fn take_blob(frame: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(blob)
 }
 
-/// A length-delimited field's content and what follows it.
-fn take_field(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut rest = bytes.strip_prefix(&[tag])?;
-    let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
-    rest.split_at_checked(length)
-}
-
-/// Counts before anything is decoded: an empty entry is 2 bytes on the wire and 24 in memory.
-fn check_count(frame: &[u8]) -> io::Result<()> {
-    let (tag, entries_max, bytes_max) = match frame.first() {
-        Some(&LIST_TAG) => (LIST_TAG, ENTRIES_MAX, RESPONSE_BYTES_MAX),
-        Some(&RECORDS_TAG) => (RECORDS_TAG, PEER_RECORDS_MAX, RECORDS_BYTES_MAX),
-        _ => (0, 0, OTHER_BYTES_MAX),
+/// Bytes that a response of this first tag may have. What it lists is counted by [`Response::from_bytes`].
+fn check_size(frame: &[u8]) -> io::Result<()> {
+    let bytes_max = match frame.first() {
+        Some(&LIST_TAG) => RESPONSE_BYTES_MAX,
+        Some(&RECORDS_TAG) => RECORDS_BYTES_MAX,
+        _ => OTHER_BYTES_MAX,
     };
-    if frame.len() > bytes_max {
-        let got = frame.len();
+    let got = frame.len();
+    if got > bytes_max {
         return Err(breach(format!("a response of {got} bytes of its kind; the limit is {bytes_max}")));
-    }
-    if entries_max == 0 {
-        return Ok(());
-    }
-    let malformed = || breach("a list in another form than the canonical".into());
-    let (mut list, after) = take_field(tag, frame).ok_or_else(malformed)?;
-    if !after.is_empty() {
-        return Err(malformed());
-    }
-    let mut count = 0;
-    while !list.is_empty() {
-        count += 1;
-        if count > entries_max {
-            return Err(breach(format!("more than {entries_max} entries in one response")));
-        }
-        list = take_field(ENTRY_TAG, list).ok_or_else(malformed)?.1;
     }
     Ok(())
 }
@@ -192,7 +165,7 @@ fn read_answer(mut frame: Vec<u8>) -> io::Result<Answer> {
         let digest = Digest::of(&blob);
         return Ok(Answer::Blob(blob, digest));
     }
-    check_count(&frame)?;
+    check_size(&frame)?;
     match Response::from_bytes(&frame) {
         Ok(Response::Nothing) => Ok(Answer::Nothing),
         Ok(Response::Announcements(list)) => Ok(Answer::Announcements(list)),
@@ -295,6 +268,7 @@ pub(crate) fn blob_answer_bytes(size: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use covey_proto::message::ROUND_ANNOUNCEMENTS_MAX;
     use futures::executor::block_on;
     use proptest::prelude::*;
 
@@ -340,20 +314,20 @@ mod tests {
     #[test]
     fn announcements_are_counted_before_they_are_decoded() {
         let list = |count| sent(Answer::Announcements(vec![vec![]; count]));
-        let Ok(Answer::Announcements(got)) = received(list(ENTRIES_MAX), RESPONSE_BYTES_MAX) else {
+        let Ok(Answer::Announcements(got)) = received(list(ROUND_ANNOUNCEMENTS_MAX), RESPONSE_BYTES_MAX) else {
             panic!("no list of a whole subnet");
         };
-        assert_eq!(got.len(), ENTRIES_MAX);
-        let error = received(list(ENTRIES_MAX + 1), RESPONSE_BYTES_MAX).unwrap_err();
+        assert_eq!(got.len(), ROUND_ANNOUNCEMENTS_MAX);
+        let error = received(list(ROUND_ANNOUNCEMENTS_MAX + 1), RESPONSE_BYTES_MAX).unwrap_err();
         assert!(is_breach(&error) && error.to_string().contains("256"), "{error}");
         assert!(matches!(received(list(0), RESPONSE_BYTES_MAX), Ok(Answer::Announcements(none)) if none.is_empty()));
         // Two lists, which protobuf would join, and a list behind something small.
         let twice = [&list(200)[4..], &list(200)[4..]].concat();
         let behind = [&sent(Answer::Nothing)[4..], &list(5000)[4..]].concat();
         // Peer records are counted likewise: an empty one is two bytes here.
-        let empty = [ENTRY_TAG, 0].repeat(PEER_RECORDS_MAX + 1);
+        let empty = [0x0a, 0].repeat(PEER_RECORDS_MAX + 1);
         let records = [vec![RECORDS_TAG, empty.len() as u8], empty].concat();
-        for bytes in [twice, behind, vec![LIST_TAG, 0x85, 0x80], vec![LIST_TAG, 2, ENTRY_TAG, 1], records] {
+        for bytes in [twice, behind, vec![LIST_TAG, 0x85, 0x80], vec![LIST_TAG, 2, 0x0a, 1], records] {
             assert!(is_breach(&read_answer(bytes).unwrap_err()));
         }
     }

@@ -3,14 +3,16 @@
 use super::behaviour::Behaviour;
 use super::network::Job;
 use super::running::{Pending, Pull, Running, Serve};
-use crate::exchange::codec::{Answer, Ask, Asked, ENTRIES_MAX, Frames, blob_answer_bytes, is_breach};
+use crate::exchange::codec::{Answer, Ask, Asked, Frames, blob_answer_bytes, is_breach};
 use crate::exchange::fetch::{self, Action, AskId, Reach};
 use crate::exchange::reveals;
 use crate::exchange::serve::Rank;
 use crate::peers::PeerKey;
 use crate::peers::book::Refusal;
 use crate::store::Durability;
-use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, Request, SignedPeerRecord};
+use covey_proto::message::{
+    ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, ROUND_ANNOUNCEMENTS_MAX, Request, SignedPeerRecord,
+};
 use covey_proto::record::UidSet;
 use covey_proto::{Digest, Round};
 use libp2p::request_response::{Event, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
@@ -271,7 +273,7 @@ impl Running<'_> {
         let pull = Pull { left: asked.len(), seen: HashSet::new(), found: vec![], deadline, reply };
         self.pulls.insert(self.pulls_made, pull);
         // One announcement a uid, and none of those that are here.
-        let entries_max = ENTRIES_MAX - have.len().min(ENTRIES_MAX);
+        let entries_max = ROUND_ANNOUNCEMENTS_MAX - have.len().min(ROUND_ANNOUNCEMENTS_MAX);
         for peer in &asked {
             let request = Request::Announcements(round, have);
             let ask = Ask { request, answer_bytes_max: reveals::ANSWER_BYTES_MAX + 64 * 1024 };

@@ -1,8 +1,13 @@
 //! The decoders of `covey-proto`: what peers and the chain send.
 
 use super::take;
-use covey_proto::blob::{BlobRef, Header, Manifest, StateManifest};
-use covey_proto::message::{Announcement, PeerRecord, Request, Response, SignedPeerRecord};
+use covey_proto::blob::{
+    self, BlobRef, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, MANIFEST, Manifest, PEER, STATE, StateManifest,
+};
+use covey_proto::message::{
+    ANNOUNCEMENT_BYTES_MAX, Announcement, PEER_RECORD_BYTES_MAX, PeerRecord, RESPONSE_BYTES_MAX, Request, Response,
+    SignedPeerRecord,
+};
 use covey_proto::pieces::{GROUP_BYTES, PIECES_MAX, PieceSet, Pieces};
 use covey_proto::record::{Contribution, Record, UidSet, Vote};
 use covey_proto::run::{INLINE_MAX, Run};
@@ -233,6 +238,42 @@ pub(super) fn responses() -> Vec<Vec<u8>> {
     let list = Response::Announcements(vec![vec![1; 20], vec![], vec![2; 200]]);
     let responses = [Response::Nothing, Response::Blob(vec![7; 300]), Response::Blob(vec![]), list];
     responses.into_iter().chain([Response::Record(signed())]).map(|response| response.to_bytes()).collect()
+}
+
+// ---- lists of next to nothing ---------------------------------------------------------------------------------------
+
+/// `head`, then field `tag` with this content for as long as there is room.
+fn repeated(head: &[u8], tag: u8, content: &[u8], bytes_max: usize) -> Vec<u8> {
+    let entry = [&[tag << 3 | 2, content.len() as u8], content].concat();
+    let times = (bytes_max - head.len()) / entry.len();
+    [head.to_vec(), entry.repeat(times)].concat()
+}
+
+pub(super) fn longest_lists() -> Vec<(&'static str, Vec<u8>)> {
+    // As long as a digest's field, and nothing in it: the field is there 17 times, empty.
+    let hollow = [10, 0].repeat(17);
+    let mut lists = vec![("peer_record", repeated(PEER, 7, &[], PEER_RECORD_BYTES_MAX))];
+    for content in [&[], hollow.as_slice()] {
+        let manifest = repeated(MANIFEST, 9, content, LIST_BYTES_MAX);
+        lists.push(("announcement", repeated(&[], 3, content, ANNOUNCEMENT_BYTES_MAX)));
+        // In the announcement's manifest: the limit of gossip is the smaller.
+        let inner = &manifest[..ANNOUNCEMENT_BYTES_MAX - 8];
+        let length = inner.len();
+        let length = [length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8];
+        lists.push(("announcement", [&[18], length.as_slice(), inner].concat()));
+        lists.push(("manifest", manifest));
+        lists.push(("header", repeated(blob::HEADER, 7, content, HEADER_BYTES_MAX)));
+        lists.push(("state_manifest", [&[0; 8], repeated(STATE, 2, content, LIST_BYTES_MAX).as_slice()].concat()));
+        for tag in [26, 42] {
+            // Four bytes of length: 16 MiB less a little.
+            let list = repeated(&[], 1, content, RESPONSE_BYTES_MAX - 5);
+            let length = [0, 7, 14].map(|shift| (list.len() >> shift) as u8 | 0x80);
+            let response = [&[tag], length.as_slice(), &[(list.len() >> 21) as u8], &list].concat();
+            lists.push(("get_stream", [(response.len() as u32).to_le_bytes().as_slice(), &response].concat()));
+            lists.push(("response", response));
+        }
+    }
+    lists
 }
 
 // ---- pieces ---------------------------------------------------------------------------------------------------------
