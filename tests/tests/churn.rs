@@ -47,6 +47,22 @@ fn a_newcomer_catches_up_and_contributes() {
     assert!(!rounds.is_empty(), "the newcomer was never applied");
 }
 
+/// A state in shards large enough for pieces comes as state, behind whatever a round waits for; nothing else does.
+#[test]
+fn a_newcomer_fetches_a_large_state_as_state() {
+    // 300,000 parameters, so that the larger of two shards is above 1 MiB.
+    let large = ["model.width=64", "model.feed_forward=640", "compress.state_elements=270000"];
+    let cheap = ["inner.steps=1", "compress.shard_chunks=16"];
+    let swarm = Rig::seeded(6).rounds(10).join(5).set(&large).set(&cheap).run();
+    swarm.expect_agreement();
+    assert!(!swarm.rounds_of("miner-4").is_empty(), "the newcomer was never applied");
+    let shard = 270_000 * 4;
+    for node in &swarm.summary.nodes {
+        let got = node.bytes["pieces of states received"];
+        assert_eq!(got, if node.name == "miner-4" { shard } else { 0 }, "{}", node.name);
+    }
+}
+
 /// Without votes a round is void: nothing is selected, the state stays, and the next round goes on.
 #[test]
 fn a_round_without_votes_is_void() {

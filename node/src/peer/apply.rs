@@ -157,9 +157,56 @@ fn keep<L>(
         let shards: Vec<Vec<u8>> = state_shards(&state.parameters, elements).collect();
         names.extend(store.put_batch(&shards, Durability::Buffered)?.into_iter().map(|blob| blob.root));
     }
+    // The header and the state's root come first, for `provide_checkpoints`.
     store.pin(&round_tag(header.round), &names)?;
     context.disk.write_state(&state.tip, state.root, &state.parameters)?;
+    if is_checkpoint(&context.run, header.round) {
+        provide_checkpoints(context, header.round);
+    }
     forget(context, header.round)
+}
+
+/// Keeps a checkpoint that came from peers as one's own are kept: its blobs, pinned and said to be here, then the state.
+/// A store without room for all of it has evicted some by now, and then only the state is kept.
+///
+/// # Errors
+/// The store or the disk refuses.
+pub(super) fn hold_checkpoint<L>(
+    context: &Context<L>,
+    state: &State,
+    manifest: &StateManifest,
+) -> Result<(), ApplyError> {
+    if let Some(round) = state.tip.round {
+        let names = [state.tip.head, state.root].into_iter().chain(manifest.shards.iter().map(|shard| shard.root));
+        match context.network.store().pin(&round_tag(round), &names.collect::<Vec<_>>()) {
+            Ok(()) => provide_checkpoints(context, round),
+            Err(error @ StoreError::Missing(_)) => {
+                tracing::warn!(node = %context.name, %round, %error, "a checkpoint is not kept for others");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(context.disk.write_state(&state.tip, state.root, &state.parameters)?)
+}
+
+/// Tells the network which states this node holds whole, as of `round`: the last two checkpoints, which everybody keeps.
+/// An archive has older ones too, and whoever joins asks for none of them.
+pub(super) fn provide_checkpoints<L>(context: &Context<L>, round: Round) {
+    let period = context.run.electorate.checkpoint;
+    let newest = round.0 - round.0 % period;
+    let pins = context.network.store().pins();
+    // Its header is the first of what is pinned for a round, its state's root the second.
+    let root = |back: u32| {
+        let of = newest.checked_sub(back.checked_mul(period)?)?;
+        pins.get(&round_tag(Round(of)))?.get(1).copied()
+    };
+    for (back, is_kept) in [(2, false), (1, true), (0, true)] {
+        match root(back) {
+            Some(root) if is_kept => context.network.provide(root),
+            Some(root) => context.network.stop_providing(root),
+            None => {}
+        }
+    }
 }
 
 /// Whether the state after a round is kept whole for those who join.

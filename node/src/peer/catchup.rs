@@ -4,20 +4,31 @@
 //! checkpoint that peers have, or to the run's beginning; then every header's selection is applied again and its root
 //! compared. No peer is believed for any of it.
 
-use super::apply::{ApplyError, State, is_checkpoint, replay};
+use super::apply::{ApplyError, State, hold_checkpoint, is_checkpoint, replay};
 use super::context::Context;
 use super::contribution::{Contribution, ObtainError, obtain};
 use crate::chain::Ledger;
-use covey_gossip::FetchError;
+use covey_gossip::{Class, FetchError, Hint};
 use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, StateManifest};
+use covey_proto::message::BLOB_BYTES_MAX;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
-use covey_sparseloco::{StateError, state_from_shards, state_root};
+use covey_sparseloco::{Assembly, StateError, state_root};
+use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long one blob is looked for before the whole attempt starts again.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// Shards of a state fetched at once: enough to keep a line full while one of them ends, and that many at most are in
+/// memory beside the state.
+const STATE_FETCHES_MAX: usize = 8;
+/// How long each of them may take: they share the line.
+const STATE_TIMEOUT: Duration = FETCH_TIMEOUT.saturating_mul(STATE_FETCHES_MAX as u32);
+// In memory beside the state: a quarter of a gigabyte.
+const _: () = assert!(STATE_FETCHES_MAX * BLOB_BYTES_MAX <= 256 << 20);
+/// How long the look-up of who holds a state is waited for: peers that are connected are asked in any case.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why catching up failed. What is transient is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -136,20 +147,29 @@ async fn header<L: Ledger>(context: &Arc<Context<L>>, round: Round, head: Digest
     Ok(header)
 }
 
+/// A state that peers hold whole: its shards come several at once and go into it in order.
 async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Result<State, JoinError> {
     let (network, run) = (&context.network, &context.run);
-    let bytes = network.fetch_unsized(header.state, LIST_BYTES_MAX as u64, &[], FETCH_TIMEOUT).await?;
+    let look_up = tokio::time::timeout(LOOK_UP_TIMEOUT, network.providers(header.state));
+    let list = network.fetch_unsized(header.state, LIST_BYTES_MAX as u64, &[], FETCH_TIMEOUT);
+    let (providers, bytes) = tokio::join!(look_up, list);
     let (elements, cut) = (context.layout.elements(), run.compress.state_elements as usize);
-    let manifest = StateManifest::from_bytes(&bytes, elements, cut)
+    let manifest = StateManifest::from_bytes(&bytes?, elements, cut)
         .map_err(|error| JoinError::Malformed { what: "state manifest", error })?;
-    let mut shards = Vec::with_capacity(manifest.shards.len());
-    for shard in &manifest.shards {
-        shards.push(network.fetch(*shard, &[], FETCH_TIMEOUT).await?);
+    let hints: Vec<Hint> = providers.unwrap_or_default().into_iter().map(Hint::from).collect();
+    let fetches = manifest.shards.clone().into_iter();
+    let fetches = fetches.map(|shard| network.fetch_as(shard, Class::State, &hints, STATE_TIMEOUT));
+    let mut shards = stream::iter(fetches).buffered(STATE_FETCHES_MAX);
+    let mut assembly = Assembly::new(elements);
+    while let Some(shard) = shards.try_next().await? {
+        assembly.push(&shard)?;
     }
-    let parameters = Arc::new(state_from_shards(&shards, elements)?);
+    let parameters = Arc::new(assembly.finish()?);
     let tip = Tip { round: Some(header.round), head: header.digest() };
     let state = State { tip, root: header.state, parameters };
-    context.disk.write_state(&state.tip, state.root, &state.parameters).map_err(ApplyError::from)?;
+    let (owned, kept) = (context.clone(), state.clone());
+    let keep = move || hold_checkpoint(&owned, &kept, &manifest);
+    tokio::task::spawn_blocking(keep).await.expect("keeping a state does not panic")?;
     Ok(state)
 }
 

@@ -71,6 +71,8 @@ pub struct Config<L> {
     pub listen: Vec<String>,
     /// Whom it dials first, as multiaddrs.
     pub bootstrap: Vec<String>,
+    /// Whether others can reach where it listens: a seeder, or a node of a swarm on one machine. It then answers look-ups.
+    pub reachable: bool,
     /// Time between gossip heartbeats.
     pub heartbeat: Duration,
     /// Bounds of its network half.
@@ -202,7 +204,7 @@ impl<L: Ledger> Peer<L> {
             directory: config.directory.clone(),
             listen: config.listen,
             bootstrap: config.bootstrap,
-            reachable: false,
+            reachable: config.reachable,
             genesis: config.run.chain.genesis,
             netuid: config.run.chain.netuid,
             run: run_id,
@@ -232,6 +234,9 @@ impl<L: Ledger> Peer<L> {
             forget: AtomicBool::new(false),
         });
         let state = restore_state(&context)?;
+        if let Some(round) = state.tip.round {
+            apply::provide_checkpoints(&context, round);
+        }
         let journal = context.journal.read();
         let (miner, validator) = restore_roles(&context, config.data, &journal)?;
         let ratings = validator

@@ -172,6 +172,7 @@ impl Swarm {
             data: (node.roles != Roles::default()).then(|| self.options.data.clone()),
             listen: vec!["/ip4/127.0.0.1/tcp/0".into(), "/ip4/127.0.0.1/udp/0/quic-v1".into()],
             bootstrap: self.bootstrap.clone(),
+            reachable: true,
             heartbeat: HEARTBEAT,
             limits: covey_gossip::Limits::default(),
             store_bytes_max: STORE_BYTES_MAX,

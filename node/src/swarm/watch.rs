@@ -478,6 +478,10 @@ fn by_kind(traffic: &Traffic) -> BTreeMap<String, u64> {
         ("announcements pulled", traffic.announcements_pulled.bytes),
         ("blobs received", traffic.blobs_in.bytes),
         ("blobs sent", traffic.blobs_out.bytes),
+        ("pieces of the round received", traffic.round_in.bytes),
+        ("pieces of the round sent", traffic.round_out.bytes),
+        ("pieces of states received", traffic.state_in.bytes),
+        ("pieces of states sent", traffic.state_out.bytes),
         ("TCP received", traffic.tcp_bytes_in),
         ("TCP sent", traffic.tcp_bytes_out),
     ];

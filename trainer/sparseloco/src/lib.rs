@@ -26,4 +26,4 @@ pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step, 
 pub use codec::{CODEC_VERSION, CodecError, EncodeError, decode_shard, encode_shard, max_shard_bytes};
 pub use feedback::{CompressError, CompressStats, Compressed, Compression, ErrorFeedback};
 pub use sparse::SparseShard;
-pub use state::{StateError, state_from_shards, state_manifest, state_manifest_on, state_root, state_shards};
+pub use state::{Assembly, StateError, state_from_shards, state_manifest, state_manifest_on, state_root, state_shards};

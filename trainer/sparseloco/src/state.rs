@@ -66,7 +66,45 @@ pub fn state_root(theta: &[f32], state_elements: usize) -> Digest {
     state_manifest(theta, state_elements).root()
 }
 
-/// The state of `elements` that these shards, in order, make up. Whether they are the right ones, their names have said.
+/// A state that is put together shard by shard, in order, so that no more than one of them need be in memory beside it.
+/// Whether they are the right ones, their names have said.
+#[derive(Debug)]
+pub struct Assembly {
+    theta: Vec<f32>,
+    elements: usize,
+    bytes_seen: usize,
+}
+
+impl Assembly {
+    /// Of a state of `elements`, whose memory is taken now.
+    pub fn new(elements: usize) -> Assembly {
+        Assembly { theta: Vec::with_capacity(elements), elements, bytes_seen: 0 }
+    }
+
+    /// Adds the next shard.
+    ///
+    /// # Errors
+    /// More bytes than the state has (nothing of them is kept), or an element that is not finite.
+    pub fn push(&mut self, shard: &[u8]) -> Result<(), StateError> {
+        let need = self.elements * 4;
+        self.bytes_seen = self.bytes_seen.saturating_add(shard.len());
+        if self.bytes_seen > need || !shard.len().is_multiple_of(4) {
+            return Err(StateError::Length { got: self.bytes_seen, need });
+        }
+        extend_from_le_bytes(&mut self.theta, shard)
+    }
+
+    /// The state, f32 `[elements]`.
+    ///
+    /// # Errors
+    /// Too few bytes came.
+    pub fn finish(self) -> Result<Vec<f32>, StateError> {
+        let (got, need) = (self.bytes_seen, self.elements * 4);
+        if got == need { Ok(self.theta) } else { Err(StateError::Length { got, need }) }
+    }
+}
+
+/// The state of `elements` that these shards, in order, make up: an [`Assembly`] of what is all there.
 ///
 /// # Errors
 /// Too many or too few bytes (nothing beyond `elements` is kept), or an element that is not finite.
@@ -74,18 +112,11 @@ pub fn state_from_shards<B: AsRef<[u8]>>(
     shards: impl IntoIterator<Item = B>,
     elements: usize,
 ) -> Result<Vec<f32>, StateError> {
-    let need = elements * 4;
-    let mut bytes_seen = 0;
-    let mut theta = Vec::with_capacity(elements);
+    let mut assembly = Assembly::new(elements);
     for shard in shards {
-        let shard = shard.as_ref();
-        bytes_seen += shard.len();
-        if bytes_seen > need || !shard.len().is_multiple_of(4) {
-            return Err(StateError::Length { got: bytes_seen, need });
-        }
-        extend_from_le_bytes(&mut theta, shard)?;
+        assembly.push(shard.as_ref())?;
     }
-    if bytes_seen == need { Ok(theta) } else { Err(StateError::Length { got: bytes_seen, need }) }
+    assembly.finish()
 }
 
 /// f32 as they are stored everywhere: little-endian, four bytes each, bits as they are.
