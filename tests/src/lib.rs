@@ -61,6 +61,7 @@ impl Rig {
             rounds: 6,
             miners: 4,
             validators: 3,
+            both: 0,
             seed,
             repeatable: true,
             script: Script::default(),
@@ -80,6 +81,18 @@ impl Rig {
     /// So many validators.
     pub fn validators(mut self, validators: usize) -> Rig {
         self.options.validators = validators;
+        self
+    }
+
+    /// So many miners.
+    pub fn miners(mut self, miners: usize) -> Rig {
+        self.options.miners = miners;
+        self
+    }
+
+    /// So many miners are validators too.
+    pub fn both(mut self, both: usize) -> Rig {
+        self.options.both = both;
         self
     }
 

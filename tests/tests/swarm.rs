@@ -1,8 +1,16 @@
 //! Whole swarms that nothing goes wrong in, or only what a miner does wrong.
 
+use covey::chain::Ledger;
+use covey::chain::log::{self, LogError};
 use covey::peer::misbehave::{DRIFT_ROUND, Misbehaviour};
-use covey_proto::Uid;
-use covey_tests::Rig;
+use covey_proto::chain::Member;
+use covey_proto::record::Record;
+use covey_proto::run::Run;
+use covey_proto::{Round, Uid};
+use covey_round::clock::RoundBlocks;
+use covey_tests::{Finished, Rig};
+use futures::FutureExt;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Strangers train one model: the loss falls, everyone has the same bits, and an audit finds the same.
@@ -72,4 +80,50 @@ fn a_node_with_another_state_notices_and_resynchronises() {
     assert!(swarm.summary.disagreements.iter().all(|other| other.node == "miner-3"));
     assert!(swarm.rounds_of("miner-3").iter().any(|round| *round >= 5), "{:?}", swarm.summary.selected);
     assert_eq!(swarm.audit().expect("the others are right").state_roots, swarm.summary.state_roots);
+}
+
+/// Who mines and votes signs calls for both, and weights between them; each has its own nonce, and none is lost.
+#[test]
+fn a_node_of_both_roles_loses_no_commitment_and_no_vote() {
+    const ROUNDS: u32 = 20;
+    let swarm = Rig::seeded(11).rounds(ROUNDS).miners(3).validators(1).both(2).set(&["inner.steps=1"]).run();
+    swarm.expect_agreement();
+    let records = records(&swarm, ROUNDS);
+    for (round, [at_commit, at_vote]) in (0..ROUNDS).zip(records) {
+        for uid in [0, 1].map(Uid::from) {
+            let committed = at_commit[&uid].contribution.map(|contribution| contribution.round);
+            assert_eq!(committed, Some(Round(round)), "uid {uid} committed nothing in round {round}");
+            let voted = at_vote[&uid].vote.map(|vote| vote.round);
+            assert_eq!(voted, Some(Round(round)), "uid {uid} did not vote in round {round}");
+            // The slot is one: a commitment keeps the vote before it there.
+            let kept = at_commit[&uid].vote.map(|vote| vote.round);
+            assert_eq!(kept, round.checked_sub(1).map(Round), "uid {uid} in round {round}");
+        }
+    }
+}
+
+type Records = BTreeMap<Uid, Record>;
+
+/// What stood in the members' slots at each round's blocks C and V.
+fn records(swarm: &Finished, rounds: u32) -> Vec<[Records; 2]> {
+    let run = std::fs::read_to_string(swarm.folder.run()).expect("the swarm's run");
+    let run = Run::from_toml(&run).expect("the swarm's run");
+    let deadlines = (0..rounds).map(|round| RoundBlocks::of(&run, Round(round)).expect("a round of a short run"));
+    let deadlines: Vec<_> = deadlines.flat_map(|blocks| [blocks.commit, blocks.vote]).collect();
+    let mut found: Vec<Records> = Vec::new();
+    log::replay::<LogError>(&swarm.folder.ledger(), |chain, _| {
+        let finalised = chain.heads().borrow().finalised;
+        if deadlines.get(found.len()) == Some(&finalised) {
+            let view = chain.view(finalised).now_or_never().expect("a chain in memory answers at once");
+            let view = view.expect("a final block's state");
+            let record = |(uid, member): (&Uid, &Member)| {
+                Some((*uid, Record::from_bytes(&view.slots.get(&member.hotkey)?.bytes).ok()?))
+            };
+            found.push(view.members.iter().filter_map(record).collect());
+        }
+        Ok(())
+    })
+    .expect("the swarm's log");
+    assert_eq!(found.len(), deadlines.len(), "the log ends before the last vote");
+    found.chunks_exact(2).map(|two| [two[0].clone(), two[1].clone()]).collect()
 }

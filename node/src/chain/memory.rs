@@ -145,6 +145,16 @@ impl MemoryLedger {
         self.heads.send_replace(Heads { best, finalised });
     }
 
+    /// The hash of a final block, and the state after it.
+    fn final_state(&self, block: BlockNumber) -> Result<(Digest, Arc<State>), LedgerError> {
+        let heads = *self.heads.borrow();
+        let missing = LedgerError::NoState { block, kept: STATE_KEPT, best: heads.best };
+        if block > heads.finalised {
+            return Err(missing);
+        }
+        self.chain().at(block).map(|(_, hash, state)| (*hash, state.clone())).ok_or(missing)
+    }
+
     fn chain(&self) -> MutexGuard<'_, Chain> {
         // A panic inside the lock leaves a whole state behind: states are replaced, never edited.
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
@@ -237,14 +247,8 @@ impl Ledger for MemoryLedger {
     }
 
     async fn view(&self, block: BlockNumber) -> Result<ChainView, LedgerError> {
-        let heads = *self.heads.borrow();
-        let missing = LedgerError::NoState { block, kept: STATE_KEPT, best: heads.best };
-        if block > heads.finalised {
-            return Err(missing);
-        }
-        let chain = self.chain();
-        let (_, hash, state) = chain.at(block).ok_or(missing)?;
-        Ok(ChainView { block, hash: *hash, members: state.members.clone(), slots: state.slots.clone() })
+        let (hash, state) = self.final_state(block)?;
+        Ok(ChainView { block, hash, members: state.members.clone(), slots: state.slots.clone() })
     }
 
     async fn weights(&self) -> Result<Weights, LedgerError> {
@@ -262,6 +266,11 @@ impl Ledger for MemoryLedger {
             }
         };
         Ok(Signed { hotkey: pair.hotkey(), nonce, call }.to_bytes(pair, self.genesis()))
+    }
+
+    async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
+        let signed = Signed::from_bytes(&call.0, self.genesis())?;
+        Ok(signed.nonce < self.final_state(block)?.1.next_nonce(&signed.hotkey))
     }
 
     async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
@@ -442,6 +451,27 @@ mod tests {
         let last = Signed { nonce: u64::MAX, ..behind };
         ledger.submit(&last.to_bytes(&pair, ledger.genesis())).await.unwrap();
         assert!(matches!(ledger.sign(&pair, Call::Register).await, Err(LedgerError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_spent_once_its_nonce_is_used_at_a_final_block() {
+        let (ledger, pair) = ledger();
+        let lost = ledger.sign(&pair, Call::Commit(b"lost".to_vec())).await.unwrap();
+        let rival = ledger.sign(&pair, Call::Commit(b"rival".to_vec())).await.unwrap();
+        ledger.submit(&rival).await.unwrap();
+        ledger.produce();
+        let refused = ledger.submit(&lost).await;
+        assert!(matches!(refused, Err(LedgerError::Refused(_))), "used, but maybe not for good");
+        for (block, is_spent) in [(0, false), (1, true)] {
+            let block = BlockNumber(block);
+            while ledger.heads().borrow().finalised < block {
+                ledger.produce();
+            }
+            for call in [&lost, &rival] {
+                assert_eq!(ledger.is_spent(call, block).await.unwrap(), is_spent, "at block {block}");
+            }
+        }
+        assert!(ledger.is_spent(&lost, BlockNumber(99)).await.is_err(), "a block to come");
     }
 
     #[tokio::test]

@@ -90,6 +90,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// No answer.
     fn sign(&self, pair: &HotkeyPair, call: Call) -> impl Future<Output = Result<SignedCall, LedgerError>> + Send;
 
+    /// Whether the nonce of a call is used at a final block, by this call or by another: then no later block holds it.
+    ///
+    /// # Errors
+    /// No such state (yet, or any more), no call, or no answer.
+    fn is_spent(&self, call: &SignedCall, block: BlockNumber)
+    -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
     /// Hands a call to the chain. Sending it again changes nothing.
     ///
     /// # Errors

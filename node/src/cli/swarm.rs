@@ -91,6 +91,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         rounds,
         miners: args.miners,
         validators: args.validators,
+        both: 0,
         seed: match args.seed {
             Some(seed) => seed,
             None => random_seed()?,

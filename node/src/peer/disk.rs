@@ -79,8 +79,8 @@ pub struct JournalContribution {
     pub base: Digest,
     /// The manifest's digest.
     pub manifest: Digest,
-    /// The signed call, hexadecimal: the same bytes are sent again after a crash.
-    pub call: String,
+    /// The signed call, hexadecimal, once its turn for a nonce has come: the same bytes are sent again after a crash.
+    pub call: Option<String>,
 }
 
 /// The journal and its file, which never disagree.
@@ -441,8 +441,7 @@ mod tests {
         let layout = Layout::new(vec![("a".into(), vec![4])]);
         let feedback = ErrorFeedback::from_bytes(&layout, &to_le_bytes(&[0.25; 4])).unwrap();
         disk.write_feedback(Round(3), base, &feedback).unwrap();
-        let contribution =
-            |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: String::new() };
+        let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: None };
         assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), Some(feedback));
         assert_eq!(disk.feedback(&contribution(Digest::ZERO), &layout).unwrap(), None);
         disk.keep_only_feedback(None).unwrap();

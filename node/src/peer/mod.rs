@@ -244,6 +244,7 @@ impl<L: Ledger> Peer<L> {
             .map(|validator| Arc::new(validator.lock().unwrap_or_else(PoisonError::into_inner).ratings().clone()));
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
+        submit::resume(&context).await?;
         register(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {

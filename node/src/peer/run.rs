@@ -5,11 +5,12 @@ use super::collect::{Collector, Incoming};
 use super::compute::Cancel;
 use super::context::RECORD_BLOCKS;
 use super::status::Applied;
+use super::submit::last_vote;
 use super::tasks::{self, Done};
 use super::{Peer, Status, validator};
 use crate::chain::Ledger;
 use covey_proto::chain::ChainView;
-use covey_proto::record::{Record, UidSet, Vote};
+use covey_proto::record::{UidSet, Vote};
 use covey_proto::{BlockNumber, Digest, Round, Uid};
 use covey_round::engine::{Action, Collection, Event, Settlement, Task, Tip};
 use covey_round::rating::PeerKey;
@@ -204,14 +205,12 @@ impl<L: Ledger> Peer<L> {
         let ballot = validator::ballot_of(&self.context, ratings, &collector.collection, held);
         let mut vote = Vote { round, head, ballot };
         // Voted before a crash: those bytes are pinned, and what has been collected since may be less.
-        if let Some(last) = tasks::last_vote(&self.context.journal.read())
+        if let Some(last) = last_vote(&self.context.journal.read())
             && (last.round, last.head) == (round, head)
         {
             vote = last;
         }
-        let mut record = Record::of(self.context.run_id);
-        record.vote = Some(vote);
-        self.spawn(tasks::vote(self.context.clone(), round, record));
+        self.spawn(tasks::vote(self.context.clone(), vote));
     }
 
     fn apply(&mut self, settlement: Settlement) {

@@ -6,17 +6,17 @@ use super::collect::Incoming;
 use super::compute::Cancel;
 use super::context::Context;
 use super::contribution::{Contribution, Expected, ObtainError, obtain};
-use super::disk::{Journal, JournalContribution};
+use super::disk::JournalContribution;
 use super::miner::{Made, Miner, MinerError};
-use super::submit::{insist, sign_and_submit, submit};
+use super::submit::{Wish, put, sign_and_submit};
 use super::validator::Validator;
-use crate::chain::{Call, Ledger, LedgerError, SignedCall};
+use crate::chain::{Call, Ledger, LedgerError};
 use covey_gossip::store::Durability;
 use covey_gossip::{Hint, PeerKey};
 use covey_proto::blob::Manifest;
 use covey_proto::chain::ChainView;
 use covey_proto::message::Announcement;
-use covey_proto::record::{self, Record, UidSet};
+use covey_proto::record::{self, Record, UidSet, Vote};
 use covey_proto::{BlockNumber, Digest, Round, Uid};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::{Collection, Settlement, Task, Tip};
@@ -127,8 +127,6 @@ enum TrainFault {
     #[error(transparent)]
     Miner(#[from] MinerError),
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
     Disk(#[from] super::disk::DiskError),
     #[error("done at block {best}: too late to commit")]
     TooLate { best: BlockNumber },
@@ -151,12 +149,8 @@ async fn train_and_journal<L: Ledger>(
     if !last.is_ok_and(|last| best <= last) {
         return Err(TrainFault::TooLate { best });
     }
-    let mut record = Record::of(context.run_id);
-    record.contribution = Some(record::Contribution { round: made.round, manifest: made.manifest });
-    record.vote = last_vote(&context.journal.read());
-    let call = context.ledger.sign(&context.pair, Call::Commit(record.to_bytes())).await?;
-    let entry =
-        JournalContribution { round: made.round, base: made.base, manifest: made.manifest, call: hex::encode(&call.0) };
+    // Signed when its turn comes: until then another call may need the next nonce.
+    let entry = JournalContribution { round: made.round, base: made.base, manifest: made.manifest, call: None };
     let journalled = Journalled { manifest: made.manifest, report: made.report, times: made.times };
     let (owned, miner_of) = (context.clone(), miner.clone());
     let write = move || {
@@ -167,30 +161,23 @@ async fn train_and_journal<L: Ledger>(
     Ok(journalled)
 }
 
-/// With both roles, a commit repeats the last vote: the slot is one.
-pub(super) fn last_vote(journal: &Journal) -> Option<record::Vote> {
-    let bytes = hex::decode(journal.record.as_ref()?).ok()?;
-    Record::from_bytes(&bytes).ok()?.vote
-}
-
-/// Submits the journalled call, and again at every block until it stands: the same bytes, however often.
+/// Puts the journalled contribution on chain.
 pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, journalled: JournalContribution) -> Done {
-    let until = RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit);
-    match (hex::decode(&journalled.call), until) {
-        (Ok(bytes), Ok(until)) => {
-            let call = SignedCall(bytes);
-            submit(&context, &call, until).await;
+    match RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit) {
+        Ok(until) => {
             let mine = record::Contribution { round, manifest: journalled.manifest };
-            tokio::spawn(insist(context, call, until, move |record| record.contribution == Some(mine)));
+            put(&context, Wish::Contribution(mine), until).await;
         }
-        (Err(error), _) => tracing::error!(node = %context.name, %error, "the journal's call is damaged"),
-        (_, Err(error)) => tracing::error!(node = %context.name, %error, "no commitment"),
+        Err(error) => tracing::error!(node = %context.name, %error, "no commitment"),
     }
     Done::Sent(round)
 }
 
-/// Journals a ballot, then submits it, and again at every block until it stands.
-pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, record: Record) -> Done {
+/// Journals a vote, then puts it on chain.
+pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, vote: Vote) -> Done {
+    let round = vote.round;
+    let mut record = Record::of(context.run_id);
+    record.vote = Some(vote);
     let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
     let write = move || owned.journal.change(|journal| journal.record = Some(text));
     let written = context.compute.run(write).await.0;
@@ -198,11 +185,7 @@ pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, round: Round, reco
         return Done::Fatal(format!("no vote in round {round}: {error}"));
     }
     match RoundBlocks::of(&context.run, round).map(|blocks| blocks.vote) {
-        Ok(until) => {
-            if let Some(call) = sign_and_submit(&context, Call::Commit(record.to_bytes()), until).await {
-                tokio::spawn(insist(context, call, until, move |standing| standing.vote == record.vote));
-            }
-        }
+        Ok(until) => put(&context, Wish::Vote(vote), until).await,
         Err(error) => tracing::error!(node = %context.name, %error, "no vote"),
     }
     Done::Sent(round)

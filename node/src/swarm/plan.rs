@@ -29,6 +29,8 @@ pub struct Options {
     pub miners: usize,
     /// Validators.
     pub validators: usize,
+    /// So many miners, the first ones, are validators too.
+    pub both: usize,
     /// Makes keys, genesis and run.
     pub seed: u64,
     /// Whether the run's randomness comes from the seed, so that another swarm with it ends with the same root.
@@ -176,7 +178,8 @@ impl Plan {
         let node = |roles, uid| Node { roles, uid, misbehaviour: None, joins: None };
         plan.add("seeder-0".into(), node(Roles::default(), None));
         for (number, misbehaviour) in cheats.into_iter().enumerate() {
-            plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(miner, super::uid(number)) });
+            let roles = Roles { validator: number < options.both, ..miner };
+            plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(roles, super::uid(number)) });
         }
         for number in 0..*validators {
             plan.add(format!("validator-{number}"), node(validator, super::uid(miners + number)));

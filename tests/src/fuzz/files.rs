@@ -54,7 +54,8 @@ pub(super) fn journal(data: &[u8]) -> bool {
 
 pub(super) fn journals() -> Vec<Vec<u8>> {
     let digest = Digest::of(b"head");
-    let contribution = JournalContribution { round: Round(7), base: digest, manifest: digest, call: "0a20ff".into() };
+    let contribution =
+        JournalContribution { round: Round(7), base: digest, manifest: digest, call: Some("0a20ff".into()) };
     let full = Journal { contribution: Some(contribution), record: Some("c511".into()) };
     [Journal::default(), full].iter().map(|journal| serde_json::to_vec(journal).expect("a journal is JSON")).collect()
 }
