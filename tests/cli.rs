@@ -75,6 +75,10 @@ fn a_plan_that_cannot_be_is_refused() {
     expect_refusal(at, &swarm(&["--misbehave", "noise=9"]), &["9 miners", "4"]);
     write(at, "taken", "");
     expect_refusal(at, &swarm(&["--out", "taken"]), &["taken"]);
+    // Before the data is looked at: preparing it may take a minute.
+    let nothing = |more: &[&'static str]| [&["swarm", "--preset", "tiny", "--data", "missing"], more].concat();
+    expect_refusal(at, &nothing(&["--kill", "miner-9@1"]), &["miner-9"]);
+    expect_refusal(at, &nothing(&["--rounds", "0"]), &["--rounds must be at least 1"]);
 }
 
 /// From text to a swarm to a model that continues a prompt; then its data is damaged.
@@ -186,13 +190,12 @@ impl Drop for Running {
 
 /// Starts `covey` and reads its lines of JSON until one is this event.
 fn start(at: &Path, arguments: &[&str], event: &str) -> (Running, Vec<serde_json::Value>) {
+    start_command(Command::new(env!("CARGO_BIN_EXE_covey")).args(arguments).current_dir(at), event)
+}
+
+fn start_command(command: &mut Command, event: &str) -> (Running, Vec<serde_json::Value>) {
     use std::io::BufRead;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_covey"))
-        .args(arguments)
-        .current_dir(at)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("covey starts");
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("covey starts");
     let lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
     let running = Running(child);
     let mut events: Vec<serde_json::Value> = Vec::new();
@@ -202,7 +205,7 @@ fn start(at: &Path, arguments: &[&str], event: &str) -> (Running, Vec<serde_json
             return (running, events);
         }
     }
-    panic!("covey {arguments:?} ended without {event:?}: {events:?}");
+    panic!("{command:?} ended without {event:?}: {events:?}");
 }
 
 /// A blob goes from one process to another and on to a third, after the first is gone; a status port shows who is there.
@@ -245,6 +248,59 @@ fn a_blob_goes_from_process_to_process() {
     expect_refusal(at, &["blob", "serve", "missing", "--dir", "d"], &["missing"]);
     let late = ["blob", "get", &name, "--from", &address, "--dir", "d", "--timeout", "1"];
     expect_refusal(at, &late, &["no peer gave", "0 are connected"]);
+}
+
+/// Sends a signal, waits for the end, gives the exit code.
+fn stop(mut running: Running, signal: &str) -> Option<i32> {
+    send(&running, signal);
+    running.0.wait().expect("a child can be waited for").code()
+}
+
+fn send(running: &Running, signal: &str) {
+    let sent = Command::new("kill").args(["-s", signal, &running.0.id().to_string()]).status();
+    assert!(sent.expect("every Unix has kill").success());
+}
+
+#[test]
+fn each_signal_ends_a_server_in_good_order_with_its_exit_code() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write(at, "file", "a few words");
+    let serve = ["blob", "serve", "file", "--dir", "store", "--listen", "/ip4/127.0.0.1/tcp/0", "--json"];
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let (server, _) = start(at, &serve, "serving");
+        assert_eq!(stop(server, signal), Some(code), "SIG{signal}");
+    }
+    // As nohup starts it: nothing comes of SIGHUP.
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_covey")]).args(serve);
+    let (server, _) = start_command(nohup.current_dir(at), "serving");
+    send(&server, "HUP");
+    assert_eq!(stop(server, "TERM"), Some(143));
+}
+
+#[test]
+fn a_swarm_that_is_told_to_stop_leaves_its_report() {
+    use std::io::BufRead;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    let swarm = ["swarm", "--preset", "tiny", "--data", "text.jsonl", "--rounds", "500", "--out", "out"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(swarm).current_dir(at).env("COVEY_CACHE", at.join("cache")).stderr(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("covey starts");
+    let mut lines = std::io::BufReader::new(child.stderr.take().expect("piped")).lines();
+    let running = Running(child);
+    let first = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("round ")));
+    assert!(first.is_some(), "the swarm ended before its first round");
+    // Whatever else it says must have a reader.
+    let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let code = stop(running, "TERM");
+    assert_eq!(code, Some(143), "{:?}", rest.join());
+    assert!(at.join("out/report.html").is_file());
+    let summary = std::fs::read(at.join("out/summary.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_slice(&summary).expect("JSON");
+    assert_eq!(summary["interrupted"], true);
 }
 
 /// In, listed, checked, out, pinned, removed; then its disk is damaged.

@@ -1,7 +1,7 @@
 //! The command line: what was typed becomes options, errors become a sentence and an exit code.
 //!
 //! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
-//! 130 interrupted.
+//! 129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM.
 
 mod bar;
 mod blob;
@@ -10,6 +10,7 @@ mod lab;
 mod logs;
 mod model;
 mod peers;
+mod signals;
 mod state;
 mod swarm;
 mod transfer;
@@ -56,8 +57,8 @@ enum Done {
     Well,
     /// It worked, and what it found is not well.
     Differs,
-    /// A person stopped it.
-    Interrupted,
+    /// It was told to stop, and did so in good order.
+    Stopped(signals::Stopped),
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -79,7 +80,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Differs) => ExitCode::from(3),
-        Ok(Done::Interrupted) => ExitCode::from(130),
+        Ok(Done::Stopped(by)) => ExitCode::from(by.exit_code()),
         Err(failure) => {
             eprintln!("error: {failure}");
             let mut cause = failure.source();

@@ -1,5 +1,6 @@
 //! `covey swarm` and `covey audit`.
 
+use super::signals::stopped;
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
 use crate::folder::Folder;
@@ -8,7 +9,7 @@ use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
 use crate::swarm::display::Display;
-use crate::swarm::{Kill, Options, Script, Swarm};
+use crate::swarm::{self, Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
 use std::net::SocketAddr;
@@ -78,12 +79,16 @@ fn misbehaving(text: &str) -> Result<(Misbehaviour, usize), String> {
 pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let template = Template::load(&args.preset)?;
     let out = out_folder(args.out.as_deref())?;
-    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
-    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
     let rounds = args.rounds.unwrap_or_else(|| template.rounds());
     if rounds == 0 {
         return Err(Plain("--rounds must be at least 1".into()).into());
     }
+    let script =
+        Script { misbehave: args.misbehave, kills: args.kill, joins: args.join.into_iter().map(Round).collect() };
+    // Before the data, which may take a minute to prepare.
+    swarm::check(rounds, args.miners, args.validators, &script)?;
+    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
+    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
     logs::start(&out.path().join("logs"))?;
     let options = Options {
         template,
@@ -97,16 +102,13 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
             None => random_seed()?,
         },
         repeatable: args.seed.is_some(),
-        script: Script {
-            misbehave: args.misbehave,
-            kills: args.kill,
-            joins: args.join.into_iter().map(Round).collect(),
-        },
+        script,
         cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         patience: PATIENCE,
         heldout_sequences: HELDOUT_SEQUENCES,
     };
     let seed = options.seed;
+    let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
@@ -114,26 +116,17 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
             let listening = observe::listen(address, swarm.nodes().clone()).await;
             listening.map_err(|error| Plain(format!("--status {address}: {error}")))?;
         }
-        Ok::<_, Failure>(swarm.run_to_end(interrupted()).await?)
+        Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await?)
     })?;
     // On the screen first: a full disk must not take the result with it.
     print_summary(&outcome.summary, seed);
     write_report(&outcome.folder, &outcome.summary)?;
     println!("report: {}", outcome.folder.path().join("report.html").display());
-    Ok(match &outcome.summary {
-        summary if !summary.roots_agree => Done::Differs,
-        summary if summary.interrupted => Done::Interrupted,
-        _ => Done::Well,
+    Ok(match by {
+        _ if !outcome.summary.roots_agree => Done::Differs,
+        Some(by) => Done::Stopped(by),
+        None => Done::Well,
     })
-}
-
-/// Ends at the first Ctrl-C. A second one does not wait for good-byes and the last evaluation.
-async fn interrupted() {
-    drop(tokio::signal::ctrl_c().await);
-    tokio::spawn(async {
-        drop(tokio::signal::ctrl_c().await);
-        std::process::exit(130);
-    });
 }
 
 fn random_seed() -> Result<u64, Failure> {

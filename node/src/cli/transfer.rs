@@ -2,6 +2,7 @@
 
 use super::bar::Bar;
 use super::blob::{Size, Where, say, text as name};
+use super::signals::{Stopped, stopped};
 use super::{Done, Failure, Plain};
 use crate::observe::{self, Nodes};
 use crate::report::units;
@@ -88,8 +89,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
         if !net.json {
             network.addresses().iter().for_each(|address| say(&format!("  {address}")));
         }
-        until_interrupted(network, events).await;
-        Ok(Done::Interrupted)
+        Ok(until_stopped(network, events, stopped()).await)
     })
 }
 
@@ -97,33 +97,45 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
     let store = open(net)?;
     let peers = wanted.from.iter().map(|address| peer_of(address)).collect::<Result<Vec<_>, _>>()?;
     let hints: Vec<Hint> = peers.into_iter().map(Hint::Peer).collect();
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let (network, events) = start(net, store.clone(), wanted.from.clone()).await?;
         if wanted.serve_on {
             say_serving(net, &network, wanted.out.as_deref().unwrap_or(Path::new("")), &wanted.blob);
         }
-        let interrupted = tokio::signal::ctrl_c();
-        let fetched = tokio::select! {
-            fetched = fetch(&network, wanted, &hints) => fetched,
-            _ = interrupted => {
-                eprintln!("interrupted: what came is kept in {}; the same command goes on from there", net.place.dir.display());
+        let mut stop = std::pin::pin!(stopped());
+        tokio::select! {
+            got = fetch_and_export(net, (&network, store), wanted, &hints) => got?,
+            by = &mut stop => {
+                eprintln!("stopped: what came is kept in {}; the same command goes on from there", net.place.dir.display());
                 network.shutdown().await;
-                return Ok(Done::Interrupted);
+                return Ok(Done::Stopped(by));
             }
-        };
-        let fetched = fetched?;
-        if let Some(out) = wanted.out.clone() {
-            let blob = wanted.blob;
-            tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
         }
-        fetched.say(net, wanted);
         if wanted.serve_on {
-            until_interrupted(network, events).await;
-        } else {
-            network.shutdown().await;
+            return Ok(until_stopped(network, events, stop).await);
         }
+        network.shutdown().await;
         Ok(Done::Well)
-    })
+    });
+    // Stopped while a file is copied out: it is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn fetch_and_export(
+    net: &NetArgs,
+    (network, store): (&Handle, Store),
+    wanted: &Wanted,
+    hints: &[Hint],
+) -> Result<(), Failure> {
+    let fetched = fetch(network, wanted, hints).await?;
+    if let Some(out) = wanted.out.clone() {
+        let blob = wanted.blob;
+        tokio::task::spawn_blocking(move || store.export(&blob, &out, &mut |_| ())).await??;
+    }
+    fetched.say(net, wanted);
+    Ok(())
 }
 
 /// What a fetch came to.
@@ -234,7 +246,7 @@ fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
 }
 
 /// Serves on; events are for nodes of a run, and are let go.
-async fn until_interrupted(network: Handle, mut events: Events) {
+async fn until_stopped(network: Handle, mut events: Events, stop: impl Future<Output = Stopped>) -> Done {
     let drain = async {
         while let Some(event) = events.next().await {
             if let Event::Connected { peer } = event {
@@ -243,8 +255,11 @@ async fn until_interrupted(network: Handle, mut events: Events) {
         }
     };
     tokio::select! {
-        () = drain => {}
-        _ = tokio::signal::ctrl_c() => network.shutdown().await,
+        () = drain => Done::Well,
+        by = stop => {
+            network.shutdown().await;
+            Done::Stopped(by)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod plan;
 mod watch;
 
 pub use host::HostError;
-pub use plan::{Kill, Moment, Options, PlanError, Script};
+pub use plan::{Kill, Moment, Options, PlanError, Script, check};
 
 use crate::chain::log::{ChainLog, LogError};
 use crate::chain::memory::{Genesis, MemoryLedger};

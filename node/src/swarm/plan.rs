@@ -135,6 +135,14 @@ pub enum PlanError {
     },
 }
 
+/// Checks what a swarm is asked to do, before anything is made ready for it.
+///
+/// # Errors
+/// What was asked for cannot be.
+pub fn check(rounds: u32, miners: usize, validators: usize, script: &Script) -> Result<(), PlanError> {
+    Plan::of(rounds, (miners, validators, 0), script).map(drop)
+}
+
 /// A node of the plan.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -163,9 +171,13 @@ impl Plan {
     /// # Errors
     /// What was asked for cannot be.
     pub(super) fn new(options: &Options) -> Result<Plan, PlanError> {
-        let Options { miners, validators, rounds, script, .. } = options;
-        if *miners == 0 || *validators == 0 {
-            return Err(PlanError::TooFew { miners: *miners, validators: *validators });
+        let Options { miners, validators, both, rounds, script, .. } = options;
+        Plan::of(*rounds, (*miners, *validators, *both), script)
+    }
+
+    fn of(rounds: u32, (miners, validators, both): (usize, usize, usize), script: &Script) -> Result<Plan, PlanError> {
+        if miners == 0 || validators == 0 {
+            return Err(PlanError::TooFew { miners, validators });
         }
         let all = miners + validators + script.joins.len();
         if all > NODES_MAX {
@@ -173,21 +185,21 @@ impl Plan {
         }
         let mut plan =
             Plan { order: Vec::new(), nodes: BTreeMap::new(), kills: script.kills.clone(), away: Vec::new() };
-        let cheats = cheats(script, *miners)?;
+        let cheats = cheats(script, miners)?;
         let (miner, validator) = (Roles { miner: true, validator: false }, Roles { miner: false, validator: true });
         let node = |roles, uid| Node { roles, uid, misbehaviour: None, joins: None };
         plan.add("seeder-0".into(), node(Roles::default(), None));
         for (number, misbehaviour) in cheats.into_iter().enumerate() {
-            let roles = Roles { validator: number < options.both, ..miner };
+            let roles = Roles { validator: number < both, ..miner };
             plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(roles, super::uid(number)) });
         }
-        for number in 0..*validators {
+        for number in 0..validators {
             plan.add(format!("validator-{number}"), node(validator, super::uid(miners + number)));
         }
         for (number, round) in script.joins.iter().enumerate() {
             plan.add(format!("miner-{}", miners + number), Node { joins: Some(*round), ..node(miner, None) });
         }
-        plan.check(*rounds)?;
+        plan.check(rounds)?;
         Ok(plan)
     }
 
