@@ -104,6 +104,12 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     assert_eq!(summary["nodes"].as_array().map(Vec::len), Some(8));
     assert!(std::fs::read_to_string(at.join("out/report.html")).expect("a report").contains("<svg"));
     assert!(at.join("out/logs/miner-0.log").is_file());
+    let report = || std::fs::read_to_string(at.join("out/report.html")).expect("a report");
+    let first = report();
+    std::fs::remove_file(at.join("out/report.html")).expect("the report");
+    assert!(done(&["report", "out"]).contains("report.html"));
+    assert_eq!(report(), first, "written again it is the same");
+    expect_refusal(at, &["report", "data"], &["summary.json", "--out folder"]);
     assert!(done(&["audit", "out"]).contains("2 rounds computed again"));
     let verified = done(&["state", "verify", "out/nodes/miner-0"]);
     assert!(verified.contains("as expected"), "{verified}");

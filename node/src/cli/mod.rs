@@ -30,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run a whole swarm on this machine: miners train, validators score, everyone ends with the same bits.
     Swarm(swarm::SwarmArgs),
+    /// Write a finished swarm's report.html again, from its summary.json.
+    Report(swarm::ReportArgs),
     /// Compute a finished swarm again from what it left, and name the first round that differs.
     Audit(swarm::AuditArgs),
     /// Compare methods and settings in one process, without network or chain.
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Swarm(args) => swarm::run(args),
+        Command::Report(args) => swarm::report(&args),
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),

@@ -1,4 +1,4 @@
-//! `covey swarm` and `covey audit`.
+//! `covey swarm`, `covey report` and `covey audit`.
 
 use super::signals::stopped;
 use super::{Done, Failure, Plain, data, logs};
@@ -62,6 +62,12 @@ pub(super) struct SwarmArgs {
     /// Show every node's metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
     #[arg(long, value_name = "ADDRESS")]
     status: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// The --out folder of a finished swarm.
+    dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -155,11 +161,24 @@ fn out_folder(asked: Option<&Path>) -> Result<Folder, Failure> {
 }
 
 fn write_report(folder: &Folder, summary: &Summary) -> Result<(), Failure> {
-    for (name, text) in [("summary.json", summary.to_json()), ("report.html", html(summary))] {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).map_err(|error| Plain(format!("{}: {error}", path.display())))?;
-    }
-    Ok(())
+    write(&folder.path().join("summary.json"), &summary.to_json())?;
+    write(&folder.path().join("report.html"), &html(summary))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    Ok(std::fs::write(path, text).map_err(|error| Plain(format!("{}: {error}", path.display())))?)
+}
+
+pub(super) fn report(args: &ReportArgs) -> Result<Done, Failure> {
+    let path = args.dir.join("summary.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Plain(format!("{}: {error}; give the --out folder of a swarm", path.display())))?;
+    let summary = Summary::from_json(&text)
+        .map_err(|error| Plain(format!("{}: {error}; it is no summary, or another version's", path.display())))?;
+    let report = args.dir.join("report.html");
+    write(&report, &html(&summary))?;
+    println!("report: {}", report.display());
+    Ok(Done::Well)
 }
 
 fn print_summary(summary: &Summary, seed: u64) {

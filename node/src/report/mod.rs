@@ -6,11 +6,11 @@ pub mod units;
 pub use html::html;
 
 use covey_proto::{Digest, Round, RunId, Uid};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// All that a swarm has measured of itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// Rounds that every live node has applied.
     pub rounds: u32,
@@ -38,12 +38,15 @@ pub struct Summary {
     pub offered: Vec<Vec<Uid>>,
     /// Loss on held-out documents before round 0 and after each round, nats a token: `rounds + 1` values, estimated on
     /// [`Summary::heldout_sequences`] sequences.
+    #[serde(deserialize_with = "numbers")]
     pub heldout_loss: Vec<f64>,
     /// Sequences behind each value of [`Summary::heldout_loss`].
     pub heldout_sequences: u64,
     /// Loss on all held-out text after the last round, nats a token.
+    #[serde(deserialize_with = "number")]
     pub heldout_loss_final: f64,
     /// The same in bits a byte of text.
+    #[serde(deserialize_with = "number")]
     pub bits_per_byte: f64,
     /// What simpler models need, bits a byte of held-out text.
     pub baselines: Baselines,
@@ -72,7 +75,7 @@ pub struct Summary {
 }
 
 /// One node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeSummary {
     /// `miner-0`, `validator-0`, `seeder-0`, …
     pub name: String,
@@ -95,7 +98,7 @@ pub struct NodeSummary {
 }
 
 /// A node whose root was another.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disagreement {
     /// The round.
     pub round: Round,
@@ -106,7 +109,7 @@ pub struct Disagreement {
 }
 
 /// A round in which nothing was selected.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VoidRound {
     /// The round.
     pub round: Round,
@@ -115,11 +118,13 @@ pub struct VoidRound {
 }
 
 /// What simpler models need, bits a byte of held-out text.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Baselines {
     /// Token frequencies.
+    #[serde(deserialize_with = "number")]
     pub unigram: f64,
     /// Interpolated token pairs.
+    #[serde(deserialize_with = "number")]
     pub bigram: f64,
 }
 
@@ -129,4 +134,22 @@ impl Summary {
         // Numbers, texts and lists; maps are keyed by numbers and texts.
         serde_json::to_string_pretty(self).expect("a summary has a JSON form")
     }
+
+    /// Reads what [`Summary::to_json`] wrote.
+    ///
+    /// # Errors
+    /// It is no summary, or one of another version; the text says where.
+    pub fn from_json(text: &str) -> Result<Summary, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+/// JSON has no NaN and says `null`.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let numbers: Vec<Option<f64>> = Vec::deserialize(from)?;
+    Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect())
 }
