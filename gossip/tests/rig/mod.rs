@@ -55,7 +55,12 @@ pub async fn node_with(listen: &[&str], bootstrap: &[String], change: impl FnOnc
 
 /// `count` nodes that listen so, the first one everybody's bootstrap; all know all, as members with records.
 pub async fn swarm(count: u8, listen: &[&str]) -> Vec<Node> {
-    let mut nodes: Vec<Node> = vec![node(listen, &[]).await];
+    swarm_of(count, listen, |_| ()).await
+}
+
+/// The same, with another first node.
+pub async fn swarm_of(count: u8, listen: &[&str], change_first: impl FnOnce(&mut Config)) -> Vec<Node> {
+    let mut nodes: Vec<Node> = vec![node_with(listen, &[], change_first).await];
     for _ in 1..count {
         let first = nodes[0].handle.addresses();
         nodes.push(node(listen, &first[..1]).await);
