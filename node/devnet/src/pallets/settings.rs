@@ -1,0 +1,67 @@
+//! `Devnet`: what a devnet is told at genesis and the runtime must know. The one pallet that a real chain has not.
+
+pub use pallet::*;
+
+#[frame_support::pallet(dev_mode)]
+#[allow(missing_docs)]
+pub mod pallet {
+    use frame_support::pallet_prelude::*;
+    use frame_support::traits::ConstU64;
+    use sp_core::H256;
+
+    #[pallet::config]
+    pub trait Config: frame_system::Config {}
+
+    #[pallet::pallet]
+    #[pallet::without_storage_info]
+    pub struct Pallet<T>(_);
+
+    /// Whether epochs are counted from `LastEpochBlock` (subtensor since June 2026) or by block number alone.
+    #[pallet::storage]
+    pub type StatefulEpochs<T: Config> = StorageValue<_, bool, ValueQuery>;
+
+    /// Milliseconds between two blocks.
+    #[pallet::storage]
+    pub type SlotMs<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<12_000>>;
+
+    /// Whether `serve_axon` takes loopback and private addresses, which subtensor refuses.
+    #[pallet::storage]
+    pub type LocalAxons<T: Config> = StorageValue<_, bool, ValueQuery>;
+
+    /// The secret scalar of this chain's own drand, little-endian. A devnet keeps no secrets.
+    #[pallet::storage]
+    pub type BeaconSecret<T: Config> = StorageValue<_, [u8; 32], ValueQuery>;
+
+    /// Tells two devnets of equal settings apart, so that nothing signed for one is valid on the other.
+    #[pallet::storage]
+    pub type Nonce<T: Config> = StorageValue<_, H256, ValueQuery>;
+
+    /// Hash of the runtime's metadata: clients cache metadata by genesis hash, so another runtime is another genesis.
+    #[pallet::storage]
+    pub type MetadataHash<T: Config> = StorageValue<_, H256, ValueQuery>;
+
+    #[pallet::genesis_config]
+    #[derive(frame_support::DefaultNoBound)]
+    pub struct GenesisConfig<T: Config> {
+        pub stateful_epochs: bool,
+        pub slot_ms: u64,
+        pub local_axons: bool,
+        pub beacon_secret: [u8; 32],
+        pub nonce: H256,
+        pub metadata_hash: H256,
+        #[serde(skip)]
+        pub _config: core::marker::PhantomData<T>,
+    }
+
+    #[pallet::genesis_build]
+    impl<T: Config> BuildGenesisConfig for GenesisConfig<T> {
+        fn build(&self) {
+            StatefulEpochs::<T>::put(self.stateful_epochs);
+            SlotMs::<T>::put(self.slot_ms);
+            LocalAxons::<T>::put(self.local_axons);
+            BeaconSecret::<T>::put(self.beacon_secret);
+            Nonce::<T>::put(self.nonce);
+            MetadataHash::<T>::put(self.metadata_hash);
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! `SubtensorModule`: subnets, their members, stake, weights and epochs.
+//!
+//! The pallet itself is a table of storage, calls, events and errors under subtensor's names; what the calls do is in
+//! the files beside it. Left out: everything that neither Covey nor the clients it is tested with touch (children,
+//! takes, swaps, leases, pools: alpha and TAO trade one for one).
+
+mod epoch;
+pub mod info;
+mod register;
+mod stake;
+pub mod types;
+mod weights;
+
+pub use epoch::Schedule;
+pub use pallet::*;
+pub use weights::{Preview, WeightsPayload};
+
+/// Subnets a storage index has room for: index = mechanism · 4096 + netuid.
+pub const SUBNETS_MAX: u16 = 4_096;
+
+#[frame_support::pallet(dev_mode)]
+#[allow(missing_docs)]
+pub mod pallet {
+    use super::types::{AxonInfo, EpochConsensus, FixedU128, GenesisSubnet};
+    use crate::pallets::{drand, settings};
+    use frame_support::dispatch::{DispatchClass, Pays};
+    use frame_support::pallet_prelude::*;
+    use frame_support::traits::{ConstBool, ConstU8, ConstU16, ConstU64};
+    use frame_system::pallet_prelude::*;
+    use sp_core::H256;
+    use sp_runtime::AccountId32;
+    use std::collections::VecDeque;
+
+    /// A hidden commit: who, at which block, what, opened by which round.
+    pub type Timelocked = (AccountId32, u64, BoundedVec<u8, ConstU32<5_000>>, u64);
+
+    #[pallet::config]
+    pub trait Config:
+        frame_system::Config<AccountId = AccountId32>
+        + pallet_balances::Config<Balance = u64>
+        + settings::Config
+        + drand::Config
+    {
+    }
+
+    #[pallet::pallet]
+    #[pallet::without_storage_info]
+    pub struct Pallet<T>(_);
+
+    // ---- subnets: what their owners set ----------------------------------------------------------------------------
+
+    #[pallet::storage]
+    pub type NetworksAdded<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
+
+    #[pallet::storage]
+    pub type TotalNetworks<T: Config> = StorageValue<_, u16, ValueQuery>;
+
+    /// Members of a subnet: uids 0 to n − 1.
+    #[pallet::storage]
+    pub type SubnetworkN<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
+
+    #[pallet::storage]
+    pub type NetworkRegisteredAt<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    #[pallet::storage]
+    pub type SubnetOwner<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
+
+    #[pallet::storage]
+    pub type SubnetOwnerHotkey<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
+
+    #[pallet::storage]
+    pub type TokenSymbol<T: Config> = StorageMap<_, Identity, u16, Vec<u8>, ValueQuery, DefaultSymbol>;
+
+    #[pallet::storage]
+    pub type MechanismCountCurrent<T: Config> = StorageMap<_, Twox64Concat, u16, u8, ValueQuery, ConstU8<1>>;
+
+    #[pallet::storage]
+    pub type SubnetEpochConsensus<T: Config> = StorageMap<_, Identity, u16, EpochConsensus, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Tempo<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<360>>;
+
+    #[pallet::storage]
+    pub type MaxAllowedUids<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
+
+    #[pallet::storage]
+    pub type MaxAllowedValidators<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<128>>;
+
+    #[pallet::storage]
+    pub type ImmunityPeriod<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
+
+    #[pallet::storage]
+    pub type MinAllowedWeights<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1024>>;
+
+    #[pallet::storage]
+    pub type MaxWeightsLimit<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<65535>>;
+
+    #[pallet::storage]
+    pub type ActivityCutoff<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<5000>>;
+
+    #[pallet::storage]
+    pub type Kappa<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<32767>>;
+
+    #[pallet::storage]
+    pub type Rho<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<10>>;
+
+    #[pallet::storage]
+    pub type WeightsSetRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100>>;
+
+    #[pallet::storage]
+    pub type ServingRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<50>>;
+
+    #[pallet::storage]
+    pub type WeightsVersionKey<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    #[pallet::storage]
+    pub type CommitRevealWeightsEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
+
+    #[pallet::storage]
+    pub type RevealPeriodEpochs<T: Config> = StorageMap<_, Twox64Concat, u16, u64, ValueQuery, ConstU64<1>>;
+
+    #[pallet::storage]
+    pub type CommitRevealWeightsVersion<T: Config> = StorageValue<_, u16, ValueQuery, ConstU16<4>>;
+
+    /// Stake below which a hotkey may not set weights.
+    #[pallet::storage]
+    pub type StakeThreshold<T: Config> = StorageValue<_, u64, ValueQuery>;
+
+    #[pallet::storage]
+    pub type NetworkRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
+
+    #[pallet::storage]
+    pub type NetworkPowRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Burn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000>>;
+
+    #[pallet::storage]
+    pub type MinBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<500_000>>;
+
+    #[pallet::storage]
+    pub type MaxBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000_000>>;
+
+    #[pallet::storage]
+    pub type MaxRegistrationsPerBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1>>;
+
+    #[pallet::storage]
+    pub type RegistrationsThisBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
+
+    #[pallet::storage]
+    pub type SubtokenEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
+
+    // ---- members ---------------------------------------------------------------------------------------------------
+
+    #[pallet::storage]
+    pub type Uids<T: Config> = StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, u16, OptionQuery>;
+
+    #[pallet::storage]
+    pub type Keys<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, AccountId32, ValueQuery, NoOne>;
+
+    /// The coldkey of a hotkey; zero where there is none.
+    #[pallet::storage]
+    pub type Owner<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, AccountId32, ValueQuery, NoOne>;
+
+    #[pallet::storage]
+    pub type OwnedHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type StakingHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type IsNetworkMember<T: Config> = StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, bool, ValueQuery>;
+
+    #[pallet::storage]
+    pub type BlockAtRegistration<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, u64, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Axons<T: Config> = StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, AxonInfo, OptionQuery>;
+
+    #[pallet::storage]
+    pub type Active<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type ValidatorPermit<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
+
+    /// By index, not by netuid.
+    #[pallet::storage]
+    pub type LastUpdate<T: Config> = StorageMap<_, Identity, u16, Vec<u64>, ValueQuery>;
+
+    /// By index, not by netuid.
+    #[pallet::storage]
+    pub type Incentive<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Dividends<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Consensus<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type ValidatorTrust<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Emission<T: Config> = StorageMap<_, Identity, u16, Vec<u64>, ValueQuery>;
+
+    /// By index and uid: the row that a validator set, greatest entry 65,535.
+    #[pallet::storage]
+    pub type Weights<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
+
+    #[pallet::storage]
+    pub type Bonds<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
+
+    // ---- stake -----------------------------------------------------------------------------------------------------
+
+    /// What each validator has on a subnet, from all coldkeys.
+    #[pallet::storage]
+    pub type TotalHotkeyAlpha<T: Config> = StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, u64, ValueQuery>;
+
+    /// Shares by hotkey, coldkey and subnet; a share is one alpha here.
+    #[pallet::storage]
+    pub type Alpha<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Blake2_128Concat, AccountId32>, NMapKey<Blake2_128Concat, AccountId32>, NMapKey<Identity, u16>),
+        FixedU128,
+        ValueQuery,
+    >;
+
+    #[pallet::storage]
+    pub type TotalStake<T: Config> = StorageValue<_, u64, ValueQuery>;
+
+    /// Of a TAO on root in the voting weight, as a fraction of u64::MAX: 0.0527.
+    #[pallet::storage]
+    pub type TaoWeight<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<971_718_665_099_567_868>>;
+
+    /// Rao of a block, shared by the subnets.
+    #[pallet::storage]
+    pub type BlockEmission<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<1_000_000_000>>;
+
+    // ---- epochs and hidden weights ---------------------------------------------------------------------------------
+
+    #[pallet::storage]
+    pub type BlocksSinceLastStep<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    /// The spelling is the chain's.
+    #[pallet::storage]
+    pub type LastMechansimStepBlock<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    /// Only with stateful epochs.
+    #[pallet::storage]
+    pub type LastEpochBlock<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    /// Only with stateful epochs.
+    #[pallet::storage]
+    pub type PendingEpochAt<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    /// Only with stateful epochs.
+    #[pallet::storage]
+    pub type SubnetEpochIndex<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
+
+    /// By index and hotkey: hash, block, first and last block to reveal in.
+    #[pallet::storage]
+    pub type WeightCommits<T: Config> = StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, AccountId32, VecDeque<(H256, u64, u64, u64)>, OptionQuery>;
+
+    /// By index and epoch of the commit.
+    #[pallet::storage]
+    pub type TimelockedWeightCommits<T: Config> = StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, u64, VecDeque<Timelocked>, ValueQuery>;
+
+    /// Nobody: an absent owner reads as zeros.
+    pub struct NoOne;
+
+    impl Get<AccountId32> for NoOne {
+        fn get() -> AccountId32 {
+            AccountId32::new([0; 32])
+        }
+    }
+
+    /// A subnet's symbol where none was given.
+    pub struct DefaultSymbol;
+
+    impl Get<Vec<u8>> for DefaultSymbol {
+        fn get() -> Vec<u8> {
+            "α".as_bytes().to_vec()
+        }
+    }
+
+    #[pallet::event]
+    #[pallet::generate_deposit(pub(super) fn deposit_event)]
+    pub enum Event<T: Config> {
+        NetworkAdded(u16, u16),
+        StakeAdded(AccountId32, AccountId32, u64, u64, u16, u64),
+        StakeRemoved(AccountId32, AccountId32, u64, u64, u16, u64),
+        WeightsSet(u16, u16),
+        NeuronRegistered(u16, u16, AccountId32),
+        AxonServed(u16, AccountId32),
+        WeightsCommitted(AccountId32, u16, H256),
+        WeightsRevealed(AccountId32, u16, H256),
+        TimelockedWeightsCommitted(AccountId32, u16, H256, u64),
+        TimelockedWeightsRevealed(u16, AccountId32),
+        IncentiveAlphaEmittedToMiners { netuid: u16, emissions: Vec<u64> },
+    }
+
+    #[pallet::error]
+    pub enum Error<T> {
+        /// The ip type is neither 4 nor 6.
+        InvalidIpType,
+        /// An invalid IP address is passed to the serve function.
+        InvalidIpAddress,
+        /// An invalid port is passed to the serve function.
+        InvalidPort,
+        /// The hotkey is not registered in subnet.
+        HotKeyNotRegisteredInSubNet,
+        /// The hotkey does not exist.
+        HotKeyAccountNotExists,
+        /// The hotkey is not registered in any subnet.
+        HotKeyNotRegisteredInNetwork,
+        /// Request to stake or register by a coldkey that is not associated with the hotkey account.
+        NonAssociatedColdKey,
+        /// Stake amount to withdraw is larger than what is there.
+        NotEnoughStakeToWithdraw,
+        /// The stake is under the threshold for setting weights.
+        NotEnoughStakeToSetWeights,
+        /// The caller has not the free balance that is asked for.
+        NotEnoughBalanceToStake,
+        /// The caller is no permitted validator.
+        NeuronNoValidatorPermit,
+        /// Keys and values are of different length.
+        WeightVecNotEqualSize,
+        /// A uid occurs twice.
+        DuplicateUids,
+        /// A uid is not in the metagraph.
+        UidVecContainInvalidOne,
+        /// There are fewer weights than the subnet asks for.
+        WeightVecLengthIsLow,
+        /// The block has taken all registrations that it may.
+        TooManyRegistrationsThisBlock,
+        /// The hotkey is already registered in this subnet.
+        HotKeyAlreadyRegisteredInSubNet,
+        /// A weight is above the subnet's limit.
+        MaxWeightExceeded,
+        /// Weights were set less than the rate limit ago.
+        SettingWeightsTooFast,
+        /// The version key is below the subnet's.
+        IncorrectWeightVersionKey,
+        /// An axon was served less than the rate limit ago.
+        ServingRateLimitExceeded,
+        /// There are more uids than members.
+        UidsLengthExceedUidsInSubNet,
+        /// The subnet takes no registrations.
+        SubNetRegistrationDisabled,
+        /// Nobody registers on root this way.
+        RegistrationNotPermittedOnRootSubnet,
+        /// All members are immune.
+        NoNeuronIdAvailable,
+        /// There is no commit to reveal.
+        NoWeightsCommitFound,
+        /// What is revealed was not committed.
+        InvalidRevealCommitHashNotMatch,
+        /// Weights must be committed on this subnet.
+        CommitRevealEnabled,
+        /// Weights are not committed on this subnet.
+        CommitRevealDisabled,
+        /// There is no such mechanism.
+        MechanismDoesNotExist,
+        /// There is no such subnet.
+        SubnetNotExists,
+        /// More than ten commits are not revealed.
+        TooManyUnrevealedCommits,
+        /// The epoch in which to reveal is over.
+        ExpiredWeightCommit,
+        /// The epoch in which to reveal has not begun.
+        RevealTooEarly,
+        /// Weights were committed less than the rate limit ago.
+        CommittingWeightsTooFast,
+        /// The amount is zero.
+        AmountTooLow,
+        /// The commit is of another version.
+        IncorrectCommitRevealVersion,
+        /// The price is above the limit that the caller gave.
+        RegistrationPriceLimitExceeded,
+    }
+
+    #[pallet::genesis_config]
+    #[derive(frame_support::DefaultNoBound)]
+    pub struct GenesisConfig<T: Config> {
+        pub subnets: Vec<GenesisSubnet>,
+        pub stake_threshold: u64,
+        #[serde(skip)]
+        pub _config: core::marker::PhantomData<T>,
+    }
+
+    #[pallet::genesis_build]
+    impl<T: Config> BuildGenesisConfig for GenesisConfig<T> {
+        fn build(&self) {
+            StakeThreshold::<T>::put(self.stake_threshold);
+            for subnet in &self.subnets {
+                Pallet::<T>::found(subnet);
+            }
+        }
+    }
+
+    #[pallet::hooks]
+    impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
+        fn on_initialize(_: BlockNumberFor<T>) -> Weight {
+            Self::block_step();
+            Weight::zero()
+        }
+    }
+
+    const FREE: (Weight, DispatchClass, Pays) = (Weight::from_parts(10_000_000, 0), DispatchClass::Normal, Pays::No);
+    const PAID: (Weight, DispatchClass, Pays) = (Weight::from_parts(50_000_000, 0), DispatchClass::Normal, Pays::Yes);
+
+    #[pallet::call]
+    impl<T: Config> Pallet<T> {
+        /// Sets weights in the open.
+        #[pallet::call_index(0)]
+        #[pallet::weight(FREE)]
+        pub fn set_weights(origin: OriginFor<T>, netuid: u16, dests: Vec<u16>, weights: Vec<u16>, version_key: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_set_weights(&who, netuid, 0, &dests, &weights, version_key)
+        }
+
+        /// Sets a mechanism's weights in the open.
+        #[pallet::call_index(119)]
+        #[pallet::weight(FREE)]
+        pub fn set_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, dests: Vec<u16>, weights: Vec<u16>, version_key: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_set_weights(&who, netuid, mecid, &dests, &weights, version_key)
+        }
+
+        /// Commits to weights by their hash.
+        #[pallet::call_index(96)]
+        #[pallet::weight(FREE)]
+        pub fn commit_weights(origin: OriginFor<T>, netuid: u16, commit_hash: H256) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_commit(&who, netuid, 0, commit_hash)
+        }
+
+        /// Commits to a mechanism's weights by their hash.
+        #[pallet::call_index(115)]
+        #[pallet::weight(FREE)]
+        pub fn commit_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, commit_hash: H256) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_commit(&who, netuid, mecid, commit_hash)
+        }
+
+        /// Reveals weights whose hash was committed.
+        #[pallet::call_index(97)]
+        #[pallet::weight(FREE)]
+        pub fn reveal_weights(origin: OriginFor<T>, netuid: u16, uids: Vec<u16>, values: Vec<u16>, salt: Vec<u16>, version_key: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_reveal(&who, netuid, 0, (uids, values, salt, version_key))
+        }
+
+        /// Reveals a mechanism's weights whose hash was committed.
+        #[pallet::call_index(116)]
+        #[pallet::weight(FREE)]
+        pub fn reveal_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, uids: Vec<u16>, values: Vec<u16>, salt: Vec<u16>, version_key: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_reveal(&who, netuid, mecid, (uids, values, salt, version_key))
+        }
+
+        /// Commits to weights that the chain opens itself at a round of the beacon.
+        #[pallet::call_index(113)]
+        #[pallet::weight(FREE)]
+        pub fn commit_timelocked_weights(origin: OriginFor<T>, netuid: u16, commit: BoundedVec<u8, ConstU32<5_000>>, reveal_round: u64, commit_reveal_version: u16) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_commit_timelocked(&who, netuid, 0, commit, reveal_round, commit_reveal_version)
+        }
+
+        /// The same for a mechanism.
+        #[pallet::call_index(118)]
+        #[pallet::weight(FREE)]
+        pub fn commit_timelocked_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, commit: BoundedVec<u8, ConstU32<5_000>>, reveal_round: u64, commit_reveal_version: u16) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_commit_timelocked(&who, netuid, mecid, commit, reveal_round, commit_reveal_version)
+        }
+
+        /// Stakes the caller's TAO on a hotkey.
+        #[pallet::call_index(2)]
+        #[pallet::weight(PAID)]
+        pub fn add_stake(origin: OriginFor<T>, hotkey: AccountId32, netuid: u16, amount_staked: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_add_stake(&who, &hotkey, netuid, amount_staked)
+        }
+
+        /// Takes stake back.
+        #[pallet::call_index(3)]
+        #[pallet::weight(PAID)]
+        pub fn remove_stake(origin: OriginFor<T>, hotkey: AccountId32, netuid: u16, amount_unstaked: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_remove_stake(&who, &hotkey, netuid, amount_unstaked)
+        }
+
+        /// Takes a uid at the current price.
+        #[pallet::call_index(7)]
+        #[pallet::weight(PAID)]
+        pub fn burned_register(origin: OriginFor<T>, netuid: u16, hotkey: AccountId32) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_register(&who, netuid, &hotkey, None)
+        }
+
+        /// Takes a uid unless the price is above the limit.
+        #[pallet::call_index(132)]
+        #[pallet::weight(PAID)]
+        pub fn register_limit(origin: OriginFor<T>, netuid: u16, hotkey: AccountId32, limit_price: u64) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            Self::do_register(&who, netuid, &hotkey, Some(limit_price))
+        }
+
+        /// Says where a member is reached.
+        #[pallet::call_index(4)]
+        #[pallet::weight(FREE)]
+        #[allow(clippy::too_many_arguments)]
+        pub fn serve_axon(origin: OriginFor<T>, netuid: u16, version: u32, ip: u128, port: u16, ip_type: u8, protocol: u8, placeholder1: u8, placeholder2: u8) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            let axon = AxonInfo { block: Self::now(), version, ip, port, ip_type, protocol, placeholder1, placeholder2 };
+            Self::do_serve_axon(&who, netuid, axon)
+        }
+    }
+}
