@@ -1,5 +1,19 @@
-//! A Substrate chain in one process, for local swarms and for tests.
+//! A Substrate chain in one process, for local swarms and for tests: FRAME pallets run natively under subtensor's
+//! names, behind the JSON-RPC of a real node, with faults on demand.
+//!
+//! - `config`: what a devnet is told.
+//! - `runtime`, `pallets`: the chain's rules; `timelock`: what opens hidden weights.
+//! - `chain`: blocks, states, forks, finality, the pool, the store.
+//! - `rpc`, `server`: what clients may ask, over which connections.
 
+pub mod chain;
+mod config;
 pub mod pallets;
+mod rpc;
 pub mod runtime;
+mod server;
 pub mod timelock;
+
+pub use config::{Blocks, ChainSpec, Config};
+pub use rpc::{BlockInfo, Heads};
+pub use server::{Devnet, Handle, StartError};

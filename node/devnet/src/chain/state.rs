@@ -1,0 +1,196 @@
+//! States: all of them in one map of trie nodes, so that an old block's or a fork's costs nothing to have; calls into
+//! the runtime on any of them.
+
+use crate::runtime::apis;
+use codec::Decode;
+use hash_db::Prefix;
+use sp_core::H256;
+use sp_core::storage::StateVersion;
+use sp_externalities::set_and_run_with_externalities;
+use sp_runtime::traits::BlakeTwo256;
+use sp_state_machine::{
+    Backend, Ext, IterArgs, OverlayedChanges, StorageChanges, TrieBackend, TrieBackendBuilder, TrieBackendStorage,
+};
+use sp_trie::{DBValue, LayoutV1, NodeCodec};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+use trie_db::NodeCodec as _;
+use trie_db::node::{NodeHandlePlan, NodePlan, ValuePlan};
+
+/// How values lie in the trie.
+pub(super) const VERSION: StateVersion = StateVersion::V1;
+
+/// Trie nodes by hash, of every state that is kept.
+#[derive(Clone, Default)]
+pub struct Nodes(Arc<RwLock<HashMap<H256, DBValue>>>);
+
+/// The root of a state with nothing in it.
+pub(super) fn empty_root() -> H256 {
+    sp_trie::empty_trie_root::<LayoutV1<BlakeTwo256>>()
+}
+
+impl Nodes {
+    /// Adds nodes.
+    pub(super) fn extend(&self, nodes: impl IntoIterator<Item = (H256, DBValue)>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(nodes);
+    }
+
+    /// Removes every node that none of `roots` leads to, and says which.
+    pub(super) fn keep_only(&self, roots: &[H256]) -> Vec<H256> {
+        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = HashSet::new();
+        let mut todo = roots.to_vec();
+        while let Some(hash) = todo.pop() {
+            if seen.insert(hash)
+                && let Some(bytes) = nodes.get(&hash)
+            {
+                children(bytes, &mut todo);
+            }
+        }
+        let gone: Vec<H256> = nodes.keys().filter(|hash| !seen.contains(hash)).copied().collect();
+        gone.iter().for_each(|hash| drop(nodes.remove(hash)));
+        gone
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The hashes that a node names. A value's own bytes are no node, so they lead nowhere: they fail to decode, or decode
+/// to hashes that are not there.
+fn children(bytes: &[u8], into: &mut Vec<H256>) {
+    let Ok(plan) = NodeCodec::<BlakeTwo256>::decode_plan(bytes) else { return };
+    let hash = |range: &std::ops::Range<usize>| bytes.get(range.clone()).map(H256::from_slice);
+    let mut value = |plan: &ValuePlan| {
+        if let ValuePlan::Node(range) = plan {
+            into.extend(hash(range));
+        }
+    };
+    let handles: Vec<NodeHandlePlan> = match plan {
+        NodePlan::Empty => Vec::new(),
+        NodePlan::Leaf { value: of, .. } => {
+            value(&of);
+            Vec::new()
+        }
+        NodePlan::Extension { child, .. } => vec![child],
+        NodePlan::Branch { value: of, children } | NodePlan::NibbledBranch { value: of, children, .. } => {
+            of.iter().for_each(&mut value);
+            children.into_iter().flatten().collect()
+        }
+    };
+    for handle in handles {
+        match handle {
+            NodeHandlePlan::Hash(range) => into.extend(hash(&range)),
+            NodeHandlePlan::Inline(range) => children(&bytes[range], into),
+        }
+    }
+}
+
+impl TrieBackendStorage<BlakeTwo256> for Nodes {
+    fn get(&self, key: &H256, _: Prefix<'_>) -> Result<Option<DBValue>, String> {
+        // The empty trie is not stored: it has the root of one zero byte.
+        if *key == empty_root() {
+            return Ok(Some(vec![0]));
+        }
+        Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+}
+
+/// Why the runtime gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no such function; clients look for these words.
+    #[error("Exported method {0} is not found")]
+    NotFound(String),
+    /// It stopped, most often because its arguments did not decode.
+    #[error("Runtime panicked in {0}: bad arguments, or a fault of the runtime")]
+    Panicked(String),
+    /// It answered something else than it should.
+    #[error("{0} answered what is not its type")]
+    Answer(&'static str),
+}
+
+/// One state.
+#[derive(Clone)]
+pub struct State {
+    nodes: Nodes,
+    root: H256,
+}
+
+/// Changes on top of a state.
+pub(super) type Overlay = OverlayedChanges<BlakeTwo256>;
+
+impl State {
+    pub(super) fn new(nodes: Nodes, root: H256) -> Self {
+        Self { nodes, root }
+    }
+
+    pub(super) fn backend(&self) -> TrieBackend<Nodes, BlakeTwo256> {
+        TrieBackendBuilder::new(self.nodes.clone(), self.root).build()
+    }
+
+    /// A value.
+    pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.backend().storage(key).ok().flatten()
+    }
+
+    /// Keys that begin with `prefix`, in order, those after `start` if given, at most `count`.
+    pub fn keys(&self, prefix: &[u8], start: Option<&[u8]>, count: usize) -> Vec<Vec<u8>> {
+        let mut args = IterArgs::default();
+        args.prefix = Some(prefix);
+        args.start_at = start.filter(|start| !start.is_empty());
+        args.start_at_exclusive = true;
+        let backend = self.backend();
+        let Ok(keys) = backend.keys(args) else { return Vec::new() };
+        keys.filter_map(Result::ok).take(count).collect()
+    }
+
+    /// The hash of a value.
+    pub fn hash(&self, key: &[u8]) -> Option<H256> {
+        self.backend().storage_hash(key).ok().flatten()
+    }
+
+    /// Calls a runtime API. What it changes is thrown away.
+    ///
+    /// # Errors
+    /// No such function, or it stopped.
+    pub fn call(&self, method: &str, args: &[u8]) -> Result<Vec<u8>, CallError> {
+        let mut overlay = Overlay::default();
+        run(&self.backend(), &mut overlay, || apis::api::dispatch(method, args))
+            .ok_or_else(|| CallError::Panicked(method.to_owned()))?
+            .ok_or_else(|| CallError::NotFound(method.to_owned()))
+    }
+
+    /// The same, decoded.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), or an answer of another type.
+    pub fn ask<V: Decode>(&self, method: &'static str, args: &[u8]) -> Result<V, CallError> {
+        V::decode(&mut &self.call(method, args)?[..]).map_err(|_| CallError::Answer(method))
+    }
+}
+
+/// Runs something of the runtime on a state with changes; none if it panics.
+pub(super) fn run<R>(
+    backend: &TrieBackend<Nodes, BlakeTwo256>,
+    overlay: &mut Overlay,
+    what: impl FnOnce() -> R,
+) -> Option<R> {
+    let mut ext = Ext::new(overlay, backend, None);
+    catch_unwind(AssertUnwindSafe(|| set_and_run_with_externalities(&mut ext, what))).ok()
+}
+
+/// The new nodes of a set of changes, by hash: their keys are the way to them and then their hash.
+pub(super) fn new_nodes(mut changes: StorageChanges<BlakeTwo256>) -> (H256, Vec<(H256, DBValue)>) {
+    let nodes = changes.transaction.drain().into_iter().filter(|(_, (_, count))| *count > 0);
+    let nodes = nodes.map(|(key, (value, _))| (H256::from_slice(&key[key.len() - 32..]), value)).collect();
+    (changes.transaction_storage_root, nodes)
+}
