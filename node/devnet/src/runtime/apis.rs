@@ -207,7 +207,7 @@ sp_api::impl_runtime_apis! {
 
     impl self::SwapRuntimeApi<Block> for Runtime {
         fn current_alpha_price(_: u16) -> u64 {
-            1_000_000_000
+            subtensor::ALPHA_PRICE
         }
 
         fn sim_swap_tao_for_alpha(_: u16, tao: u64) -> SimSwapResult {

@@ -182,7 +182,7 @@ fn check(who: &AccountId32, call: &RuntimeCall) -> Result<(), Refusal> {
                 let funds = pallet_balances::Pallet::<Runtime>::free_balance(who);
                 if funds < price { Err(Refusal::BalanceTooLow) } else { Ok(()) }
             }
-            C::add_stake { hotkey, amount_staked, .. } => {
+            C::add_stake { hotkey, amount_staked, .. } | C::add_stake_limit { hotkey, amount_staked, .. } => {
                 if subtensor::Owner::<Runtime>::get(hotkey) == AccountId32::new([0; 32]) {
                     return Err(Refusal::NoSuchHotkey);
                 }

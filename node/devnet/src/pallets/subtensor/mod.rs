@@ -15,12 +15,16 @@ pub use epoch::Schedule;
 pub use pallet::*;
 pub use weights::{Preview, WeightsPayload};
 
+/// Rao of an alpha, always.
+pub const ALPHA_PRICE: u64 = 1_000_000_000;
+
 /// Subnets a storage index has room for: index = mechanism · 4096 + netuid.
 pub const SUBNETS_MAX: u16 = 4_096;
 
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs)]
 pub mod pallet {
+    use super::ALPHA_PRICE;
     use super::types::{AxonInfo, EpochConsensus, FixedU128, GenesisSubnet};
     use crate::pallets::{drand, settings};
     use frame_support::dispatch::{DispatchClass, Pays};
@@ -373,6 +377,8 @@ pub mod pallet {
         CommittingWeightsTooFast,
         /// The amount is zero.
         AmountTooLow,
+        /// The price is worse than the limit that the caller gave.
+        SlippageTooHigh,
         /// The commit is of another version.
         IncorrectCommitRevealVersion,
         /// The price is above the limit that the caller gave.
@@ -488,6 +494,40 @@ pub mod pallet {
         #[pallet::weight(PAID)]
         pub fn remove_stake(origin: OriginFor<T>, hotkey: AccountId32, netuid: u16, amount_unstaked: u64) -> DispatchResult {
             let who = ensure_signed(origin)?;
+            Self::do_remove_stake(&who, &hotkey, netuid, amount_unstaked)
+        }
+
+        /// Stakes the caller's TAO unless an alpha costs more than the limit, in rao.
+        #[pallet::call_index(88)]
+        #[pallet::weight(PAID)]
+        pub fn add_stake_limit(
+            origin: OriginFor<T>,
+            hotkey: AccountId32,
+            netuid: u16,
+            amount_staked: u64,
+            limit_price: u64,
+            allow_partial: bool,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            let _ = allow_partial; // A price that does not move takes all or nothing.
+            ensure!(limit_price >= ALPHA_PRICE, Error::<T>::SlippageTooHigh);
+            Self::do_add_stake(&who, &hotkey, netuid, amount_staked)
+        }
+
+        /// Takes stake back unless an alpha brings less than the limit, in rao.
+        #[pallet::call_index(89)]
+        #[pallet::weight(PAID)]
+        pub fn remove_stake_limit(
+            origin: OriginFor<T>,
+            hotkey: AccountId32,
+            netuid: u16,
+            amount_unstaked: u64,
+            limit_price: u64,
+            allow_partial: bool,
+        ) -> DispatchResult {
+            let who = ensure_signed(origin)?;
+            let _ = allow_partial; // A price that does not move takes all or nothing.
+            ensure!(limit_price <= ALPHA_PRICE, Error::<T>::SlippageTooHigh);
             Self::do_remove_stake(&who, &hotkey, netuid, amount_unstaked)
         }
 
