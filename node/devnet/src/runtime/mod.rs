@@ -136,6 +136,9 @@ impl pallet_balances::Config for Runtime {
     type AccountStore = System;
     type RuntimeHoldReason = RuntimeHoldReason;
     type RuntimeFreezeReason = RuntimeFreezeReason;
+    type ReserveIdentifier = [u8; 8];
+    type FreezeIdentifier = RuntimeFreezeReason;
+    type MaxFreezes = ConstU32<50>;
     type MaxLocks = ConstU32<50>;
     type MaxReserves = ConstU32<50>;
 }
