@@ -4,8 +4,8 @@ use crate::chain::{Chain, ChainError};
 use crate::config::{Blocks, Config};
 use crate::rpc::{self, BlockInfo, Context, Heads};
 use jsonrpsee::server::{
-    BatchRequestConfig, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle, serve_with_graceful_shutdown,
-    stop_channel,
+    BatchRequestConfig, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
+    serve_with_graceful_shutdown, stop_channel,
 };
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -61,8 +61,7 @@ async fn a_hotkey_without_funds_commits_and_everybody_reads_it() {
     let world = world().await;
     let bytes = world.signed("//Charlie//hotkey", commit(OPEN, b"first"));
     let params = json!([hexed(&bytes)]);
-    let mut watch =
-        subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch = subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "ready");
     let made = world.ask("covey_makeBlock", json!([])).await;
     assert_eq!(made["transactions"], 1);
@@ -82,7 +81,8 @@ async fn a_hotkey_without_funds_commits_and_everybody_reads_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commitment_takes_space_until_the_next_epoch() {
-    let world = world_of(Config { chain: covey_devnet::ChainSpec { max_space: 250, ..spec() }, ..Config::default() }).await;
+    let world =
+        world_of(Config { chain: covey_devnet::ChainSpec { max_space: 250, ..spec() }, ..Config::default() }).await;
     for expected in [true, true, false] {
         world.submit(&world.signed("//Bob//hotkey", commit(OPEN, &[7; 44]))).await;
         world.ask("covey_makeBlock", json!([])).await;
@@ -140,8 +140,7 @@ async fn a_mortal_transaction_dies() {
     // It waits in the pool for a nonce that does not come, and is thrown out when its time is over.
     let waiting = world.sign("//Alice", transfer("//Eve", 1_000_000), 1, Era::mortal(4, 1));
     let params = json!([hexed(&waiting)]);
-    let mut watch =
-        subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch = subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "future");
     world.ask("covey_makeBlock", json!([5])).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "invalid");
@@ -168,12 +167,8 @@ async fn weights_in_the_open_are_held_to_the_rules() {
 async fn timelocked_weights_are_opened_by_the_chain() {
     let world = world().await;
     world.ask("covey_makeBlock", json!([])).await;
-    let payload = WeightsPayload {
-        hotkey: account("//Bob//hotkey").encode(),
-        uids: vec![2],
-        values: vec![9],
-        version_key: 0,
-    };
+    let payload =
+        WeightsPayload { hotkey: account("//Bob//hotkey").encode(), uids: vec![2], values: vec![9], version_key: 0 };
     let public = timelock::public_key(&timelock::secret(&spec().beacon_seed));
     // Slots of 12 s and rounds of 3 s: round 20 comes in block 5, before the epoch that opens it.
     let sealed = timelock::lock(&public, 20, &payload.encode(), &[3; 32]).unwrap();

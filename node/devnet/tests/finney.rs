@@ -38,7 +38,11 @@ fn real() -> RuntimeMetadataV16 {
 }
 
 /// Whether two types encode alike: names of fields and variants count where they say something, paths do not.
-fn alike(a: (&PortableRegistry, u32), b: (&PortableRegistry, u32), seen: &mut HashSet<(u32, u32)>) -> Result<(), String> {
+fn alike(
+    a: (&PortableRegistry, u32),
+    b: (&PortableRegistry, u32),
+    seen: &mut HashSet<(u32, u32)>,
+) -> Result<(), String> {
     if !seen.insert((a.1, b.1)) {
         return Ok(());
     }
@@ -174,7 +178,10 @@ impl Both {
                 continue;
             };
             // FRAME's own are of another version here; those of subtensor are compared.
-            if !["SubnetInfo", "NeuronInfo", "StakeInfo", "Swap", "AccountNonce"].iter().any(|of| api.name.starts_with(of)) {
+            if !["SubnetInfo", "NeuronInfo", "StakeInfo", "Swap", "AccountNonce"]
+                .iter()
+                .any(|of| api.name.starts_with(of))
+            {
                 continue;
             }
             for x in &api.methods {

@@ -109,10 +109,12 @@ pub(super) fn block(
     let header = Header::new(parent.number() + 1, H256::zero(), H256::zero(), parent.hash(), digest);
     state::run(&backend, &mut overlay, || Executive::initialize_block(&header))
         .ok_or(BuildError::Panicked("initialize_block"))?;
-    let time = UncheckedExtrinsic::new_bare(RuntimeCall::Timestamp(pallet_timestamp::Call::<Runtime>::set { now: now_ms }));
+    let time =
+        UncheckedExtrinsic::new_bare(RuntimeCall::Timestamp(pallet_timestamp::Call::<Runtime>::set { now: now_ms }));
     let mut body = vec![time.encode()];
     state::run(&backend, &mut overlay, || Executive::apply_extrinsic(time))
         .and_then(Result::ok)
+        .filter(Result::is_ok)
         .ok_or(BuildError::Panicked("the timestamp"))?;
     let mut fates = Vec::with_capacity(transactions.len());
     for transaction in transactions {
@@ -134,8 +136,8 @@ pub(super) fn block(
         closed.map_err(|_| BuildError::Panicked("a storage transaction"))?;
         fates.push(fate);
     }
-    let header = state::run(&backend, &mut overlay, Executive::finalize_block)
-        .ok_or(BuildError::Panicked("finalize_block"))?;
+    let header =
+        state::run(&backend, &mut overlay, Executive::finalize_block).ok_or(BuildError::Panicked("finalize_block"))?;
     let changes =
         overlay.drain_storage_changes(&backend, VERSION).map_err(|_| BuildError::Panicked("the storage root"))?;
     let (root, nodes) = state::new_nodes(changes);

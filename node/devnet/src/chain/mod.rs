@@ -162,6 +162,9 @@ pub struct Chain {
     events: broadcast::Sender<Event>,
 }
 
+/// Trie nodes that a block adds, by hash.
+type NewNodes = Vec<(H256, Vec<u8>)>;
+
 /// A hash of a transaction's bytes.
 pub fn hash_of(bytes: &[u8]) -> H256 {
     BlakeTwo256::hash(bytes)
@@ -287,7 +290,9 @@ impl Chain {
     pub fn unfinal(&self) -> Vec<Arc<Sealed>> {
         let above = |sealed: &&Arc<Sealed>| sealed.header.number() > self.finalised.header.number();
         let mut all: Vec<_> = self.recent.values().filter(above).cloned().collect();
-        all.sort_by_key(|sealed| (*sealed.header.number(), self.canon.get(sealed.header.number()) != Some(&sealed.hash)));
+        all.sort_by_key(|sealed| {
+            (*sealed.header.number(), self.canon.get(sealed.header.number()) != Some(&sealed.hash))
+        });
         all
     }
 
@@ -445,7 +450,7 @@ impl Chain {
     fn build_on_best(
         &mut self,
         extrinsics: &[UncheckedExtrinsic],
-    ) -> Result<(Arc<Sealed>, Vec<(H256, Vec<u8>)>, Vec<Fate>), ChainError> {
+    ) -> Result<(Arc<Sealed>, NewNodes, Vec<Fate>), ChainError> {
         let number = self.best.header.number() + 1;
         let virtual_ms = self.genesis_ms + u64::from(number) * self.slot_ms;
         let now_ms = match self.clock {
@@ -454,8 +459,7 @@ impl Chain {
         };
         let parent_ms = self.best.body.first().and_then(|time| timestamp(time)).unwrap_or(0);
         let now_ms = now_ms.max(parent_ms + 1);
-        let (built, fates) =
-            build::block(&self.best.header, &self.best_state(), now_ms, self.fork, extrinsics)?;
+        let (built, fates) = build::block(&self.best.header, &self.best_state(), now_ms, self.fork, extrinsics)?;
         let Built { header, body, nodes } = built;
         Ok((Arc::new(Sealed { hash: header.hash(), header, body }), nodes, fates))
     }
@@ -465,7 +469,7 @@ impl Chain {
         &mut self,
         retracted: Vec<Arc<Sealed>>,
         enacted: Vec<Arc<Sealed>>,
-        nodes: Vec<(H256, Vec<u8>)>,
+        nodes: NewNodes,
     ) -> Result<(), ChainError> {
         let place = |sealed: &Arc<Sealed>| (*sealed.header.number(), sealed.hash);
         let cut = retracted.last().map(|sealed| *sealed.header.number());
@@ -521,7 +525,8 @@ impl Chain {
             })
             .map(|sealed| sealed.hash)
             .collect();
-        self.recent.retain(|hash, sealed| *sealed.header.number() > oldest && !lost.contains(hash) || *hash == self.best.hash);
+        self.recent
+            .retain(|hash, sealed| *sealed.header.number() > oldest && !lost.contains(hash) || *hash == self.best.hash);
         self.canon = self.canon.split_off(&(oldest + 1).min(best));
         let mut batch = Batch { meta: vec![("final", until.encode())], ..Batch::default() };
         if best.is_multiple_of(SWEEP_EVERY) {

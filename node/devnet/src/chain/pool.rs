@@ -93,7 +93,9 @@ impl Pool {
     fn remove(&mut self, id: u64) -> Option<Waiting> {
         let gone = self.all.remove(&id)?;
         self.by_hash.remove(&gone.hash);
-        gone.provides.iter().for_each(|tag| drop(self.by_tag.remove(tag)));
+        for tag in &gone.provides {
+            self.by_tag.remove(tag);
+        }
         Some(gone)
     }
 

@@ -55,6 +55,9 @@ pub(super) struct Batch {
     pub(super) meta: Vec<(&'static str, Vec<u8>)>,
 }
 
+/// A block's header and body.
+pub(super) type Stored = (Header, Vec<Vec<u8>>);
+
 pub(super) struct Store(Database);
 
 impl Store {
@@ -105,7 +108,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn block(&self, hash: &H256) -> Result<Option<(Header, Vec<Vec<u8>>)>, StoreError> {
+    pub(super) fn block(&self, hash: &H256) -> Result<Option<Stored>, StoreError> {
         let table = self.0.begin_read()?.open_table(BLOCKS)?;
         let Some(bytes) = table.get(hash.0)? else { return Ok(None) };
         Decode::decode(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged("a block"))

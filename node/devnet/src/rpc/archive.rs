@@ -85,13 +85,21 @@ pub(super) fn answer(state: &crate::chain::State, queries: &[Query]) -> Result<V
         match &kind[..] {
             "value" => items.extend(state.get(&bytes).map(|value| json!({ "key": key, "value": hexed(value) }))),
             "hash" => items.extend(state.hash(&bytes).map(|hash| json!({ "key": key, "hash": hexed(hash.0) }))),
-            "descendantsValues" => items.extend(state.keys(&bytes, None, ITEMS_MAX).into_iter().filter_map(|under| {
-                Some(json!({ "key": hexed(&under), "value": hexed(state.get(&under)?) }))
-            })),
-            "descendantsHashes" => items.extend(state.keys(&bytes, None, ITEMS_MAX).into_iter().filter_map(|under| {
-                Some(json!({ "key": hexed(&under), "hash": hexed(state.hash(&under)?.0) }))
-            })),
-            kind => return Err(RpcError::Params(format!("{kind:.40}: no kind of storage query that is answered here"))),
+            "descendantsValues" => items.extend(
+                state
+                    .keys(&bytes, None, ITEMS_MAX)
+                    .into_iter()
+                    .filter_map(|under| Some(json!({ "key": hexed(&under), "value": hexed(state.get(&under)?) }))),
+            ),
+            "descendantsHashes" => items.extend(
+                state
+                    .keys(&bytes, None, ITEMS_MAX)
+                    .into_iter()
+                    .filter_map(|under| Some(json!({ "key": hexed(&under), "hash": hexed(state.hash(&under)?.0) }))),
+            ),
+            kind => {
+                return Err(RpcError::Params(format!("{kind:.40}: no kind of storage query that is answered here")));
+            }
         }
     }
     Ok(items)

@@ -50,7 +50,9 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     })?;
     method(module, "chainHead_v1_unpin", |args, context| {
         let hashes = match args.value(1) {
-            Value::Array(all) => all.iter().filter_map(Value::as_str).map(super::to_hash).collect::<Result<Vec<_>, _>>()?,
+            Value::Array(all) => {
+                all.iter().filter_map(Value::as_str).map(super::to_hash).collect::<Result<Vec<_>, _>>()?
+            }
             _ => vec![args.hash(1)?.ok_or(RpcError::NoBlock)?],
         };
         let mut follows = context.follows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +60,9 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
             if hashes.iter().any(|hash| !follow.pinned.contains(hash)) {
                 return Err(RpcError::NoBlock);
             }
-            hashes.iter().for_each(|hash| drop(follow.pinned.remove(hash)));
+            for hash in &hashes {
+                follow.pinned.remove(hash);
+            }
         }
         Ok(Value::Null)
     })?;
@@ -75,7 +79,8 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     })?;
     operation(module, "chainHead_v1_storage", |args, context, hash| {
         let items = answer(&context.state(Some(hash))?, &args.get::<Vec<Query>>(2)?)?;
-        let pages = items.chunks(ITEMS_A_MESSAGE).map(|page| json!({ "event": "operationStorageItems", "items": page }));
+        let pages =
+            items.chunks(ITEMS_A_MESSAGE).map(|page| json!({ "event": "operationStorageItems", "items": page }));
         Ok(pages.chain([json!({ "event": "operationStorageDone" })]).collect())
     })
 }

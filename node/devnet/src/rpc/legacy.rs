@@ -150,7 +150,8 @@ fn system(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     method(module, "system_health", |_, _| Ok(json!({ "peers": 0, "isSyncing": false, "shouldHavePeers": false })))?;
     method(module, "system_accountNextIndex", |args, context| {
         let text = args.get::<String>(0)?;
-        let account = AccountId32::from_ss58check(&text).map_err(|error| RpcError::Params(format!("{text:.80}: {error}")))?;
+        let account =
+            AccountId32::from_ss58check(&text).map_err(|error| RpcError::Params(format!("{text:.80}: {error}")))?;
         Ok(context.chain().next_nonce(&account)?)
     })?;
     module.register_alias("account_nextIndex", "system_accountNextIndex")?;

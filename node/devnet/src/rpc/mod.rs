@@ -70,8 +70,6 @@ pub(crate) enum RpcError {
     Params(String),
     #[error("Invalid block hash")]
     NoBlock,
-    #[error("Limit reached")]
-    Limit,
 }
 
 impl From<RpcError> for ErrorObjectOwned {
@@ -83,7 +81,6 @@ impl From<RpcError> for ErrorObjectOwned {
             RpcError::Chain(_) => bare(-32_000, &text),
             RpcError::Params(_) => bare(-32_602, &text),
             RpcError::NoBlock => bare(-32_801, &text),
-            RpcError::Limit => bare(-32_800, &text),
             RpcError::Submit(error) => match error {
                 SubmitError::Format(_) => bare(1001, &text),
                 SubmitError::Call(_) => bare(1002, &text),
@@ -103,9 +100,11 @@ impl From<RpcError> for ErrorObjectOwned {
                     text,
                     Some("The transaction has too low priority to replace another transaction already in the pool."),
                 ),
-                SubmitError::Pool(PoolError::Full) => {
-                    Self::owned(1016, "Immediately Dropped", Some("The transaction couldn't enter the pool because of the limit"))
-                }
+                SubmitError::Pool(PoolError::Full) => Self::owned(
+                    1016,
+                    "Immediately Dropped",
+                    Some("The transaction couldn't enter the pool because of the limit"),
+                ),
             },
         }
     }
@@ -159,7 +158,8 @@ impl Args {
 
     /// Any type that serde reads; null is none.
     pub(crate) fn optional<V: serde::de::DeserializeOwned>(&self, at: usize) -> Result<Option<V>, RpcError> {
-        serde_json::from_value(self.value(at).clone()).map_err(|error| RpcError::Params(format!("argument {at}: {error}")))
+        serde_json::from_value(self.value(at).clone())
+            .map_err(|error| RpcError::Params(format!("argument {at}: {error}")))
     }
 
     pub(crate) fn get<V: serde::de::DeserializeOwned>(&self, at: usize) -> Result<V, RpcError> {
@@ -176,7 +176,8 @@ impl Args {
 }
 
 pub(crate) fn unhex(text: &str) -> Result<Vec<u8>, RpcError> {
-    hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|error| RpcError::Params(format!("{text:.80}: {error}")))
+    hex::decode(text.strip_prefix("0x").unwrap_or(text))
+        .map_err(|error| RpcError::Params(format!("{text:.80}: {error}")))
 }
 
 fn to_hash(text: &str) -> Result<H256, RpcError> {

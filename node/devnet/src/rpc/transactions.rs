@@ -34,21 +34,27 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
         }
     })?;
     let (name, end) = ("transactionWatch_v1_submitAndWatch", "transactionWatch_v1_unwatch");
-    module.register_subscription(name, "transactionWatch_v1_watchEvent", end, |params, pending, context, _| async move {
-        match submit(&Args::parse(&params), &context) {
-            Ok((_, statuses)) => watch(pending, statuses, new_words).await,
-            Err(error) => {
-                let Ok(sink) = pending.accept().await else { return };
-                let error = ErrorObjectOwned::from(error);
-                let why = error.data().map_or(error.message().to_owned(), |data| data.get().trim_matches('"').to_owned());
-                let event = json!({ "event": "invalid", "error": why });
-                if let Ok(message) = to_raw_value(&event) {
-                    // A client that is gone does not read it.
-                    let _ = sink.send(SubscriptionMessage::from(message)).await;
+    module.register_subscription(
+        name,
+        "transactionWatch_v1_watchEvent",
+        end,
+        |params, pending, context, _| async move {
+            match submit(&Args::parse(&params), &context) {
+                Ok((_, statuses)) => watch(pending, statuses, new_words).await,
+                Err(error) => {
+                    let Ok(sink) = pending.accept().await else { return };
+                    let error = ErrorObjectOwned::from(error);
+                    let why =
+                        error.data().map_or(error.message().to_owned(), |data| data.get().trim_matches('"').to_owned());
+                    let event = json!({ "event": "invalid", "error": why });
+                    if let Ok(message) = to_raw_value(&event) {
+                        // A client that is gone does not read it.
+                        let _ = sink.send(SubscriptionMessage::from(message)).await;
+                    }
                 }
             }
-        }
-    })?;
+        },
+    )?;
     Ok(())
 }
 

@@ -68,7 +68,9 @@ pub fn at_version(version: u32) -> Option<OpaqueMetadata> {
 fn rename(types: &mut PortableRegistry) {
     for each in &mut types.types {
         let path = &mut each.ty.path.segments;
-        if let Some((from, to)) = PATHS.iter().find(|(from, _)| path.len() > from.len() && path.iter().zip(*from).all(|(a, b)| a == b)) {
+        if let Some((from, to)) =
+            PATHS.iter().find(|(from, _)| path.len() > from.len() && path.iter().zip(*from).all(|(a, b)| a == b))
+        {
             let rest = path.split_off(from.len());
             *path = to.iter().map(|part| (*part).to_owned()).chain(rest).collect();
         }

@@ -1,6 +1,9 @@
 //! The runtime: which pallets there are, under the numbers that they have on the real chain, with which extensions a
 //! transaction is signed, and what it costs. It is executed natively; there is no wasm of it.
 
+// FRAME's macros make public items here that they do not document.
+#![allow(missing_docs)]
+
 pub mod apis;
 mod extensions;
 pub mod metadata;
@@ -43,13 +46,8 @@ pub type UncheckedExtrinsic =
 /// A block.
 pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 /// Runs blocks.
-pub type Executive = frame_executive::Executive<
-    Runtime,
-    Block,
-    frame_system::ChainContext<Runtime>,
-    Runtime,
-    AllPalletsWithSystem,
->;
+pub type Executive =
+    frame_executive::Executive<Runtime, Block, frame_system::ChainContext<Runtime>, Runtime, AllPalletsWithSystem>;
 
 /// The version that clients are told. The number is above the real chain's of June 2026, to which names and rules
 /// belong.
@@ -75,9 +73,7 @@ parameter_types! {
     );
 }
 
-/// Runtime types are made by this macro, which documents what it can.
 #[frame_support::runtime]
-#[allow(missing_docs)]
 mod runtime {
     #[runtime::runtime]
     #[runtime::derive(
@@ -112,7 +108,6 @@ mod runtime {
     #[runtime::pallet_index(200)]
     pub type Devnet = crate::pallets::settings::Pallet<Runtime>;
 }
-
 
 #[derive_impl(frame_system::config_preludes::SolochainDefaultConfig)]
 impl frame_system::Config for Runtime {

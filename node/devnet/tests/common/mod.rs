@@ -5,7 +5,9 @@
 use codec::{Decode, Encode};
 use covey_devnet::pallets::commitments::{self, CommitmentInfo, Data};
 use covey_devnet::pallets::subtensor::types::{GenesisMember, GenesisSubnet};
-use covey_devnet::runtime::{CheckNonce, Runtime, RuntimeCall, SubtensorTransactionExtension, UncheckedExtrinsic, VERSION};
+use covey_devnet::runtime::{
+    CheckNonce, Runtime, RuntimeCall, SubtensorTransactionExtension, UncheckedExtrinsic, VERSION,
+};
 use covey_devnet::{ChainSpec, Config, Devnet, Handle};
 use frame_support::BoundedVec;
 use jsonrpsee::core::client::{ClientT, Error, Subscription, SubscriptionClientT};

@@ -107,9 +107,11 @@ impl TypeInfo for Data {
         for (index, name) in (130..).zip(["BlakeTwo256", "Sha256", "Keccak256", "ShaThree256"]) {
             v = v.variant(name, |v| v.index(index).fields(Fields::unnamed().field(|f| f.ty::<[u8; 32]>())));
         }
-        let timelock = || Fields::named()
-            .field(|f| f.name("encrypted").ty::<BoundedVec<u8, ConstU32<TIMELOCK_MAX>>>())
-            .field(|f| f.name("reveal_round").ty::<u64>());
+        let timelock = || {
+            Fields::named()
+                .field(|f| f.name("encrypted").ty::<BoundedVec<u8, ConstU32<TIMELOCK_MAX>>>())
+                .field(|f| f.name("reveal_round").ty::<u64>())
+        };
         let big = || Fields::unnamed().field(|f| f.ty::<BoundedVec<u8, ConstU32<BIG_RAW_MAX>>>());
         let v = v
             .variant("TimelockEncrypted", |v| v.index(134).fields(timelock()))

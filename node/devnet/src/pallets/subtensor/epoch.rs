@@ -136,7 +136,8 @@ impl<T: Config> Pallet<T> {
             let hotkey = Keys::<T>::get(netuid, uid as u16);
             Self::credit(&Owner::<T>::get(&hotkey), &hotkey, netuid, emission[uid]);
         }
-        let u16s = |of: &[u128]| -> Vec<u16> { share(of, u128::from(u16::MAX)).into_iter().map(|x| x as u16).collect() };
+        let u16s =
+            |of: &[u128]| -> Vec<u16> { share(of, u128::from(u16::MAX)).into_iter().map(|x| x as u16).collect() };
         let top = earned.iter().copied().max().unwrap_or(0).max(1);
         let consensus = earned.iter().map(|x| (x * u128::from(u16::MAX) / top) as u16).collect::<Vec<_>>();
         Incentive::<T>::insert(netuid, u16s(&earned));

@@ -57,8 +57,7 @@ impl<T: Config> View<T> {
         if !NetworksAdded::<T>::get(netuid) || mecid >= MechanismCountCurrent::<T>::get(netuid) {
             return None;
         }
-        let hotkeys: Vec<_> =
-            (0..SubnetworkN::<T>::get(netuid)).map(|uid| Keys::<T>::get(netuid, uid)).collect();
+        let hotkeys: Vec<_> = (0..SubnetworkN::<T>::get(netuid)).map(|uid| Keys::<T>::get(netuid, uid)).collect();
         let stakes = hotkeys.iter().map(|hotkey| Pallet::<T>::stake_parts(netuid, hotkey)).collect();
         let index = Pallet::<T>::storage_index(netuid, mecid);
         Some(Self { netuid, index, hotkeys, stakes, _config: core::marker::PhantomData })

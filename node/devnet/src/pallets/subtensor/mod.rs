@@ -55,102 +55,72 @@ pub mod pallet {
 
     #[pallet::storage]
     pub type NetworksAdded<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
-
     #[pallet::storage]
     pub type TotalNetworks<T: Config> = StorageValue<_, u16, ValueQuery>;
 
     /// Members of a subnet: uids 0 to n − 1.
     #[pallet::storage]
     pub type SubnetworkN<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
-
     #[pallet::storage]
     pub type NetworkRegisteredAt<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
     #[pallet::storage]
     pub type SubnetOwner<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
-
     #[pallet::storage]
     pub type SubnetOwnerHotkey<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
-
     #[pallet::storage]
     pub type TokenSymbol<T: Config> = StorageMap<_, Identity, u16, Vec<u8>, ValueQuery, DefaultSymbol>;
-
     #[pallet::storage]
     pub type MechanismCountCurrent<T: Config> = StorageMap<_, Twox64Concat, u16, u8, ValueQuery, ConstU8<1>>;
-
     #[pallet::storage]
     pub type SubnetEpochConsensus<T: Config> = StorageMap<_, Identity, u16, EpochConsensus, ValueQuery>;
-
     #[pallet::storage]
     pub type Tempo<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<360>>;
-
     #[pallet::storage]
     pub type MaxAllowedUids<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
-
     #[pallet::storage]
     pub type MaxAllowedValidators<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<128>>;
-
     #[pallet::storage]
     pub type ImmunityPeriod<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
-
     #[pallet::storage]
     pub type MinAllowedWeights<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1024>>;
-
     #[pallet::storage]
     pub type MaxWeightsLimit<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<65535>>;
-
     #[pallet::storage]
     pub type ActivityCutoff<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<5000>>;
-
     #[pallet::storage]
     pub type Kappa<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<32767>>;
-
     #[pallet::storage]
     pub type Rho<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<10>>;
-
     #[pallet::storage]
     pub type WeightsSetRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100>>;
-
     #[pallet::storage]
     pub type ServingRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<50>>;
-
     #[pallet::storage]
     pub type WeightsVersionKey<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
     #[pallet::storage]
     pub type CommitRevealWeightsEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
-
     #[pallet::storage]
     pub type RevealPeriodEpochs<T: Config> = StorageMap<_, Twox64Concat, u16, u64, ValueQuery, ConstU64<1>>;
-
     #[pallet::storage]
     pub type CommitRevealWeightsVersion<T: Config> = StorageValue<_, u16, ValueQuery, ConstU16<4>>;
 
     /// Stake below which a hotkey may not set weights.
     #[pallet::storage]
     pub type StakeThreshold<T: Config> = StorageValue<_, u64, ValueQuery>;
-
     #[pallet::storage]
     pub type NetworkRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
-
     #[pallet::storage]
     pub type NetworkPowRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
-
     #[pallet::storage]
     pub type Burn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000>>;
-
     #[pallet::storage]
     pub type MinBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<500_000>>;
-
     #[pallet::storage]
     pub type MaxBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000_000>>;
-
     #[pallet::storage]
     pub type MaxRegistrationsPerBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1>>;
-
     #[pallet::storage]
     pub type RegistrationsThisBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
-
     #[pallet::storage]
     pub type SubtokenEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
 
@@ -158,32 +128,26 @@ pub mod pallet {
 
     #[pallet::storage]
     pub type Uids<T: Config> = StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, u16, OptionQuery>;
-
     #[pallet::storage]
     pub type Keys<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, AccountId32, ValueQuery, NoOne>;
 
     /// The coldkey of a hotkey; zero where there is none.
     #[pallet::storage]
     pub type Owner<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, AccountId32, ValueQuery, NoOne>;
-
     #[pallet::storage]
     pub type OwnedHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
-
     #[pallet::storage]
     pub type StakingHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
-
     #[pallet::storage]
-    pub type IsNetworkMember<T: Config> = StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, bool, ValueQuery>;
-
+    pub type IsNetworkMember<T: Config> =
+        StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, bool, ValueQuery>;
     #[pallet::storage]
     pub type BlockAtRegistration<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, u64, ValueQuery>;
-
     #[pallet::storage]
-    pub type Axons<T: Config> = StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, AxonInfo, OptionQuery>;
-
+    pub type Axons<T: Config> =
+        StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, AxonInfo, OptionQuery>;
     #[pallet::storage]
     pub type Active<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
-
     #[pallet::storage]
     pub type ValidatorPermit<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
 
@@ -194,23 +158,18 @@ pub mod pallet {
     /// By index, not by netuid.
     #[pallet::storage]
     pub type Incentive<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-
     #[pallet::storage]
     pub type Dividends<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-
     #[pallet::storage]
     pub type Consensus<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-
     #[pallet::storage]
     pub type ValidatorTrust<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-
     #[pallet::storage]
     pub type Emission<T: Config> = StorageMap<_, Identity, u16, Vec<u64>, ValueQuery>;
 
     /// By index and uid: the row that a validator set, greatest entry 65,535.
     #[pallet::storage]
     pub type Weights<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
-
     #[pallet::storage]
     pub type Bonds<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
 
@@ -218,7 +177,8 @@ pub mod pallet {
 
     /// What each validator has on a subnet, from all coldkeys.
     #[pallet::storage]
-    pub type TotalHotkeyAlpha<T: Config> = StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, u64, ValueQuery>;
+    pub type TotalHotkeyAlpha<T: Config> =
+        StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, u64, ValueQuery>;
 
     /// Shares by hotkey, coldkey and subnet; a share is one alpha here.
     #[pallet::storage]
@@ -228,7 +188,6 @@ pub mod pallet {
         FixedU128,
         ValueQuery,
     >;
-
     #[pallet::storage]
     pub type TotalStake<T: Config> = StorageValue<_, u64, ValueQuery>;
 
@@ -263,11 +222,13 @@ pub mod pallet {
 
     /// By index and hotkey: hash, block, first and last block to reveal in.
     #[pallet::storage]
-    pub type WeightCommits<T: Config> = StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, AccountId32, VecDeque<(H256, u64, u64, u64)>, OptionQuery>;
+    pub type WeightCommits<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, AccountId32, VecDeque<(H256, u64, u64, u64)>, OptionQuery>;
 
     /// By index and epoch of the commit.
     #[pallet::storage]
-    pub type TimelockedWeightCommits<T: Config> = StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, u64, VecDeque<Timelocked>, ValueQuery>;
+    pub type TimelockedWeightCommits<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, u64, VecDeque<Timelocked>, ValueQuery>;
 
     /// Nobody: an absent owner reads as zeros.
     pub struct NoOne;
@@ -420,7 +381,13 @@ pub mod pallet {
         /// Sets weights in the open.
         #[pallet::call_index(0)]
         #[pallet::weight(FREE)]
-        pub fn set_weights(origin: OriginFor<T>, netuid: u16, dests: Vec<u16>, weights: Vec<u16>, version_key: u64) -> DispatchResult {
+        pub fn set_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            dests: Vec<u16>,
+            weights: Vec<u16>,
+            version_key: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_set_weights(&who, netuid, 0, &dests, &weights, version_key)
         }
@@ -428,7 +395,14 @@ pub mod pallet {
         /// Sets a mechanism's weights in the open.
         #[pallet::call_index(119)]
         #[pallet::weight(FREE)]
-        pub fn set_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, dests: Vec<u16>, weights: Vec<u16>, version_key: u64) -> DispatchResult {
+        pub fn set_mechanism_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            mecid: u8,
+            dests: Vec<u16>,
+            weights: Vec<u16>,
+            version_key: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_set_weights(&who, netuid, mecid, &dests, &weights, version_key)
         }
@@ -444,7 +418,12 @@ pub mod pallet {
         /// Commits to a mechanism's weights by their hash.
         #[pallet::call_index(115)]
         #[pallet::weight(FREE)]
-        pub fn commit_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, commit_hash: H256) -> DispatchResult {
+        pub fn commit_mechanism_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            mecid: u8,
+            commit_hash: H256,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_commit(&who, netuid, mecid, commit_hash)
         }
@@ -452,7 +431,14 @@ pub mod pallet {
         /// Reveals weights whose hash was committed.
         #[pallet::call_index(97)]
         #[pallet::weight(FREE)]
-        pub fn reveal_weights(origin: OriginFor<T>, netuid: u16, uids: Vec<u16>, values: Vec<u16>, salt: Vec<u16>, version_key: u64) -> DispatchResult {
+        pub fn reveal_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            uids: Vec<u16>,
+            values: Vec<u16>,
+            salt: Vec<u16>,
+            version_key: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_reveal(&who, netuid, 0, (uids, values, salt, version_key))
         }
@@ -460,7 +446,15 @@ pub mod pallet {
         /// Reveals a mechanism's weights whose hash was committed.
         #[pallet::call_index(116)]
         #[pallet::weight(FREE)]
-        pub fn reveal_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, uids: Vec<u16>, values: Vec<u16>, salt: Vec<u16>, version_key: u64) -> DispatchResult {
+        pub fn reveal_mechanism_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            mecid: u8,
+            uids: Vec<u16>,
+            values: Vec<u16>,
+            salt: Vec<u16>,
+            version_key: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_reveal(&who, netuid, mecid, (uids, values, salt, version_key))
         }
@@ -468,7 +462,13 @@ pub mod pallet {
         /// Commits to weights that the chain opens itself at a round of the beacon.
         #[pallet::call_index(113)]
         #[pallet::weight(FREE)]
-        pub fn commit_timelocked_weights(origin: OriginFor<T>, netuid: u16, commit: BoundedVec<u8, ConstU32<5_000>>, reveal_round: u64, commit_reveal_version: u16) -> DispatchResult {
+        pub fn commit_timelocked_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            commit: BoundedVec<u8, ConstU32<5_000>>,
+            reveal_round: u64,
+            commit_reveal_version: u16,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_commit_timelocked(&who, netuid, 0, commit, reveal_round, commit_reveal_version)
         }
@@ -476,7 +476,14 @@ pub mod pallet {
         /// The same for a mechanism.
         #[pallet::call_index(118)]
         #[pallet::weight(FREE)]
-        pub fn commit_timelocked_mechanism_weights(origin: OriginFor<T>, netuid: u16, mecid: u8, commit: BoundedVec<u8, ConstU32<5_000>>, reveal_round: u64, commit_reveal_version: u16) -> DispatchResult {
+        pub fn commit_timelocked_mechanism_weights(
+            origin: OriginFor<T>,
+            netuid: u16,
+            mecid: u8,
+            commit: BoundedVec<u8, ConstU32<5_000>>,
+            reveal_round: u64,
+            commit_reveal_version: u16,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_commit_timelocked(&who, netuid, mecid, commit, reveal_round, commit_reveal_version)
         }
@@ -492,7 +499,12 @@ pub mod pallet {
         /// Takes stake back.
         #[pallet::call_index(3)]
         #[pallet::weight(PAID)]
-        pub fn remove_stake(origin: OriginFor<T>, hotkey: AccountId32, netuid: u16, amount_unstaked: u64) -> DispatchResult {
+        pub fn remove_stake(
+            origin: OriginFor<T>,
+            hotkey: AccountId32,
+            netuid: u16,
+            amount_unstaked: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_remove_stake(&who, &hotkey, netuid, amount_unstaked)
         }
@@ -542,7 +554,12 @@ pub mod pallet {
         /// Takes a uid unless the price is above the limit.
         #[pallet::call_index(132)]
         #[pallet::weight(PAID)]
-        pub fn register_limit(origin: OriginFor<T>, netuid: u16, hotkey: AccountId32, limit_price: u64) -> DispatchResult {
+        pub fn register_limit(
+            origin: OriginFor<T>,
+            netuid: u16,
+            hotkey: AccountId32,
+            limit_price: u64,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
             Self::do_register(&who, netuid, &hotkey, Some(limit_price))
         }
@@ -551,9 +568,20 @@ pub mod pallet {
         #[pallet::call_index(4)]
         #[pallet::weight(FREE)]
         #[allow(clippy::too_many_arguments)]
-        pub fn serve_axon(origin: OriginFor<T>, netuid: u16, version: u32, ip: u128, port: u16, ip_type: u8, protocol: u8, placeholder1: u8, placeholder2: u8) -> DispatchResult {
+        pub fn serve_axon(
+            origin: OriginFor<T>,
+            netuid: u16,
+            version: u32,
+            ip: u128,
+            port: u16,
+            ip_type: u8,
+            protocol: u8,
+            placeholder1: u8,
+            placeholder2: u8,
+        ) -> DispatchResult {
             let who = ensure_signed(origin)?;
-            let axon = AxonInfo { block: Self::now(), version, ip, port, ip_type, protocol, placeholder1, placeholder2 };
+            let axon =
+                AxonInfo { block: Self::now(), version, ip, port, ip_type, protocol, placeholder1, placeholder2 };
             Self::do_serve_axon(&who, netuid, axon)
         }
     }

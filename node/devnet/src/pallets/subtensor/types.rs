@@ -72,7 +72,9 @@ on_chain! {
 }
 
 /// How an epoch weighs its validators' rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
 pub enum EpochConsensus {
     /// By stake, over all permitted validators.
     #[default]

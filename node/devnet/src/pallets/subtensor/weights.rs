@@ -4,9 +4,9 @@ use super::*;
 use crate::pallets::drand;
 use crate::timelock;
 use codec::{Decode, Encode};
+use frame_support::BoundedVec;
 use frame_support::ensure;
 use frame_support::traits::ConstU32;
-use frame_support::BoundedVec;
 use sp_core::H256;
 use sp_runtime::traits::{BlakeTwo256, Hash};
 use sp_runtime::{AccountId32, DispatchError, DispatchResult};
@@ -233,7 +233,8 @@ impl<T: Config> Pallet<T> {
                 let (who, _, sealed, _) = entry;
                 let payload = timelock::open(&sealed, &signature);
                 let payload = payload.and_then(|bytes| WeightsPayload::decode(&mut &bytes[..]).ok());
-                let Some(payload) = payload.filter(|payload| payload.hotkey == <AccountId32 as AsRef<[u8]>>::as_ref(&who))
+                let Some(payload) =
+                    payload.filter(|payload| payload.hotkey == <AccountId32 as AsRef<[u8]>>::as_ref(&who))
                 else {
                     continue;
                 };
