@@ -11,7 +11,7 @@ use std::process::Command;
 use toml::{Table, Value};
 
 /// Who may depend on whom: imports go down a floor. Sibling crates do not know each other.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 12] = [
     ("covey-proto", &[]),
     ("covey-sparseloco", &["covey-proto"]),
     ("covey-round", &["covey-proto"]),
@@ -30,8 +30,10 @@ const FLOORS: [(&str, &[&str]); 11] = [
             "covey-gossip",
             "covey-trainer",
             "covey-wan",
+            "covey-devnet",
         ],
     ),
+    ("covey-devnet", &["covey-proto"]),
     ("covey-wan", &[]),
     (
         "covey-tests",

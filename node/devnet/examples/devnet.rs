@@ -10,12 +10,12 @@ use std::time::Duration;
 /// Rao of each well-known coldkey: a million TAO.
 const FUNDS: u64 = 1_000_000_000_000_000;
 
+/// The account of a URI like `//Alice`; zeros for text that is none.
 fn account(uri: &str) -> AccountId32 {
-    let pair = sr25519::Pair::from_string(uri, None).expect("a well-known URI");
-    AccountId32::new(pair.public().0)
+    sr25519::Pair::from_string(uri, None).map_or(AccountId32::new([0; 32]), |pair| AccountId32::new(pair.public().0))
 }
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let member = |name: &str, stake| GenesisMember {
         hotkey: account(&format!("//{name}//hotkey")),
@@ -48,14 +48,10 @@ fn main() {
         blocks,
         ..Config::default()
     };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be had");
-    runtime.block_on(async {
-        match Devnet::start(config).await {
-            Ok(devnet) => {
-                println!("{}", devnet.url());
-                std::future::pending::<()>().await;
-            }
-            Err(error) => eprintln!("{error}"),
-        }
-    });
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let devnet = Devnet::start(config).await?;
+        println!("{}", devnet.url());
+        std::future::pending::<()>().await;
+        Ok(())
+    })
 }

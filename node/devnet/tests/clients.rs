@@ -1,5 +1,7 @@
 //! A running devnet asked over its socket, in raw JSON-RPC, by transactions signed by hand.
 
+#![allow(clippy::unwrap_used)] // Tests stop where something is not as they say.
+
 mod common;
 
 use codec::{Decode, Encode};

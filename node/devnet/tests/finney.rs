@@ -1,5 +1,7 @@
 //! What the devnet offers has the names and the shapes that the real chain has, as its metadata of December 2025 says.
 
+#![allow(clippy::unwrap_used)] // Tests stop where something is not as they say.
+
 mod common;
 
 use codec::{Decode, Encode};

@@ -1,5 +1,7 @@
 //! A devnet in a process of its own is killed without notice, and goes on from where it was.
 
+#![allow(clippy::unwrap_used)] // Tests stop where something is not as they say.
+
 mod common;
 
 use common::*;

@@ -112,10 +112,10 @@ pub(super) fn block(
     let time =
         UncheckedExtrinsic::new_bare(RuntimeCall::Timestamp(pallet_timestamp::Call::<Runtime>::set { now: now_ms }));
     let mut body = vec![time.encode()];
-    state::run(&backend, &mut overlay, || Executive::apply_extrinsic(time))
-        .and_then(Result::ok)
-        .filter(Result::is_ok)
-        .ok_or(BuildError::Panicked("the timestamp"))?;
+    let set = state::run(&backend, &mut overlay, || Executive::apply_extrinsic(time));
+    if !matches!(set, Some(Ok(Ok(())))) {
+        return Err(BuildError::Panicked("the timestamp"));
+    }
     let mut fates = Vec::with_capacity(transactions.len());
     for transaction in transactions {
         overlay.start_transaction();

@@ -1,6 +1,7 @@
 //! What the tests of a running devnet share: a client that speaks raw JSON-RPC, accounts, and signing by hand.
 
-#![allow(dead_code)]
+// Each test program uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use codec::{Decode, Encode};
 use covey_devnet::pallets::commitments::{self, CommitmentInfo, Data};

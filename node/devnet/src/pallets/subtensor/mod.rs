@@ -22,7 +22,7 @@ pub const ALPHA_PRICE: u64 = 1_000_000_000;
 pub const SUBNETS_MAX: u16 = 4_096;
 
 #[frame_support::pallet(dev_mode)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::too_many_arguments)]
 pub mod pallet {
     use super::ALPHA_PRICE;
     use super::types::{AxonInfo, EpochConsensus, FixedU128, GenesisSubnet};
@@ -567,7 +567,6 @@ pub mod pallet {
         /// Says where a member is reached.
         #[pallet::call_index(4)]
         #[pallet::weight(FREE)]
-        #[allow(clippy::too_many_arguments)]
         pub fn serve_axon(
             origin: OriginFor<T>,
             netuid: u16,
