@@ -1,6 +1,7 @@
 //! Numbers and names that must not be mixed up.
 
 use crate::Digest;
+use crate::ss58::{self, Ss58Error};
 use std::fmt;
 
 macro_rules! number {
@@ -69,36 +70,58 @@ impl fmt::Display for Uid {
     }
 }
 
-/// An sr25519 public key: who a member is on chain.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hotkey([u8; 32]);
+macro_rules! account {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
 
-impl Hotkey {
-    /// A key that is already known.
-    pub const fn new(bytes: [u8; 32]) -> Hotkey {
-        Hotkey(bytes)
-    }
-    /// The key in `bytes`, if there are 32 of them. Whether they are a point on the curve shows when it verifies.
-    pub fn from_slice(bytes: &[u8]) -> Option<Hotkey> {
-        bytes.try_into().ok().map(Hotkey)
-    }
-    /// The 32 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
+        impl $name {
+            /// A key that is already known.
+            pub const fn new(bytes: [u8; 32]) -> $name {
+                $name(bytes)
+            }
+            /// The key in `bytes`, if there are 32 of them. Whether they are a point on the curve shows when it
+            /// verifies.
+            pub fn from_slice(bytes: &[u8]) -> Option<$name> {
+                bytes.try_into().ok().map($name)
+            }
+            /// The 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        /// SS58 under Bittensor's prefix.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&ss58::encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(&self.0[..4]))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Ss58Error;
+            fn from_str(text: &str) -> Result<$name, Ss58Error> {
+                ss58::decode(text).map($name)
+            }
+        }
+    };
 }
 
-impl fmt::Display for Hotkey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Hotkey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0[..4]))
-    }
-}
+account!(
+    /// An sr25519 public key: who a member is on chain. It signs what a node does.
+    Hotkey
+);
+account!(
+    /// An sr25519 public key: who owns hotkeys, pays for them and holds their stake.
+    Coldkey
+);
 
 /// A run's name: the BLAKE3 of its canonical bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]

@@ -18,6 +18,7 @@ pub mod record;
 pub mod run;
 pub mod schedule;
 mod sign;
+mod ss58;
 
 /// The protobuf messages of `covey.proto`, unchecked. Use the checked types of the other modules.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
@@ -26,5 +27,6 @@ pub mod wire {
 }
 
 pub use hash::{Digest, derive};
-pub use id::{BlockNumber, Hotkey, Round, RunId, Uid};
-pub use sign::{HotkeyPair, SIGNATURE_BYTES, verify};
+pub use id::{BlockNumber, Coldkey, Hotkey, Round, RunId, Uid};
+pub use sign::{ColdkeyPair, HotkeyPair, SIGNATURE_BYTES, verify};
+pub use ss58::Ss58Error;

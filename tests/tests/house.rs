@@ -11,7 +11,7 @@ use std::process::Command;
 use toml::{Table, Value};
 
 /// Who may depend on whom: imports go down a floor. Sibling crates do not know each other.
-const FLOORS: [(&str, &[&str]); 12] = [
+const FLOORS: [(&str, &[&str]); 13] = [
     ("covey-proto", &[]),
     ("covey-sparseloco", &["covey-proto"]),
     ("covey-round", &["covey-proto"]),
@@ -30,10 +30,12 @@ const FLOORS: [(&str, &[&str]); 12] = [
             "covey-gossip",
             "covey-trainer",
             "covey-wan",
+            "covey-timelock",
             "covey-devnet",
         ],
     ),
-    ("covey-devnet", &["covey-proto"]),
+    ("covey-timelock", &[]),
+    ("covey-devnet", &["covey-proto", "covey-timelock"]),
     ("covey-wan", &[]),
     (
         "covey-tests",

@@ -2,7 +2,7 @@
 //! names, behind the JSON-RPC of a real node, with faults on demand.
 //!
 //! - `config`: what a devnet is told.
-//! - `runtime`, `pallets`: the chain's rules; `timelock`: what opens hidden weights.
+//! - `runtime`, `pallets`: the chain's rules.
 //! - `chain`: blocks, states, forks, finality, the pool, the store.
 //! - `rpc`, `server`: what clients may ask, over which connections.
 
@@ -12,7 +12,6 @@ pub mod pallets;
 mod rpc;
 pub mod runtime;
 mod server;
-pub mod timelock;
 
 pub use config::{Blocks, ChainSpec, Config};
 pub use rpc::{BlockInfo, Heads};

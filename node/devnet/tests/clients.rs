@@ -10,7 +10,7 @@ use covey_devnet::Config;
 use covey_devnet::pallets::commitments::Registration;
 use covey_devnet::pallets::subtensor::{Call, WeightsPayload};
 use covey_devnet::runtime::{Runtime, RuntimeCall};
-use covey_devnet::timelock;
+use covey_timelock as timelock;
 use frame_support::{BoundedVec, StorageHasher, Twox64Concat};
 use serde_json::{Value, json};
 use sp_runtime::generic::Era;

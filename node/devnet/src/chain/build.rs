@@ -4,7 +4,7 @@ use super::state::{self, Nodes, Overlay, State, VERSION, empty_root};
 use crate::config::ChainSpec;
 use crate::pallets::{commitments, drand, settings, subtensor};
 use crate::runtime::{Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig, UncheckedExtrinsic};
-use crate::timelock;
+use covey_timelock as timelock;
 use codec::Encode;
 use sp_core::{H256, OpaqueMetadata};
 use sp_runtime::traits::{BlakeTwo256, Hash, Header as _};

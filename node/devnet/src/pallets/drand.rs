@@ -10,7 +10,7 @@ pub use pallet::*;
 #[allow(missing_docs)]
 pub mod pallet {
     use crate::pallets::settings;
-    use crate::timelock;
+    use covey_timelock as timelock;
     use codec::DecodeWithMemTracking;
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;

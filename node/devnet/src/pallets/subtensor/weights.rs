@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pallets::drand;
-use crate::timelock;
+use covey_timelock as timelock;
 use codec::{Decode, Encode};
 use frame_support::BoundedVec;
 use frame_support::ensure;
