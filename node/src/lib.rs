@@ -2,7 +2,7 @@
 //!
 //! Start with [`peer`]: one node, from one config. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
 //! evaluations. [`swarm`] runs many nodes on one machine and leaves a [`folder`], [`report`] shows what came of it,
-//! [`audit`] computes it again, [`lab`] compares methods without network or chain.
+//! [`audit`] computes it again, [`watch`] follows any run from outside, [`lab`] compares methods without network or chain.
 //! [`state_check`] holds a saved state against a root. [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
 
 pub mod audit;
@@ -19,3 +19,4 @@ pub mod report;
 pub mod scoring;
 pub mod state_check;
 pub mod swarm;
+pub mod watch;
