@@ -1,8 +1,7 @@
 //! Locking to a round of a beacon, as drand's quicknet and subtensor do it: Boneh and Franklin's encryption to an
 //! identity, which is a round's number, over BLS12-381; the round's signature opens it.
 //!
-//! Formats are those of the Python package
-//! `bittensor-core`, with which tests compare.
+//! Formats are those of the Python package `bittensor-core`, with which tests compare.
 
 use aes_gcm::aead::Aead;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
