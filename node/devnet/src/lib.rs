@@ -14,5 +14,6 @@ pub mod runtime;
 mod server;
 
 pub use config::{Blocks, ChainSpec, Config};
+pub use sp_runtime::AccountId32;
 pub use rpc::{BlockInfo, Heads};
 pub use server::{Devnet, Handle, StartError};
