@@ -20,4 +20,5 @@ pub mod report;
 pub mod scoring;
 pub mod state_check;
 pub mod swarm;
+pub mod wallet;
 pub mod watch;
