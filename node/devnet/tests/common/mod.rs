@@ -25,8 +25,12 @@ pub const FUNDS: u64 = 1_000_000_000_000;
 pub const HIDDEN: u16 = 1;
 pub const OPEN: u16 = 2;
 
+/// A pair of a URI like `//Alice`, or of `seed:` and any text, which is found a hundred times as fast.
 pub fn pair(uri: &str) -> sr25519::Pair {
-    sr25519::Pair::from_string(uri, None).unwrap()
+    match uri.strip_prefix("seed:") {
+        Some(text) => sr25519::Pair::from_seed(&sp_io::hashing::blake2_256(text.as_bytes())),
+        None => sr25519::Pair::from_string(uri, None).unwrap(),
+    }
 }
 
 pub fn account(uri: &str) -> AccountId32 {
