@@ -4,10 +4,11 @@
 //! - `config`: what a devnet is told.
 //! - `runtime`, `pallets`: the chain's rules.
 //! - `chain`: blocks, states, forks, finality, the pool, the store.
-//! - `rpc`, `server`: what clients may ask, over which connections.
+//! - `rpc`, `server`: what clients may ask, over which connections; `faults`: what goes wrong with these.
 
 pub mod chain;
 mod config;
+mod faults;
 pub mod pallets;
 mod rpc;
 pub mod runtime;
@@ -17,3 +18,4 @@ pub use chain::{Replay, ReplayError, Replayed};
 pub use config::{Blocks, ChainSpec, Config, Durability};
 pub use rpc::{BlockInfo, Heads};
 pub use server::{Devnet, Handle, StartError};
+pub use sp_runtime::AccountId32;

@@ -14,6 +14,7 @@ mod signals;
 mod state;
 mod swarm;
 mod transfer;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     State(state::StateCommand),
     /// Show whom a running node is connected to.
     Peers(peers::PeersArgs),
+    /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
+    Watch(watch::WatchArgs),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
         Command::Peers(args) => peers::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

@@ -23,7 +23,7 @@ pub mod validator;
 pub use context::Context;
 pub use status::{Applied, Status, Timings};
 
-use crate::chain::{Call, Ledger, LedgerError};
+use crate::chain::{Ledger, LedgerError};
 use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
@@ -32,7 +32,7 @@ use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
-use covey_proto::{BlockNumber, Digest, Uid};
+use covey_proto::{BlockNumber, Digest, Round, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
@@ -155,6 +155,15 @@ pub enum StartError {
     },
 }
 
+/// Parameters that are there before their head is.
+struct Headless {
+    /// After which round.
+    round: Round,
+    parameters: Arc<Vec<f32>>,
+    /// Where the head is told to whoever trains from them.
+    head: watch::Sender<Option<Digest>>,
+}
+
 /// A node that has started.
 pub struct Peer<L: Ledger> {
     context: Arc<Context<L>>,
@@ -181,6 +190,8 @@ pub struct Peer<L: Ledger> {
     chosen: UidSet,
     /// The round that is being applied.
     applying: Option<AbortHandle>,
+    /// Its parameters, while their head is not known.
+    headless: Option<Headless>,
     /// Everything that runs beside the loop; it ends with it.
     running: JoinSet<()>,
     /// Ends with the node: work that nobody waits for any more stops.
@@ -245,7 +256,7 @@ impl<L: Ledger> Peer<L> {
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         submit::resume(&context).await?;
-        register(&context).await?;
+        look_for_uid(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
             context,
@@ -266,6 +277,7 @@ impl<L: Ledger> Peer<L> {
             ratings,
             chosen: UidSet::default(),
             applying: None,
+            headless: None,
             running: JoinSet::new(),
             life: CancelOnDrop::default(),
         })
@@ -354,16 +366,16 @@ fn restore_roles<L: Ledger>(
     Ok((miner, validator))
 }
 
-/// Asks for a uid, if the hotkey has none.
-async fn register<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError> {
+/// Says so if the hotkey has no uid: its coldkey must take one, and until then this node only looks on.
+async fn look_for_uid<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError> {
     if context.roles == Roles::default() {
         return Ok(());
     }
     let finalised = context.ledger.heads().borrow().finalised;
     let view = context.ledger.view(finalised).await?;
-    if view.member(&context.pair.hotkey()).is_none() {
-        let call = context.ledger.sign(&context.pair, Call::Register).await?;
-        context.ledger.submit(&call).await?;
+    let (hotkey, netuid) = (context.pair.hotkey(), context.ledger.netuid());
+    if view.member(&hotkey).is_none() {
+        tracing::warn!(node = %context.name, "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`");
     }
     Ok(())
 }

@@ -183,6 +183,13 @@ impl Swarm {
             patience: self.options.patience,
             observer: Some(self.applied.clone()),
         };
+        if node.roles != Roles::default() {
+            let pair = HotkeyPair::from_seed(config.hotkey_seed);
+            self.ledger
+                .register(&pair)
+                .await
+                .map_err(|error| HostError::Start { name: name.clone(), error: Box::new(error.into()) })?;
+        }
         let host = Host::start(config).await?;
         let context = host.context.clone();
         self.nodes.show(&**name, move || context.upgrade().map(|context| context.network.clone()));

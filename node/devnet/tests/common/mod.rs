@@ -94,6 +94,15 @@ pub async fn ask(client: &WsClient, method: &str, params: Value) -> Value {
     client.request(method, Params(params)).await.unwrap_or_else(|error| panic!("{method}: {error}"))
 }
 
+/// The same, of a devnet that may be gone meanwhile.
+pub async fn try_ask(client: &WsClient, method: &str, params: Value) -> Option<Value> {
+    match client.request(method, Params(params)).await {
+        Ok(answer) => Some(answer),
+        Err(Error::Call(error)) => panic!("{method}: {error}"),
+        Err(_) => None,
+    }
+}
+
 /// Number, and data if there are any, of the error that a request gets.
 pub async fn refused(client: &WsClient, method: &str, params: Value) -> (i32, String) {
     match client.request::<Value, _>(method, Params(params)).await {

@@ -77,8 +77,8 @@ impl<T: Config> View<T> {
 
     /// Few members have an axon, so these are gone through instead of asking for each member's.
     fn axons(&self) -> Vec<AxonInfo> {
-        let mut there: BTreeMap<AccountId32, AxonInfo> = Axons::<T>::iter_prefix(self.netuid).collect();
-        self.each(|_, hotkey| there.remove(hotkey).unwrap_or_default())
+        let there: BTreeMap<AccountId32, AxonInfo> = Axons::<T>::iter_prefix(self.netuid).collect();
+        self.each(|_, hotkey| there.get(hotkey).copied().unwrap_or_default())
     }
 
     /// All that there are: those of hotkeys that were members once are among them, as on the real chain.
