@@ -33,7 +33,8 @@ fn account(number: u8, cold: bool) -> AccountId32 {
 
 /// A devnet that makes blocks by itself: a validator, another, a miner; a fourth coldkey that has funds.
 async fn devnet() -> Handle {
-    let member = |(number, stake)| GenesisMember { hotkey: account(number, false), coldkey: account(number, true), stake };
+    let member =
+        |(number, stake)| GenesisMember { hotkey: account(number, false), coldkey: account(number, true), stake };
     let subnet = |netuid| GenesisSubnet {
         netuid,
         owner: account(0, true),
@@ -118,7 +119,8 @@ async fn polkadot_js_and_a_node_read_what_the_other_wrote() {
 }
 
 /// Of drand's quicknet, round 1000.
-const SIGNATURE: &str = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39";
+const SIGNATURE: &str =
+    "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_bittensors_library_locks_is_opened_and_the_other_way_round() {

@@ -128,7 +128,9 @@ async fn main() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = |dir: &tempfile::TempDir| durability.map(|_| dir.path().to_owned());
         inside(dir(&one).as_deref(), durability.unwrap_or_default()).await;
-        if quick { return; }
+        if quick {
+            return;
+        }
         outside(dir(&two).as_deref(), durability.unwrap_or_default()).await;
     }
 }

@@ -43,6 +43,7 @@ pub enum StartError {
 pub struct Handle {
     address: SocketAddr,
     context: Context,
+    methods: Methods,
     server: ServerHandle,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -76,7 +77,7 @@ impl Devnet {
             .set_batch_request_config(BatchRequestConfig::Limit(1_024))
             .build();
         let builder = Server::builder().set_config(settings).to_service_builder();
-        let most = config.connections_max as usize;
+        let (most, all) = (config.connections_max as usize, methods.clone());
         let cutting = tokio::spawn(context.faults.clone().cut_again_and_again());
         let accepting = tokio::spawn(async move {
             loop {
@@ -96,7 +97,7 @@ impl Devnet {
         if let Blocks::Every(interval) = config.blocks {
             tasks.push(tokio::spawn(every(interval.max(Duration::from_millis(1)), context.clone())));
         }
-        Ok(Handle { address, context, server, tasks })
+        Ok(Handle { address, context, methods: all, server, tasks })
     }
 }
 
@@ -127,6 +128,12 @@ impl Handle {
     /// Where clients connect.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    /// Answers a request as a client would send it, in JSON, without a connection; none if it is no JSON.
+    pub async fn answer(&self, request: &str) -> Option<String> {
+        let (answer, _) = self.methods.raw_json_request(request, 1).await.ok()?;
+        Some(answer.get().to_owned())
     }
 
     /// How far the chain is.

@@ -63,7 +63,8 @@ async fn a_hotkey_without_funds_commits_and_everybody_reads_it() {
     let world = world().await;
     let bytes = world.signed("//Charlie//hotkey", commit(OPEN, b"first"));
     let params = json!([hexed(&bytes)]);
-    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "ready");
     let made = world.ask("covey_makeBlock", json!([])).await;
     assert_eq!(made["transactions"], 1);
@@ -142,7 +143,8 @@ async fn a_mortal_transaction_dies() {
     // It waits in the pool for a nonce that does not come, and is thrown out when its time is over.
     let waiting = world.sign("//Alice", transfer("//Eve", 1_000_000), 1, Era::mortal(4, 1));
     let params = json!([hexed(&waiting)]);
-    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "future");
     world.ask("covey_makeBlock", json!([5])).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "invalid");
@@ -269,7 +271,8 @@ async fn a_transaction_that_a_reorganisation_loses_is_dropped_and_can_be_sent_ag
     let world = world_of(Config { chain: spec(), finality_lag: 5, ..Config::default() }).await;
     let bytes = world.signed("//Bob//hotkey", commit(OPEN, b"lost"));
     let params = json!([hexed(&bytes)]);
-    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     world.ask("covey_makeBlock", json!([])).await;
     world.ask("covey_faultReorganise", json!([1, true])).await;
     let mut seen = Vec::new();
@@ -298,11 +301,8 @@ async fn a_full_subnet_gives_a_uid_away_and_what_was_said_of_its_last_owner_is_v
         (subnet.max_uids, subnet.immunity, subnet.burn_max) = (3, 5, 1_000_000);
     }
     let world = world_of(Config { chain, ..Config::default() }).await;
-    let register = |limit_price| Call::<Runtime>::register_limit {
-        netuid: OPEN,
-        hotkey: account("//Dave//hotkey"),
-        limit_price,
-    };
+    let register =
+        |limit_price| Call::<Runtime>::register_limit { netuid: OPEN, hotkey: account("//Dave//hotkey"), limit_price };
     world.ask("covey_makeBlock", json!([])).await;
     world.submit(&world.signed("//Alice//hotkey", weights(&[2], &[1]))).await;
     world.submit(&world.signed("//Dave", register(499_999))).await;
@@ -331,12 +331,10 @@ async fn weights_committed_by_hash_are_revealed_in_their_epoch_and_no_other() {
         let hash = (account("//Bob//hotkey"), HIDDEN, &uids, &values, &salt, 0_u64)
             .using_encoded(|bytes| sp_core::H256(sp_io::hashing::blake2_256(bytes)));
         world.ask("covey_makeBlock", json!([])).await;
-        let open = world.signed("//Bob//hotkey", Call::<Runtime>::set_weights {
-            netuid: HIDDEN,
-            dests: vec![1],
-            weights: vec![1],
-            version_key: 0,
-        });
+        let open = world.signed(
+            "//Bob//hotkey",
+            Call::<Runtime>::set_weights { netuid: HIDDEN, dests: vec![1], weights: vec![1], version_key: 0 },
+        );
         world.submit(&open).await;
         world.ask("covey_makeBlock", json!([])).await;
         assert!(world.events().contains("ExtrinsicFailed"), "weights are hidden here");

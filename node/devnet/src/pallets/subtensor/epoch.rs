@@ -113,8 +113,7 @@ impl<T: Config> Pallet<T> {
         let permits = ValidatorPermit::<T>::get(netuid);
         let updates = LastUpdate::<T>::get(netuid);
         let (mut earned, mut voted) = (vec![0_u128; stakes.len()], vec![0_u128; stakes.len()]);
-        let since: Vec<u64> =
-            (0..stakes.len()).map(|uid| BlockAtRegistration::<T>::get(netuid, uid as u16)).collect();
+        let since: Vec<u64> = (0..stakes.len()).map(|uid| BlockAtRegistration::<T>::get(netuid, uid as u16)).collect();
         for (uid, stake) in stakes.iter().enumerate() {
             if !permits.get(uid).copied().unwrap_or(false) {
                 continue;
