@@ -6,14 +6,17 @@
 mod bar;
 mod blob;
 mod data;
+mod init;
 mod lab;
 mod logs;
 mod model;
 mod peers;
+mod run;
 mod signals;
 mod state;
 mod swarm;
 mod transfer;
+mod wallet;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +40,14 @@ enum Command {
     Audit(swarm::AuditArgs),
     /// Compare methods and settings in one process, without network or chain.
     Lab(lab::LabArgs),
+    /// Make keys, bring them in, show which there are: btcli's own folders and files.
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
+    /// Write a node.toml with every key explained.
+    Init(init::InitArgs),
+    /// Make a run.toml, show what it asks of a node, check it against data and chain.
+    #[command(subcommand)]
+    Run(run::RunCommand),
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -76,6 +87,9 @@ pub fn main() -> ExitCode {
         Command::Report(args) => swarm::report(&args),
         Command::Audit(args) => swarm::audit(&args),
         Command::Lab(args) => lab::run(args),
+        Command::Wallet(command) => wallet::run(command),
+        Command::Init(args) => init::run(args),
+        Command::Run(command) => run::run(command),
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
