@@ -78,15 +78,8 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     let state = 4 * layout.elements() as u64;
     let contribution = contribution_bytes(run, layout);
     let all = contribution.saturating_mul(run.electorate.contributions_max.into());
-    page.line(
-        "bytes",
-        &format!(
-            "a contribution is about {}, a full round {}, the state {}",
-            bytes(contribution),
-            bytes(all),
-            bytes(state)
-        ),
-    );
+    page.line("bytes", &format!("a contribution about {}, a full round {}", bytes(contribution), bytes(all)));
+    page.line("", &format!("the state {}, which a newcomer fetches first", bytes(state)));
     let clock = &run.clock;
     // From the deadline of commitments to the last block for what is announced, everybody's bytes go around.
     let window = f64::from(clock.vote.saturating_sub(clock.announce_margin + clock.commit)) * block;
@@ -104,7 +97,7 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     );
     page.line("", "and what a batch takes in the trainer");
     let kept = u64::from(run.electorate.checkpoint).saturating_add(4).saturating_mul(all).saturating_add(2 * state);
-    page.line("disk", &format!("{} of states, {} of blobs that are kept for others", bytes(3 * state), bytes(kept)));
+    page.line("disk", &format!("{} of states, {} of blobs that are kept for others", bytes(2 * state), bytes(kept)));
     page.line("on chain", &stake(run));
 }
 
