@@ -13,7 +13,8 @@ mod rpc;
 pub mod runtime;
 mod server;
 
-pub use config::{Blocks, ChainSpec, Config};
-pub use sp_runtime::AccountId32;
+pub use chain::{Replay, ReplayError, Replayed};
+pub use config::{Blocks, ChainSpec, Config, Durability};
 pub use rpc::{BlockInfo, Heads};
 pub use server::{Devnet, Handle, StartError};
+pub use sp_runtime::AccountId32;
