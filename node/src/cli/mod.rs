@@ -11,6 +11,7 @@ mod lab;
 mod logs;
 mod model;
 mod peers;
+mod register;
 mod run;
 mod signals;
 mod state;
@@ -45,6 +46,8 @@ enum Command {
     Wallet(wallet::WalletCommand),
     /// Write a node.toml with every key explained.
     Init(init::InitArgs),
+    /// Take a uid on the subnet for a node's hotkey, paid by its coldkey.
+    Register(register::RegisterArgs),
     /// Make a run.toml, show what it asks of a node, check it against data and chain.
     #[command(subcommand)]
     Run(run::RunCommand),
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Wallet(command) => wallet::run(command),
         Command::Init(args) => init::run(args),
+        Command::Register(args) => register::run(&args),
         Command::Run(command) => run::run(command),
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),

@@ -3,13 +3,14 @@
 mod show;
 
 use super::{Done, Failure, Plain};
-use crate::chain::substrate::{Settings, SubstrateLedger};
+use crate::chain::substrate::{Settings, SubstrateLedger, check_space};
 use crate::chain::{Ledger, LedgerError};
 use crate::preset::{Template, genesis_state};
 use clap::{Args, Subcommand, ValueEnum};
 use covey_proto::run::{Chain, Run};
-use covey_proto::{BlockNumber, Digest};
+use covey_proto::{BlockNumber, Digest, Hotkey};
 use covey_round::clock;
+use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -175,6 +176,10 @@ fn on_chain<T>(
     })
 }
 
+/// Who commits, and what.
+const ROLES: [(&str, Roles); 2] =
+    [("miner", Roles { miner: true, validator: false }), ("validator", Roles { miner: false, validator: true })];
+
 /// What a check has found, said as it is found.
 #[derive(Default)]
 struct Findings {
@@ -225,15 +230,27 @@ fn check_data(run: &Run, dataset: &Dataset, findings: &mut Findings) {
 }
 
 fn check_chain(run: &Run, url: &str, findings: &mut Findings) -> Result<(), Failure> {
-    let (genesis, at) = on_chain(url, run.chain.netuid, None, async |ledger| {
-        Ok((ledger.genesis(), ledger.heads().borrow().finalised))
-    })?;
+    // What is free for a hotkey that has committed nothing, as nobody's zeros have.
+    let nobody = Hotkey::new([0; 32]);
+    let ask = async |ledger: &SubstrateLedger| {
+        let at = ledger.heads().borrow().finalised;
+        Ok((ledger.genesis(), at, ledger.space(nobody).await?))
+    };
+    let (genesis, at, space) = on_chain(url, run.chain.netuid, None, ask)?;
     let needed = run.chain.genesis;
     let says = match genesis == needed {
         true => format!("{}, with subnet {}", genesis.short(), run.chain.netuid),
         false => format!("this is {}, the run is on {}", genesis.short(), needed.short()),
     };
     findings.say("chain", genesis == needed, &says);
+    for (role, roles) in ROLES {
+        let fits = check_space(run.clock.length, roles, space.epoch, space.max);
+        let says = match &fits {
+            Ok(()) => format!("a {role}'s commitments fit into the {} bytes of an epoch", space.max),
+            Err(error) => format!("as a {role}: {error}"),
+        };
+        findings.say("space", fits.is_ok(), &says);
+    }
     if genesis == needed {
         findings.say("start", true, &when(run, at));
     }

@@ -178,9 +178,8 @@ fn show_phrase(kind: &str, secret: &Secret) {
         eprintln!("the {kind}'s phrase is in its file alone: standard output is no terminal, so it is not shown");
         return;
     }
-    println!(
-        "\nThe {kind}'s phrase. Write it down and keep it where nobody finds it: whoever has it has the key,\nand it is not shown again.\n"
-    );
+    println!("\nThe {kind}'s phrase. Write it down and keep it where nobody finds it: whoever");
+    println!("has it has the key, and it is not shown again.\n");
     let words: Vec<&str> = phrase.split(' ').collect();
     for line in words.chunks(6) {
         println!("    {}", line.join(" "));
@@ -237,7 +236,7 @@ fn said(key: &ListedKey, kind: &str) -> String {
         (true, false) => {}
     }
     if let Some(mode) = key.open_mode {
-        text += &format!("  OPEN TO OTHERS ({mode:04o}): chmod 600");
+        text += &format!("  MODE {mode:04o}: chmod 600");
     }
     text
 }
@@ -267,7 +266,7 @@ mod tests {
         ];
         assert_eq!(
             tree("/w", &wallets),
-            "/w\n├── alice  coldkey 5A  encrypted\n│   ├── h1  5B\n│   └── h2  5C  OPEN TO OTHERS (0644): chmod 600\n\
+            "/w\n├── alice  coldkey 5A  encrypted\n│   ├── h1  5B\n│   └── h2  5C  MODE 0644: chmod 600\n\
              └── bob  coldkey 5D  address only\n"
         );
         assert!(tree("/w", &[]).contains("covey wallet new"));
