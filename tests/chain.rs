@@ -1,113 +1,20 @@
 //! The client of a chain against real devnets in this process, with faults: what it must never do is lose a call, do one
 //! twice, or take for final what is not.
 
-use covey::chain::substrate::{Bounds, Settings, SubstrateLedger};
-use covey::chain::{Call, Fate, Heads, Ledger, LedgerError};
-use covey_devnet::pallets::subtensor::types::{GenesisMember, GenesisSubnet};
-use covey_devnet::{AccountId32, ChainSpec, Config, Devnet, Handle};
+#[path = "chain/faults.rs"]
+mod faults;
+#[path = "chain/line.rs"]
+mod line;
+#[path = "chain/world.rs"]
+mod world;
+
+use covey::chain::substrate::{Settings, SubstrateLedger};
+use covey::chain::{Call, Fate, Ledger, LedgerError};
+use covey_devnet::ChainSpec;
 use covey_proto::chain::Slot;
-use covey_proto::{BlockNumber, ColdkeyPair, Digest, HotkeyPair, Uid};
-use std::sync::Arc;
+use covey_proto::{BlockNumber, Digest, Uid};
 use std::time::Duration;
-
-/// Rao of each coldkey, and of each validator's stake.
-const FUNDS: u64 = 1_000_000_000_000;
-const OPEN: u16 = 1;
-const HIDDEN: u16 = 2;
-
-fn hotkey(number: u8) -> HotkeyPair {
-    HotkeyPair::from_seed([number; 32])
-}
-
-fn coldkey(number: u8) -> ColdkeyPair {
-    ColdkeyPair::from_seed([100 + number; 32])
-}
-
-fn account(bytes: &[u8; 32]) -> AccountId32 {
-    AccountId32::new(*bytes)
-}
-
-/// A subnet of these members: those with stake validate.
-fn subnet(netuid: u16, stakes: &[u64]) -> GenesisSubnet {
-    let member = |(number, stake): (u8, &u64)| GenesisMember {
-        hotkey: account(hotkey(number).hotkey().as_bytes()),
-        coldkey: account(coldkey(number).coldkey().as_bytes()),
-        stake: *stake,
-    };
-    GenesisSubnet {
-        netuid,
-        tempo: 20,
-        weights_rate_limit: 5,
-        commit_reveal: netuid == HIDDEN,
-        members: (0..).zip(stakes).map(member).collect(),
-        ..GenesisSubnet::default()
-    }
-}
-
-fn spec() -> ChainSpec {
-    ChainSpec {
-        accounts: (0..4).map(|number| (account(coldkey(number).coldkey().as_bytes()), FUNDS)).collect(),
-        subnets: vec![subnet(OPEN, &[FUNDS, FUNDS / 2, 0]), subnet(HIDDEN, &[FUNDS, FUNDS / 2, 0])],
-        ..ChainSpec::default()
-    }
-}
-
-fn bounds() -> Bounds {
-    Bounds { backoff: Duration::from_millis(20), backoff_max: Duration::from_millis(200), ..Bounds::default() }
-}
-
-async fn devnet(chain: ChainSpec) -> Arc<Handle> {
-    devnet_of(Config { chain, ..Config::default() }).await
-}
-
-async fn devnet_of(config: Config) -> Arc<Handle> {
-    Arc::new(Devnet::start(config).await.expect("a devnet starts"))
-}
-
-fn settings(urls: &[String], netuid: u16) -> Settings {
-    Settings { bounds: bounds(), ..Settings::new(urls.to_vec(), netuid) }
-}
-
-async fn client(devnet: &Handle, netuid: u16) -> SubstrateLedger {
-    SubstrateLedger::connect(settings(&[devnet.url()], netuid)).await.expect("a client connects")
-}
-
-fn make(devnet: &Handle, blocks: u32) {
-    for _ in 0..blocks {
-        devnet.make_block().expect("a block is made");
-    }
-}
-
-/// Makes blocks until it is dropped.
-fn keep_making(devnet: &Arc<Handle>, each: Duration) -> AbortOnDrop {
-    let devnet = devnet.clone();
-    AbortOnDrop(tokio::spawn(async move {
-        loop {
-            devnet.make_block().expect("a block is made");
-            tokio::time::sleep(each).await;
-        }
-    }))
-}
-
-/// A task that ends with its handle.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn until(ledger: &SubstrateLedger, reached: impl FnMut(&Heads) -> bool) -> Heads {
-    let mut heads = ledger.heads();
-    let waited = tokio::time::timeout(Duration::from_secs(30), heads.wait_for(reached)).await;
-    *waited.expect("heads come").expect("the client lives")
-}
-
-/// Waits until a block is final for the client, making none.
-async fn until_final(ledger: &SubstrateLedger, block: u32) {
-    until(ledger, |heads| heads.finalised >= BlockNumber(block)).await;
-}
+use world::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_is_read_at_the_final_block_that_has_it() {
@@ -278,4 +185,28 @@ async fn a_uid_is_paid_for_once_and_never_above_the_limit() {
     assert_eq!((neuron.member.hotkey, neuron.coldkey), (newcomer, coldkey(3).coldkey()));
     assert_eq!(neuron.axon, Some(address));
     assert_eq!(metagraph.neurons.len(), 4);
+}
+
+/// A full subnet is read by few requests, however many ask for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_of_256_members_is_read_by_three_requests() {
+    let full = subnet(OPEN, &[FUNDS; 256]);
+    let devnet = devnet(ChainSpec { subnets: vec![full], max_space: 1 << 20, ..spec() }).await;
+    let ledger = client(&devnet, OPEN).await;
+    for number in 0..=u8::MAX {
+        let call = ledger.sign(&hotkey(number), Call::Commit(vec![number; 114])).await.expect("a call is signed");
+        ledger.submit(&call).await.expect("it is taken");
+    }
+    make(&devnet, 3);
+    until_final(&ledger, 1).await;
+    let reader = client(&devnet, OPEN).await;
+    let (before, _) = reader.traffic();
+    let asked = futures::future::join_all((0..10).map(|_| reader.view(BlockNumber(1)))).await;
+    let (after, bytes) = reader.traffic();
+    for view in asked {
+        let view = view.expect("block 1 is final");
+        assert_eq!((view.members.len(), view.slots.len()), (256, 256));
+        assert!(view.slots.values().all(|slot| slot.bytes.len() == 114 && slot.block == BlockNumber(1)));
+    }
+    assert!(after - before <= 3, "{} requests, {bytes} bytes", after - before);
 }

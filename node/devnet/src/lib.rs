@@ -4,10 +4,11 @@
 //! - `config`: what a devnet is told.
 //! - `runtime`, `pallets`: the chain's rules.
 //! - `chain`: blocks, states, forks, finality, the pool, the store.
-//! - `rpc`, `server`: what clients may ask, over which connections.
+//! - `rpc`, `server`: what clients may ask, over which connections; `faults`: what goes wrong with these.
 
 pub mod chain;
 mod config;
+mod faults;
 pub mod pallets;
 mod rpc;
 pub mod runtime;

@@ -3,7 +3,7 @@
 
 use super::header::{Header, digest, hexed};
 use super::link::Link;
-use super::session::{AskError, Session};
+use super::session::{AskError, DialError, Session};
 use crate::chain::LedgerError;
 use covey_proto::{BlockNumber, Digest};
 use std::sync::Arc;
@@ -99,7 +99,8 @@ impl State {
                     self.session = Some(session.clone());
                     return Some(session);
                 }
-                Err(error) => tracing::debug!(%url, %error, "no second opinion from here"),
+                Err(error @ DialError::Unreachable(_)) => tracing::debug!(%url, %error, "no second opinion from here"),
+                Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
             }
         }
         None
