@@ -184,7 +184,7 @@ impl<L: Ledger> Peer<L> {
     }
 
     /// The parameters that a task starts from, and where their head is told.
-    fn base_of(&self, task: &Task) -> Option<(Arc<Vec<f32>>, watch::Receiver<Option<Digest>>)> {
+    fn base_of(&self, task: &Task) -> Option<(Arc<Vec<f32>>, tasks::Head)> {
         match (task.base, &self.headless) {
             (Some(head), _) => {
                 Some((self.state_at(head)?.parameters.clone(), watch::Sender::new(Some(head)).subscribe()))
