@@ -18,7 +18,9 @@ pub(crate) fn hotkey(number: u8) -> HotkeyPair {
 }
 
 pub(crate) fn coldkey(number: u8) -> ColdkeyPair {
-    ColdkeyPair::from_seed([100 + number; 32])
+    let mut seed = [number; 32];
+    seed[0] ^= 0xff;
+    ColdkeyPair::from_seed(seed)
 }
 
 pub(crate) fn account(bytes: &[u8; 32]) -> AccountId32 {
@@ -37,7 +39,7 @@ pub(crate) fn subnet(netuid: u16, stakes: &[u64]) -> GenesisSubnet {
         tempo: 20,
         weights_rate_limit: 5,
         commit_reveal: netuid == HIDDEN,
-        members: (0..).zip(stakes).map(member).collect(),
+        members: (0..=u8::MAX).zip(stakes).map(member).collect(),
         ..GenesisSubnet::default()
     }
 }

@@ -4,6 +4,7 @@
 //! state machine ([`covey_round::engine`]) with what happens and does what it says. `tasks` holds what takes time;
 //! [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
 
+pub mod agreement;
 pub mod apply;
 pub mod catchup;
 pub mod collect;
@@ -24,6 +25,7 @@ pub use context::Context;
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Ledger, LedgerError};
+use agreement::{Elsewhere, RunPrefix};
 use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
@@ -142,6 +144,18 @@ pub enum StartError {
         /// The run's.
         needed: u64,
     },
+    /// The hotkey is another run's.
+    #[error(
+        "hotkey {} commits to run {} (last at block {}); this node has run {run}: compare `covey run show`. If they are two \
+         runs on purpose, use another hotkey, or stop the other node and start this one at block {} or later",
+        .elsewhere.hotkey, .elsewhere.other, .elsewhere.block, .elsewhere.until
+    )]
+    OtherRun {
+        /// Where the hotkey is.
+        elsewhere: Elsewhere,
+        /// This node's run.
+        run: RunPrefix,
+    },
     /// A role without what it needs.
     #[error("a miner or validator needs the training data")]
     NoData,
@@ -182,6 +196,8 @@ pub struct Peer<L: Ledger> {
     status: watch::Sender<Status>,
     observer: Option<mpsc::Sender<Applied>>,
     uid: Option<Uid>,
+    /// The run of which it has been said that more members are in it than in this one.
+    outnumbered_by: Option<RunPrefix>,
     /// As whom the node has introduced itself to its peers, and when.
     introduced: Option<(PeerKey, BlockNumber)>,
     /// A validator's, as its last scoring left them.
@@ -256,6 +272,7 @@ impl<L: Ledger> Peer<L> {
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         submit::resume(&context).await?;
+        refuse_other_run(&context).await?;
         look_for_uid(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
@@ -273,6 +290,7 @@ impl<L: Ledger> Peer<L> {
             status: watch::Sender::new(Status::default()),
             observer: config.observer,
             uid: None,
+            outnumbered_by: None,
             introduced: None,
             ratings,
             chosen: UidSet::default(),
@@ -378,4 +396,15 @@ async fn look_for_uid<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError
         tracing::warn!(node = %context.name, "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`");
     }
     Ok(())
+}
+
+/// Refuses to take part with a hotkey that another run's node signs with: they would overwrite each other's commitments.
+async fn refuse_other_run<L: Ledger>(context: &Context<L>) -> Result<(), StartError> {
+    let Some(hotkey) = context.hotkey() else { return Ok(()) };
+    let finalised = context.ledger.heads().borrow().finalised;
+    let view = context.ledger.view(finalised).await?;
+    match agreement::elsewhere(&view, &context.run, context.run_id, hotkey) {
+        Some(elsewhere) => Err(StartError::OtherRun { elsewhere, run: context.run_id.into() }),
+        None => Ok(()),
+    }
 }
