@@ -18,4 +18,5 @@ pub mod preset;
 pub mod report;
 pub mod scoring;
 pub mod state_check;
+pub mod supervise;
 pub mod swarm;

@@ -6,6 +6,8 @@
 mod bar;
 mod blob;
 mod data;
+#[cfg(feature = "devnet")]
+mod devnet;
 mod lab;
 mod logs;
 mod model;
@@ -45,6 +47,9 @@ enum Command {
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Run a Substrate chain of your own: subtensor's names on this machine.
+    #[cfg(feature = "devnet")]
+    Devnet(devnet::DevnetArgs),
     /// Show whom a running node is connected to.
     Peers(peers::PeersArgs),
     /// Write a trained state in Hugging Face's layout.
@@ -76,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
+        #[cfg(feature = "devnet")]
+        Command::Devnet(args) => devnet::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),

@@ -101,6 +101,8 @@ impl<L: Ledger> Peer<L> {
             status.idle = engine.is_idle();
             status.live = engine.is_live();
             status.round = tip.next();
+            status.head = tip.head;
+            status.root = self.states.last().map_or(Digest::ZERO, |state| state.root);
             status.phase = engine.phase();
             status.uid = self.uid;
             status.peers = network.peers().len();
@@ -111,6 +113,7 @@ impl<L: Ledger> Peer<L> {
     fn on_heads(&mut self, heads: crate::chain::Heads) -> Event {
         self.status.send_modify(|status| {
             status.seen = heads.best;
+            status.finalised = heads.finalised;
             // Not idle until the state machine has said so for this block.
             status.idle = false;
         });

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Status {
     /// The newest block it has dealt with.
     pub seen: BlockNumber,
+    /// The newest block that it knows as final.
+    pub finalised: BlockNumber,
     /// Whether it waits for nothing but blocks.
     pub idle: bool,
     /// Whether it takes part: neither starting, nor catching up, nor halted.
@@ -19,6 +21,10 @@ pub struct Status {
     pub halted: Option<String>,
     /// The round it is in.
     pub round: Round,
+    /// The header that its state follows from.
+    pub head: Digest,
+    /// The root of its state.
+    pub root: Digest,
     /// A word for what it does.
     pub phase: &'static str,
     /// The last training loss, nats a token.

@@ -185,7 +185,7 @@ impl Swarm {
         };
         let host = Host::start(config).await?;
         let context = host.context.clone();
-        self.nodes.show(&**name, move || context.upgrade().map(|context| context.network.clone()));
+        self.nodes.show(&**name, None, move || context.upgrade().map(|context| context.network.clone()));
         self.watcher.node_started(name, host.status.clone());
         self.hosts.insert(name.clone(), host);
         Ok(())

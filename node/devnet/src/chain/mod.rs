@@ -183,7 +183,7 @@ impl Chain {
                 return Err(ChainError::OtherChain);
             }
         } else {
-            let built = build::genesis(&config.chain, H256::random())?;
+            let built = build::genesis(&config.chain, config.chain.nonce.unwrap_or_else(H256::random))?;
             let hash = built.header.hash();
             store.commit(Batch {
                 blocks: vec![(hash, store::encode(&built.header, &built.body))],
