@@ -38,5 +38,5 @@ pub use metrics::{Gauges, PeerInfo, ScoreGauges, TopicGauges};
 pub use peers::admission::ConnectionLimits;
 pub use peers::bucket::Rate;
 pub use peers::{NotAPeer, PeerKey};
-pub use swarm::{StartError, start};
+pub use swarm::{StartError, check_address, start};
 pub use traffic::{Tally, Traffic};

@@ -1,6 +1,6 @@
 //! What makes a peer of Covey, and a swarm of them: everything that knows of chain, network and trainer at once.
 //!
-//! Start with [`peer`]: one node, from one config. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
+//! Start with [`peer`]: one node, from one [`config`]. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
 //! evaluations. [`swarm`] runs many nodes on one machine and leaves a [`folder`], [`report`] shows what came of it,
 //! [`audit`] computes it again, [`lab`] compares methods without network or chain.
 //! [`state_check`] holds a saved state against a root. [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod chain;
 pub mod cli;
+pub mod config;
 pub mod corpus;
 pub mod evaluation;
 pub mod folder;

@@ -80,8 +80,7 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
     let listen = config.listen.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let bootstrap = config.bootstrap.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     if let Some(address) = bootstrap.iter().find(|address| names::is_dnsaddr(address)) {
-        let remedy = "needs TXT look-ups, which this node does not make; name a machine: /dns4/NAME/tcp/PORT";
-        return Err(StartError::Settings(format!("{address} {remedy}")));
+        return Err(no_dnsaddr(address));
     }
     let directory = config.directory.clone();
     let prepare = tokio::task::spawn_blocking(move || prepare(&directory));
@@ -105,6 +104,20 @@ pub async fn start(config: Config, store: Store) -> Result<(Handle, Events), Sta
         // Dropping the handle's end of the commands ends the network.
         Ok(Err(_)) | Err(_) => Err(late()),
     }
+}
+
+/// Whether a node can be told to listen on or dial this address.
+///
+/// # Errors
+/// No multiaddr, or a `/dnsaddr`, which needs look-ups that this node does not make.
+pub fn check_address(text: &str) -> Result<(), StartError> {
+    let address = parse(text)?;
+    if names::is_dnsaddr(&address) { Err(no_dnsaddr(&address)) } else { Ok(()) }
+}
+
+fn no_dnsaddr(address: &Multiaddr) -> StartError {
+    let remedy = "needs TXT look-ups, which this node does not make; name a machine: /dns4/NAME/tcp/PORT";
+    StartError::Settings(format!("{address} {remedy}"))
 }
 
 fn parse(text: &str) -> Result<Multiaddr, StartError> {

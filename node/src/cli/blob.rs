@@ -4,6 +4,7 @@
 use super::bar::Bar;
 use super::transfer::{self, NetArgs, ServeArgs, Wanted};
 use super::{Done, Failure, Plain};
+use crate::config::Size;
 use crate::report::units::{bytes, seconds};
 use clap::{Args, Subcommand};
 use covey_gossip::store::{BlobInfo, Store};
@@ -129,37 +130,6 @@ impl FromStr for Named {
         let root = root.parse().map_err(|error| Plain(format!("{error}")))?;
         let size = size.map(|size| size.parse().map_err(|_| Plain(format!("{size:?} is no number of bytes"))));
         Ok(Named { root, size: size.transpose()? })
-    }
-}
-
-/// Bytes as a person writes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size(pub(super) u64);
-
-impl FromStr for Size {
-    type Err = Plain;
-    fn from_str(text: &str) -> Result<Size, Plain> {
-        let wrong = || Plain(format!("{text:?} is no size: a number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"));
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "tb" => 1_000_000_000_000,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
-            "tib" => 1 << 40,
-            _ => return Err(wrong()),
-        };
-        if let Ok(whole) = number.parse::<u64>() {
-            return whole.checked_mul(unit).map(Size).ok_or_else(wrong);
-        }
-        let bytes = number.parse::<f64>().map_err(|_| wrong())? * unit as f64;
-        // Beyond 2^53 a fraction of a unit says nothing about single bytes anyway.
-        if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(Size(bytes as u64)) } else { Err(wrong()) }
     }
 }
 
@@ -360,17 +330,6 @@ mod tests {
         assert_eq!(format!("{root}:17").parse::<Named>().unwrap(), Named { root, size: Some(17) });
         for wrong in [format!("{root}:"), format!("{root}:x"), format!("{root}:-1"), "ab:1".into(), String::new()] {
             assert!(wrong.parse::<Named>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units_of_both_kinds() {
-        let cases = [("0", 0), ("17", 17), ("5kB", 5000), ("1.5 MB", 1_500_000), ("2GiB", 2 << 30), ("1tib", 1 << 40)];
-        for (text, bytes) in cases {
-            assert_eq!(text.parse::<Size>().unwrap(), Size(bytes), "{text}");
-        }
-        for wrong in ["", "GB", "-1", "1 parsec", "1.2.3MB", "99999999999TB", "1e400"] {
-            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }
 

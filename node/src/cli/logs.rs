@@ -1,5 +1,6 @@
 //! Each node's log in a file of its own: a node's threads carry its name, and the name says the file.
 
+use crate::config::LOG_FILTER;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What is logged unless `COVEY_LOG` says otherwise. libp2p tells much that is no news.
-const FILTER: &str = "info,covey=debug,covey_gossip=debug,libp2p=warn,libp2p_gossipsub=error";
 /// The log of threads that belong to no node.
 const OTHER: &str = "swarm";
 
@@ -19,7 +18,7 @@ const OTHER: &str = "swarm";
 /// The folder cannot be made.
 pub(super) fn start(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let filter = EnvFilter::try_from_env("COVEY_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let filter = EnvFilter::try_from_env("COVEY_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     let files = Files { folder: folder.to_owned(), open: Arc::default() };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(files).finish();
     // Set once, by the binary's main command.

@@ -1,9 +1,10 @@
 //! `covey blob serve` and `covey blob get --from`: blobs over the network, without run, chain or keys of value.
 
 use super::bar::Bar;
-use super::blob::{Size, Where, say, text as name};
+use super::blob::{Where, say, text as name};
 use super::signals::{Stopped, stopped};
 use super::{Done, Failure, Plain};
+use crate::config::{Mbit, Size};
 use crate::observe::{self, Nodes};
 use crate::report::units;
 use clap::{Args, ValueEnum};
@@ -227,13 +228,8 @@ async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(H
     Ok((network, events))
 }
 
-/// A tenth of a second's bytes may go at once.
 fn rate(option: &str, mbit: f64) -> Result<ByteRate, Plain> {
-    if !(mbit > 0.0 && mbit < 1e6) {
-        return Err(Plain(format!("{option} is {mbit}: it must be a number of Mbit/s above 0")));
-    }
-    let per_second = (mbit * 125_000.0) as u64;
-    Ok(ByteRate { per_second, burst: per_second / 10 })
+    Mbit::new(mbit).map(Mbit::rate).map_err(|error| Plain(format!("{option} is {error}")))
 }
 
 fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
