@@ -11,9 +11,12 @@ mod devnet;
 mod lab;
 mod logs;
 mod model;
+mod node;
 mod peers;
 mod signals;
 mod state;
+mod status;
+#[cfg(feature = "devnet")]
 mod swarm;
 mod transfer;
 
@@ -31,11 +34,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a whole swarm on this machine: miners train, validators score, everyone ends with the same bits.
+    #[cfg(feature = "devnet")]
     Swarm(swarm::SwarmArgs),
     /// Write a finished swarm's report.html again, from its summary.json.
+    #[cfg(feature = "devnet")]
     Report(swarm::ReportArgs),
     /// Compute a finished swarm again from what it left, and name the first round that differs.
+    #[cfg(feature = "devnet")]
     Audit(swarm::AuditArgs),
+    /// Train for a run: one node, on the chain that its run.toml names.
+    Miner(node::MinerArgs),
+    /// Score and vote for a run.
+    Validator(node::NodeArgs),
+    /// Follow a run, and keep every round for others.
+    Seeder(node::NodeArgs),
+    /// Show what a running node does, or all nodes of a swarm.
+    Status(status::StatusArgs),
     /// Compare methods and settings in one process, without network or chain.
     Lab(lab::LabArgs),
     /// Prepare training data.
@@ -74,9 +88,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        #[cfg(feature = "devnet")]
         Command::Swarm(args) => swarm::run(args),
+        #[cfg(feature = "devnet")]
         Command::Report(args) => swarm::report(&args),
+        #[cfg(feature = "devnet")]
         Command::Audit(args) => swarm::audit(&args),
+        Command::Miner(args) => node::miner(args),
+        Command::Validator(args) => node::validator(args),
+        Command::Seeder(args) => node::seeder(args),
+        Command::Status(args) => status::run(&args),
         Command::Lab(args) => lab::run(args),
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),

@@ -4,10 +4,10 @@ use super::signals::stopped;
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
 use crate::folder::Folder;
-use crate::observe;
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
+use crate::service::all_cores;
 use crate::swarm::display::Display;
 use crate::swarm::{self, Kill, Options, Script, Swarm};
 use clap::Args;
@@ -49,8 +49,8 @@ pub(super) struct SwarmArgs {
     /// So many miners misbehave: noise=1, flip=1, corrupt=1, withhold=1, drift=1.
     #[arg(long, value_name = "KIND=N", value_parser = misbehaving)]
     misbehave: Vec<(Misbehaviour, usize)>,
-    /// Kill a node in a round, and start it again two rounds later: miner-1@3. With a phase (joining, wait, train,
-    /// commit, exchange, apply, score): miner-1@3:train.
+    /// Kill a node's process in a round, and start it again two rounds later: miner-1@3. With a phase (joining, wait,
+    /// train, commit, exchange, apply, score): miner-1@3:train. The chain's: devnet@3; it is started again at once.
     #[arg(long, value_name = "NODE@ROUND")]
     kill: Vec<Kill>,
     /// One more miner comes in this round.
@@ -59,9 +59,13 @@ pub(super) struct SwarmArgs {
     /// Cores for training and scoring. Default: all.
     #[arg(long)]
     cores: Option<usize>,
-    /// Show every node's metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
-    #[arg(long, value_name = "ADDRESS")]
-    status: Option<SocketAddr>,
+    /// Hide validators' weights until a later epoch, as is usual on Bittensor.
+    #[arg(long)]
+    hidden_weights: bool,
+    /// Show every node's status, metrics and peers on this local port, for `covey status --swarm`, `covey peers` and
+    /// Prometheus.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    status: SocketAddr,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +99,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     swarm::check(rounds, args.miners, args.validators, &script)?;
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
     let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
-    logs::start(&out.path().join("logs"))?;
+    logs::start(&out.log("swarm"))?;
     let options = Options {
         template,
         data,
@@ -109,7 +113,9 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         },
         repeatable: args.seed.is_some(),
         script,
-        cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        cores: args.cores.unwrap_or_else(all_cores),
+        hidden_weights: args.hidden_weights,
+        program: std::env::current_exe()?,
         patience: PATIENCE,
         heldout_sequences: HELDOUT_SEQUENCES,
     };
@@ -118,10 +124,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
-        if let Some(address) = args.status {
-            let listening = observe::listen(address, swarm.nodes().clone()).await;
-            listening.map_err(|error| Plain(format!("--status {address}: {error}")))?;
-        }
+        swarm.show(args.status).await?;
         Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await?)
     })?;
     // On the screen first: a full disk must not take the result with it.

@@ -23,7 +23,7 @@ pub mod validator;
 pub use context::Context;
 pub use status::{Applied, Status, Timings};
 
-use crate::chain::{Call, Ledger, LedgerError};
+use crate::chain::{Ledger, LedgerError};
 use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
@@ -32,7 +32,7 @@ use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
-use covey_proto::{BlockNumber, Digest, Uid};
+use covey_proto::{BlockNumber, Digest, HotkeyPair, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
@@ -77,12 +77,14 @@ pub struct Config<L> {
     pub heartbeat: Duration,
     /// Bounds of its network half.
     pub limits: Limits,
+    /// How its connections are set up.
+    pub transport: TransportOptions,
     /// Bytes that its blob store may hold.
     pub store_bytes_max: u64,
     /// Where heavy work goes.
     pub compute: Compute,
-    /// The hotkey's seed on the first start.
-    pub hotkey_seed: [u8; 32],
+    /// What a miner or validator signs with.
+    pub hotkey: Option<HotkeyPair>,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
     /// Whether it keeps every round for ever.
@@ -145,6 +147,9 @@ pub enum StartError {
     /// A role without what it needs.
     #[error("a miner or validator needs the training data")]
     NoData,
+    /// A role without a key.
+    #[error("a miner or validator needs a hotkey to sign with")]
+    NoHotkey,
     /// The beginning is not the run's.
     #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
     OtherGenesis {
@@ -173,6 +178,8 @@ pub struct Peer<L: Ledger> {
     status: watch::Sender<Status>,
     observer: Option<mpsc::Sender<Applied>>,
     uid: Option<Uid>,
+    /// Whether it has been said that the hotkey is not registered.
+    is_stranger: bool,
     /// As whom the node has introduced itself to its peers, and when.
     introduced: Option<(PeerKey, BlockNumber)>,
     /// A validator's, as its last scoring left them.
@@ -198,7 +205,6 @@ impl<L: Ledger> Peer<L> {
         // The store takes the folder's lock: until then another node may be at home in it.
         let store = Store::open(&config.directory, config.store_bytes_max)?;
         disk.remove_leftovers()?;
-        let pair = disk.hotkey(|| config.hotkey_seed)?;
         let run_id = config.run.id();
         let config_of_network = covey_gossip::Config {
             directory: config.directory.clone(),
@@ -209,7 +215,7 @@ impl<L: Ledger> Peer<L> {
             netuid: config.run.chain.netuid,
             run: run_id,
             heartbeat: config.heartbeat,
-            transport: TransportOptions::default(),
+            transport: config.transport,
             limits: config.limits,
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
@@ -223,7 +229,7 @@ impl<L: Ledger> Peer<L> {
             ledger: config.ledger,
             network,
             disk,
-            pair,
+            pair: config.hotkey,
             roles: config.roles,
             compute: config.compute,
             patience: config.patience,
@@ -245,7 +251,6 @@ impl<L: Ledger> Peer<L> {
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         submit::resume(&context).await?;
-        register(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
             context,
@@ -262,6 +267,7 @@ impl<L: Ledger> Peer<L> {
             status: watch::Sender::new(Status::default()),
             observer: config.observer,
             uid: None,
+            is_stranger: false,
             introduced: None,
             ratings,
             chosen: UidSet::default(),
@@ -293,6 +299,9 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
     if (run.chain.genesis, run.chain.netuid) != (chain, netuid) {
         let (run, run_netuid) = (run.chain.genesis, run.chain.netuid);
         return Err(StartError::OtherChain { run, run_netuid, chain, netuid });
+    }
+    if config.roles != Roles::default() && config.hotkey.is_none() {
+        return Err(StartError::NoHotkey);
     }
     match &config.data {
         None if config.roles != Roles::default() => Err(StartError::NoData),
@@ -352,18 +361,4 @@ fn restore_roles<L: Ledger>(
         false => None,
     };
     Ok((miner, validator))
-}
-
-/// Asks for a uid, if the hotkey has none.
-async fn register<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError> {
-    if context.roles == Roles::default() {
-        return Ok(());
-    }
-    let finalised = context.ledger.heads().borrow().finalised;
-    let view = context.ledger.view(finalised).await?;
-    if view.member(&context.pair.hotkey()).is_none() {
-        let call = context.ledger.sign(&context.pair, Call::Register).await?;
-        context.ledger.submit(&call).await?;
-    }
-    Ok(())
 }

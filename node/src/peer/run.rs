@@ -292,8 +292,21 @@ impl<L: Ledger> Peer<L> {
 
     fn on_view(&mut self, view: ChainView) -> Event {
         let view = Arc::new(view);
-        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied()) {
-            self.uid = Some(member.uid);
+        let hotkey = self.context.hotkey();
+        let member = hotkey.and_then(|hotkey| view.member(&hotkey).copied());
+        self.uid = member.map(|member| member.uid);
+        if let Some(hotkey) = hotkey.filter(|_| self.is_stranger == member.is_some()) {
+            self.is_stranger = member.is_none();
+            let (node, netuid) = (&self.context.name, self.context.run.chain.netuid);
+            match &member {
+                Some(member) => tracing::info!(%node, uid = %member.uid, "registered: taking part from the next round on"),
+                None => tracing::error!(
+                    %node,
+                    "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`; following meanwhile"
+                ),
+            }
+        }
+        if let Some(member) = member {
             let who = PeerKey::from(&member);
             let is_stale = |(known, at): (PeerKey, BlockNumber)| {
                 known != who || view.block.0.saturating_sub(at.0) > RECORD_BLOCKS / 2

@@ -47,6 +47,8 @@ pub enum Line {
 pub struct Pace {
     /// The newest block that it has dealt with.
     pub seen: BlockNumber,
+    /// The newest block that it knows as final.
+    pub finalised: BlockNumber,
     /// Whether it waits for nothing but blocks.
     pub idle: bool,
     /// Whether it takes part: neither starting, nor catching up, nor halted.

@@ -1,0 +1,203 @@
+//! One node as a process, on any chain: from node.toml to a [`Peer`] that runs, and to its end in good order.
+//!
+//! What is checked at the start is checked here, each fault with its remedy: the run, the key, the data, the chain, that
+//! the run's commitments fit into the space an epoch leaves. What the node does then is [`crate::peer`]'s business;
+//! `speak` tells a supervisor of it, [`log`] keeps its log.
+
+pub mod log;
+mod speak;
+
+use crate::chain::LedgerError;
+use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger};
+use crate::config::NodeConfig;
+use crate::observe::{self, Board, Nodes};
+use crate::peer::compute::Compute;
+use crate::peer::misbehave::Misbehaviour;
+use crate::peer::{Config, Ended, Peer, StartError};
+use crate::supervise::{Line, lifeline};
+use covey_gossip::TransportOptions;
+use covey_proto::HotkeyPair;
+use covey_proto::run::{Run, RunError};
+use covey_round::engine::Roles;
+use covey_trainer::data::Dataset;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Bytes of a run file: a run has some 2,000.
+const RUN_BYTES_MAX: u64 = 1 << 20;
+/// Applied rounds that a supervisor may be behind; then it misses some.
+const APPLIED_MAX: usize = 4096;
+/// How long a node may take to say good-bye.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A node about to run.
+pub struct Service {
+    /// Its node.toml.
+    pub config: NodeConfig,
+    /// The run that it names.
+    pub run: Arc<Run>,
+    /// What it does besides following.
+    pub roles: Roles,
+    /// What it signs with; one that only follows needs nothing.
+    pub hotkey: Option<HotkeyPair>,
+    /// Its training data; one that only follows needs none.
+    pub data: Option<Arc<Dataset>>,
+    /// What it does wrong, if anything.
+    pub misbehaviour: Option<Misbehaviour>,
+    /// Whether a supervisor listens on standard output.
+    pub supervised: bool,
+    /// What it tells of itself; the log writes its last error there.
+    pub board: Board,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// run.toml cannot be read.
+    #[error("{path}: {error}; node.toml names it as its run")]
+    NoRun {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// run.toml is none.
+    #[error("{path}: {error}")]
+    Run {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: RunError,
+    },
+    /// The chain is not what the run needs.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The chain does not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The node does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The status port.
+    #[error("status {address}: {error}; give each node of a machine its own, or \"\" for none")]
+    Status {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// What a node does, in a word.
+pub fn role(roles: Roles) -> &'static str {
+    match roles {
+        Roles { miner: true, validator: true } => "miner and validator",
+        Roles { miner: true, .. } => "miner",
+        Roles { validator: true, .. } => "validator",
+        _ => "seeder",
+    }
+}
+
+/// Reads a run file.
+///
+/// # Errors
+/// It cannot be read, or is no run.
+pub fn read_run(path: &Path) -> Result<Run, ServiceError> {
+    let unread = |error| ServiceError::NoRun { path: path.to_owned(), error };
+    let bytes = std::fs::metadata(path).map_err(unread)?.len();
+    if bytes > RUN_BYTES_MAX {
+        return Err(unread(io::Error::other(format!("{bytes} bytes; a run file has at most {RUN_BYTES_MAX}"))));
+    }
+    let text = std::fs::read_to_string(path).map_err(unread)?;
+    Run::from_toml(&text).map_err(|error| ServiceError::Run { path: path.to_owned(), error })
+}
+
+impl Service {
+    /// Runs until `stop`, or until a person must look at it.
+    ///
+    /// # Errors
+    /// It does not start: what it needs is not there, or not the run's.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Ended, ServiceError> {
+        let Service { config, run, supervised, board, .. } = &self;
+        let endpoints = config.chain.endpoints.clone();
+        let (netuid, genesis) = (run.chain.netuid, Some(run.chain.genesis));
+        let mut stop = std::pin::pin!(stop);
+        let ledger = tokio::select! {
+            ledger = SubstrateLedger::connect(Settings { endpoints, netuid, genesis, ..Settings::default() }) => ledger?,
+            // The chain may be long in coming.
+            () = &mut stop => return Ok(Ended::Stopped),
+        };
+        self.check_space(&ledger).await?;
+        let (observer, applied) = mpsc::channel(APPLIED_MAX);
+        let peer = Peer::start(self.peer(ledger.clone(), observer.clone())).await?;
+        let nodes = Nodes::default();
+        let context = peer.context();
+        nodes.show(config.name.clone(), Some(board.clone()), move || Some(context.upgrade()?.network.clone()));
+        let status = match config.status {
+            Some(address) => {
+                let listening = observe::listen(address, nodes).await;
+                Some(listening.map_err(|error| ServiceError::Status { address, error })?)
+            }
+            None => None,
+        };
+        let addresses = peer.addresses();
+        tracing::info!(node = %config.name, role = role(self.roles), ?status, ?addresses, "started");
+        if *supervised {
+            lifeline::say(&Line::Started { addresses, status });
+        }
+        self.serve_axon(&ledger);
+        let speaker = speak::start(peer.status(), applied, board.clone(), *supervised);
+        // Its channel stays open as long as the node lives.
+        drop(observer);
+        let (told, stopped) = watch::channel(false);
+        let mut running = std::pin::pin!(peer.run(stopped));
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = &mut stop => {
+                told.send_replace(true);
+                // What it has on disk is whole at any time; good-byes are a courtesy.
+                tokio::time::timeout(LEAVE_TIMEOUT, running).await.unwrap_or(Ended::Stopped)
+            }
+        };
+        if let (Ended::Halted(why), true) = (&ended, *supervised) {
+            lifeline::say(&Line::Halted { why: why.clone() });
+        }
+        // It ends with the node's status; the last one must be out before the process ends.
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, speaker).await;
+        Ok(ended)
+    }
+
+    fn peer(&self, ledger: SubstrateLedger, observer: mpsc::Sender<crate::peer::Applied>) -> Config<SubstrateLedger> {
+        let config = &self.config;
+        Config {
+            name: config.name.as_str().into(),
+            directory: config.folder.clone(),
+            roles: self.roles,
+            run: self.run.clone(),
+            ledger,
+            data: self.data.clone(),
+            listen: config.network.listen.clone(),
+            bootstrap: config.network.bootstrap.clone(),
+            reachable: config.network.reachable,
+            heartbeat: config.network.heartbeat,
+            limits: config.limits(),
+            transport: TransportOptions { congestion: config.network.congestion, ..TransportOptions::default() },
+            store_bytes_max: config.storage.quota.0,
+            compute: Compute::new(config.cores.unwrap_or_else(all_cores)),
+            hotkey: self.hotkey.clone(),
+            misbehaviour: self.misbehaviour,
+            archive: config.storage.archive,
+            patience: config.network.patience,
+            observer: self.supervised.then_some(observer),
+        }
+    }
+}
+
+/// As many as the machine has.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
