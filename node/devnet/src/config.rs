@@ -21,6 +21,10 @@ pub struct Config {
     pub blocks: Blocks,
     /// Blocks between the newest and the newest final one.
     pub finality_lag: u32,
+    /// Blocks whose state can be asked for, from the newest back; an ordinary node keeps 256, an archive all.
+    pub states_kept: u32,
+    /// What a block that was made outlives.
+    pub durability: Durability,
     /// Connections at a time; one more is refused.
     pub connections_max: u32,
 }
@@ -33,9 +37,22 @@ impl Default for Config {
             chain: ChainSpec::default(),
             blocks: Blocks::OnDemand,
             finality_lag: 2,
+            states_kept: 256,
+            durability: Durability::default(),
             connections_max: 1_024,
         }
     }
+}
+
+/// What a block that was made outlives. Either way the chain is whole after `kill -9` at any instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The process: what it wrote is in the system's memory, and reaches the disk when the system pleases. A devnet has
+    /// nothing that is worth a sync a block.
+    #[default]
+    Process,
+    /// The machine: each block is synced before anybody hears of it.
+    Machine,
 }
 
 /// When blocks are made, and what time they say it is.

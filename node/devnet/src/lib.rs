@@ -14,7 +14,8 @@ mod rpc;
 pub mod runtime;
 mod server;
 
-pub use config::{Blocks, ChainSpec, Config};
+pub use chain::{Replay, ReplayError, Replayed};
+pub use config::{Blocks, ChainSpec, Config, Durability};
 pub use pallets::subtensor::types::{GenesisMember, GenesisSubnet};
 pub use rpc::{BlockInfo, Heads};
 pub use server::{Devnet, Handle, StartError};

@@ -51,9 +51,9 @@ async fn every_version_of_the_metadata_is_there_and_has_a_real_nodes_paths() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_runtime_api_is_refused_in_the_words_that_clients_look_for() {
     let world = world().await;
-    let (_, why) = refused(&world.client, "state_call", json!(["Nothing_here", "0x"])).await;
+    let (_, why) = refused(world.client(), "state_call", json!(["Nothing_here", "0x"])).await;
     assert!(why.contains("Exported method Nothing_here is not found"), "{why}");
-    let (_, why) = refused(&world.client, "state_call", json!(["AccountNonceApi_account_nonce", "0x00"])).await;
+    let (_, why) = refused(world.client(), "state_call", json!(["AccountNonceApi_account_nonce", "0x00"])).await;
     assert!(why.contains("panicked"), "{why}");
     assert_eq!(world.ask("chain_getHeader", json!([])).await["number"], "0x0", "it goes on");
 }
@@ -63,7 +63,7 @@ async fn a_hotkey_without_funds_commits_and_everybody_reads_it() {
     let world = world().await;
     let bytes = world.signed("//Charlie//hotkey", commit(OPEN, b"first"));
     let params = json!([hexed(&bytes)]);
-    let mut watch = subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "ready");
     let made = world.ask("covey_makeBlock", json!([])).await;
     assert_eq!(made["transactions"], 1);
@@ -142,7 +142,7 @@ async fn a_mortal_transaction_dies() {
     // It waits in the pool for a nonce that does not come, and is thrown out when its time is over.
     let waiting = world.sign("//Alice", transfer("//Eve", 1_000_000), 1, Era::mortal(4, 1));
     let params = json!([hexed(&waiting)]);
-    let mut watch = subscribe(&world.client, "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "future");
     world.ask("covey_makeBlock", json!([5])).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "invalid");
@@ -198,11 +198,11 @@ async fn timelocked_weights_are_opened_by_the_chain() {
 async fn a_reorganisation_is_told_to_all_and_loses_nothing() {
     let world = world_of(Config { chain: spec(), finality_lag: 5, ..Config::default() }).await;
     world.ask("covey_makeBlock", json!([3])).await;
-    let mut follow = subscribe(&world.client, "chainHead_v1_follow", json!([false]), "chainHead_v1_unfollow").await;
-    let mut heads = subscribe(&world.client, "chain_subscribeNewHeads", json!([]), "chain_unsubscribeNewHeads").await;
+    let mut follow = subscribe(world.client(), "chainHead_v1_follow", json!([false]), "chainHead_v1_unfollow").await;
+    let mut heads = subscribe(world.client(), "chain_subscribeNewHeads", json!([]), "chain_unsubscribeNewHeads").await;
     let bytes = world.signed("//Bob//hotkey", commit(OPEN, b"kept"));
     let mut watch = subscribe(
-        &world.client,
+        world.client(),
         "transactionWatch_v1_submitAndWatch",
         json!([hexed(&bytes)]),
         "transactionWatch_v1_unwatch",
@@ -210,7 +210,7 @@ async fn a_reorganisation_is_told_to_all_and_loses_nothing() {
     .await;
     world.ask("covey_makeBlock", json!([3])).await;
     let before = world.ask("chain_getBlockHash", json!([4])).await;
-    let (code, _) = refused(&world.client, "covey_faultReorganise", json!([6])).await;
+    let (code, _) = refused(world.client(), "covey_faultReorganise", json!([6])).await;
     assert_eq!(code, -32_000, "block 1 is final");
     let made = world.ask("covey_faultReorganise", json!([3])).await;
     assert_eq!(made.as_array().unwrap().len(), 4);
@@ -256,11 +256,11 @@ async fn old_states_are_discarded_and_old_blocks_are_not() {
     let kept = world.ask("chain_getBlockHash", json!([60])).await;
     let key = hexed(frame_support::storage::storage_prefix(b"System", b"Number"));
     assert_eq!(world.ask("state_getStorage", json!([key, kept])).await, "0x3c000000");
-    let (code, why) = refused(&world.client, "state_getStorage", json!([key, old])).await;
+    let (code, why) = refused(world.client(), "state_getStorage", json!([key, old])).await;
     assert_eq!(code, 4003);
     assert!(why.contains(&format!("State already discarded for {}", old.as_str().unwrap())), "{why}");
     assert_eq!(world.ask("chain_getHeader", json!([old])).await["number"], "0xa");
-    let (_, why) = refused(&world.client, "state_getStorage", json!([key, hexed([9; 32])])).await;
+    let (_, why) = refused(world.client(), "state_getStorage", json!([key, hexed([9; 32])])).await;
     assert!(why.contains("Header was not found"), "{why}");
 }
 
@@ -268,7 +268,7 @@ async fn old_states_are_discarded_and_old_blocks_are_not() {
 async fn connections_are_cut_and_taken_again() {
     let world = world().await;
     world.devnet.drop_connections();
-    world.client.on_disconnect().await;
+    world.client().on_disconnect().await;
     let again = connect(&world.devnet.url()).await;
     assert_eq!(ask(&again, "system_chain", json!([])).await, "Covey Devnet");
 }
@@ -276,7 +276,7 @@ async fn connections_are_cut_and_taken_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn chain_head_answers_after_it_has_said_that_it_will() {
     let world = world().await;
-    let mut follow = subscribe(&world.client, "chainHead_v1_follow", json!([true]), "chainHead_v1_unfollow").await;
+    let mut follow = subscribe(world.client(), "chainHead_v1_follow", json!([true]), "chainHead_v1_unfollow").await;
     let first = follow.next().await.unwrap().unwrap();
     let id = match follow.kind() {
         jsonrpsee::core::client::SubscriptionKind::Subscription(id) => serde_json::to_value(id).unwrap(),
@@ -299,6 +299,6 @@ async fn chain_head_answers_after_it_has_said_that_it_will() {
     }
     assert_eq!(items, 6, "three members of two subnets");
     world.ask("chainHead_v1_unpin", json!([id, genesis])).await;
-    let (code, _) = refused(&world.client, "chainHead_v1_header", json!([id, genesis])).await;
+    let (code, _) = refused(world.client(), "chainHead_v1_header", json!([id, genesis])).await;
     assert_eq!(code, -32_801);
 }

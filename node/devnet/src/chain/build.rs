@@ -4,8 +4,8 @@ use super::state::{self, Nodes, Overlay, State, VERSION, empty_root};
 use crate::config::ChainSpec;
 use crate::pallets::{commitments, drand, settings, subtensor};
 use crate::runtime::{Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig, UncheckedExtrinsic};
+use codec::{Decode, DecodeAll, Encode};
 use covey_timelock as timelock;
-use codec::Encode;
 use sp_core::{H256, OpaqueMetadata};
 use sp_runtime::traits::{BlakeTwo256, Hash, Header as _};
 use sp_runtime::transaction_validity::{InvalidTransaction, TransactionValidityError};
@@ -45,8 +45,9 @@ pub(super) enum Fate {
     Invalid,
 }
 
-/// The first block. Its settings name the metadata's hash, because clients keep metadata by genesis.
-pub(super) fn genesis(spec: &ChainSpec, nonce: H256) -> Result<Built, BuildError> {
+/// The first block, and the hash of the runtime's metadata. Its settings name that hash, because clients keep metadata
+/// by genesis.
+pub(super) fn genesis(spec: &ChainSpec, nonce: H256) -> Result<(Built, H256), BuildError> {
     let first = genesis_with(spec, nonce, H256::zero())?;
     let nodes = Nodes::default();
     nodes.extend(first.nodes);
@@ -55,7 +56,7 @@ pub(super) fn genesis(spec: &ChainSpec, nonce: H256) -> Result<Built, BuildError
         .ask("Metadata_metadata_at_version", &15_u32.encode())
         .map_err(|error| BuildError::Genesis(error.to_string()))?;
     let hash = BlakeTwo256::hash(&metadata.map(|metadata| (*metadata).clone()).unwrap_or_default());
-    genesis_with(spec, nonce, hash)
+    Ok((genesis_with(spec, nonce, hash)?, hash))
 }
 
 fn genesis_with(spec: &ChainSpec, nonce: H256, metadata_hash: H256) -> Result<Built, BuildError> {
@@ -93,6 +94,20 @@ fn genesis_with(spec: &ChainSpec, nonce: H256, metadata_hash: H256) -> Result<Bu
     let nodes = nodes.map(|(key, (value, _))| (H256::from_slice(&key[key.len() - 32..]), value)).collect();
     let header = Header::new(0, empty_root(), root, H256::zero(), Digest::default());
     Ok(Built { header, body: Vec::new(), nodes })
+}
+
+/// The fork that a block was made on.
+pub(super) fn fork(header: &Header) -> Option<u64> {
+    let log = header.digest().logs().first()?;
+    u64::decode_all(&mut log.as_pre_runtime().filter(|(engine, _)| *engine == ENGINE)?.1).ok()
+}
+
+/// The time that a block's first transaction says.
+pub(super) fn timestamp(bytes: &[u8]) -> Option<u64> {
+    match UncheckedExtrinsic::decode(&mut &bytes[..]).ok()?.function {
+        RuntimeCall::Timestamp(pallet_timestamp::Call::set { now }) => Some(now),
+        _ => None,
+    }
 }
 
 /// A block on `parent`, of as many of `transactions` as are valid and fit, in this order.

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 /// Transactions that wait; a real node's default.
 const POOL_MAX: usize = 8_192;
+/// Bytes of all of them; a real node's default.
+const BYTES_MAX: usize = 20 << 20;
 
 type Tag = Vec<u8>;
 
@@ -42,7 +44,7 @@ pub enum PoolError {
         new: u64,
     },
     /// There is no place.
-    #[error("The pool has {POOL_MAX} transactions, as many as it may: make a block")]
+    #[error("The pool is full: it has {POOL_MAX} transactions or {BYTES_MAX} bytes, as many as it may: make a block")]
     Full,
 }
 
@@ -53,6 +55,7 @@ pub(super) struct Pool {
     by_hash: HashMap<H256, u64>,
     by_tag: HashMap<Tag, u64>,
     arrivals: u64,
+    size: usize,
 }
 
 impl Pool {
@@ -75,7 +78,8 @@ impl Pool {
                 return Err(PoolError::Priority { old: rival.priority, new: validity.priority });
             }
         }
-        if self.all.len() >= POOL_MAX && rivals.is_empty() {
+        let full = self.all.len() >= POOL_MAX || self.size.saturating_add(bytes.len()) > BYTES_MAX;
+        if full && rivals.is_empty() {
             return Err(PoolError::Full);
         }
         let usurped = rivals.into_iter().filter_map(|id| self.remove(id)).map(|tx| tx.hash).collect();
@@ -83,6 +87,7 @@ impl Pool {
         let id = self.arrivals;
         self.arrivals += 1;
         self.by_hash.insert(hash, id);
+        self.size = self.size.saturating_add(bytes.len());
         self.by_tag.extend(validity.provides.iter().map(|tag| (tag.clone(), id)));
         let valid_till = u64::from(at).saturating_add(validity.longevity);
         let ValidTransaction { provides, requires, priority, .. } = validity;
@@ -93,6 +98,7 @@ impl Pool {
     fn remove(&mut self, id: u64) -> Option<Waiting> {
         let gone = self.all.remove(&id)?;
         self.by_hash.remove(&gone.hash);
+        self.size = self.size.saturating_sub(gone.bytes.len());
         for tag in &gone.provides {
             self.by_tag.remove(tag);
         }
@@ -151,6 +157,7 @@ impl Pool {
     pub(super) fn drain(&mut self) -> Vec<Waiting> {
         self.by_hash.clear();
         self.by_tag.clear();
+        self.size = 0;
         std::mem::take(&mut self.all).into_values().collect()
     }
 

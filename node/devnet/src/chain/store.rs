@@ -1,18 +1,27 @@
 //! What survives: blocks by hash, the canonical chain by number, the nodes of the states that are kept, in one redb
-//! file. A commit is one transaction, synced: after `kill -9` the chain is at a block whose state is whole.
+//! file. A commit is one transaction: after `kill -9` the chain is at a block whose state is whole.
+//!
+//! Blocks are kept for ever, so that the chain can be executed again from its genesis; states are not.
 
-use codec::{Decode, Encode};
-use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use sp_core::H256;
-use std::path::{Path, PathBuf};
-
+use super::state::Nodes;
+use crate::config::Durability;
 use crate::runtime::Header;
+use codec::{Decode, DecodeAll, Encode};
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{BackendError, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use sp_core::H256;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
 const BLOCKS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("blocks");
 const CANON: TableDefinition<'_, u32, [u8; 32]> = TableDefinition::new("canon");
 const NODES: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("nodes");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The file in a devnet's folder.
+const FILE: &str = "chain.redb";
 
 /// Why the store does not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +32,15 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
         /// Why.
-        error: std::io::Error,
+        error: io::Error,
     },
-    /// The database fails, or another process has it open.
+    /// There is no chain to read.
+    #[error("{0}: no devnet has kept its chain here")]
+    Nothing(PathBuf),
+    /// Another process has it open.
+    #[error("{0}: another devnet runs in this folder: stop it first, or take another folder")]
+    InUse(PathBuf),
+    /// The database fails.
     #[error("the devnet's blocks cannot be read or written: {0}")]
     Database(#[from] redb::Error),
     /// Something in it is not what was written.
@@ -61,11 +76,12 @@ pub(super) type Stored = (Header, Vec<Vec<u8>>);
 pub(super) struct Store(Database);
 
 impl Store {
-    pub(super) fn open(dir: Option<&Path>) -> Result<Self, StoreError> {
+    /// Opens the store of a folder, or begins one; without a folder, in memory.
+    pub(super) fn open(dir: Option<&Path>, durability: Durability) -> Result<Self, StoreError> {
         let database = match dir {
             Some(dir) => {
                 std::fs::create_dir_all(dir).map_err(|error| StoreError::Folder { path: dir.to_owned(), error })?;
-                Database::create(dir.join("chain.redb"))?
+                on_disk(&dir.join(FILE), durability)?
             }
             None => Database::builder().create_with_backend(InMemoryBackend::new())?,
         };
@@ -76,6 +92,14 @@ impl Store {
         begin.open_table(META)?;
         begin.commit()?;
         Ok(Self(database))
+    }
+
+    /// Opens the store of a folder that has one.
+    pub(super) fn existing(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.join(FILE).is_file() {
+            return Err(StoreError::Nothing(dir.to_owned()));
+        }
+        Self::open(Some(dir), Durability::Process)
     }
 
     pub(super) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -111,7 +135,7 @@ impl Store {
     pub(super) fn block(&self, hash: &H256) -> Result<Option<Stored>, StoreError> {
         let table = self.0.begin_read()?.open_table(BLOCKS)?;
         let Some(bytes) = table.get(hash.0)? else { return Ok(None) };
-        Decode::decode(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged("a block"))
+        DecodeAll::decode_all(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged("a block"))
     }
 
     pub(super) fn hash(&self, number: u32) -> Result<Option<H256>, StoreError> {
@@ -125,20 +149,100 @@ impl Store {
         Ok(table.last()?.map(|(number, hash)| (number.value(), H256(hash.value()))))
     }
 
-    pub(super) fn nodes(&self) -> Result<Vec<(H256, Vec<u8>)>, StoreError> {
+    /// All nodes that are kept.
+    pub(super) fn load(&self, into: &Nodes) -> Result<(), StoreError> {
         let table = self.0.begin_read()?.open_table(NODES)?;
         let all = table.iter()?.map(|entry| entry.map(|(hash, node)| (H256(hash.value()), node.value().to_vec())));
-        Ok(all.collect::<Result<_, _>>()?)
+        into.extend(all.collect::<Result<Vec<_>, _>>()?);
+        Ok(())
     }
 
     pub(super) fn meta<V: Decode>(&self, name: &'static str) -> Result<Option<V>, StoreError> {
         let table = self.0.begin_read()?.open_table(META)?;
         let Some(bytes) = table.get(name)? else { return Ok(None) };
-        V::decode(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged(name))
+        V::decode_all(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged(name))
     }
 }
 
 /// A block's bytes in the store.
 pub(super) fn encode(header: &Header, body: &[Vec<u8>]) -> Vec<u8> {
     (header, body).encode()
+}
+
+fn on_disk(path: &Path, durability: Durability) -> Result<Database, StoreError> {
+    let opened = match durability {
+        Durability::Machine => Database::create(path),
+        Durability::Process => {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            let file = file.map_err(|error| StoreError::Folder { path: path.to_owned(), error })?;
+            Database::builder().create_with_backend(Unsynced::new(file)?)
+        }
+    };
+    opened.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.with_file_name("")),
+        error => error.into(),
+    })
+}
+
+/// A file whose writes are in order for whoever reads it next on this machine, and are never waited for: a commit that
+/// redb calls durable outlives the process, not the machine.
+#[derive(Debug)]
+struct Unsynced(FileBackend);
+
+impl Unsynced {
+    fn new(file: File) -> Result<Self, StoreError> {
+        Ok(Self(FileBackend::new(file)?))
+    }
+}
+
+type Locked<V> = Result<V, BackendError>;
+
+impl StorageBackend for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.query_lock_range(start, end)
+    }
 }

@@ -2,6 +2,7 @@
 //! that are kept.
 
 use super::{Args, Context, RpcError, body_json, hexed, method, unhex};
+use crate::chain::State;
 use codec::Encode;
 use jsonrpsee::core::RegisterMethodError;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -45,7 +46,7 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     method(module, "archive_v1_call", |args, context| {
         let hash = args.hash(0)?.ok_or(RpcError::NoBlock)?;
         let Ok(state) = context.state(Some(hash)) else { return Ok(Value::Null) };
-        Ok(match state.call(&args.get::<String>(1)?, &args.bytes(2)?) {
+        Ok(match context.views.call(&state, &args.get::<String>(1)?, &args.bytes(2)?) {
             Ok(answer) => json!({ "success": true, "value": hexed(answer) }),
             Err(error) => json!({ "success": false, "error": error.to_string() }),
         })
@@ -78,28 +79,24 @@ fn items(args: &Args, context: &Context) -> Result<Vec<Value>, RpcError> {
 }
 
 /// Answers questions about one state.
-pub(super) fn answer(state: &crate::chain::State, queries: &[Query]) -> Result<Vec<Value>, RpcError> {
+pub(super) fn answer(state: &State, queries: &[Query]) -> Result<Vec<Value>, RpcError> {
+    let value = |key: &[u8]| Ok::<_, RpcError>(state.get(key)?.map(|it| json!({ "key": hexed(key), "value": hexed(it) })));
+    let hash = |key: &[u8]| Ok::<_, RpcError>(state.hash(key)?.map(|it| json!({ "key": hexed(key), "hash": hexed(it.0) })));
     let mut items = Vec::new();
     for Query { key, kind } in queries {
-        let bytes = unhex(key)?;
-        match &kind[..] {
-            "value" => items.extend(state.get(&bytes).map(|value| json!({ "key": key, "value": hexed(value) }))),
-            "hash" => items.extend(state.hash(&bytes).map(|hash| json!({ "key": key, "hash": hexed(hash.0) }))),
-            "descendantsValues" => items.extend(
-                state
-                    .keys(&bytes, None, ITEMS_MAX)
-                    .into_iter()
-                    .filter_map(|under| Some(json!({ "key": hexed(&under), "value": hexed(state.get(&under)?) }))),
-            ),
-            "descendantsHashes" => items.extend(
-                state
-                    .keys(&bytes, None, ITEMS_MAX)
-                    .into_iter()
-                    .filter_map(|under| Some(json!({ "key": hexed(&under), "hash": hexed(state.hash(&under)?.0) }))),
-            ),
-            kind => {
-                return Err(RpcError::Params(format!("{kind:.40}: no kind of storage query that is answered here")));
-            }
+        let key = unhex(key)?;
+        let keys = if kind.starts_with("descendants") { state.keys(&key, None, ITEMS_MAX)? } else { vec![key] };
+        for key in &keys {
+            items.extend(match &kind[..] {
+                "value" | "descendantsValues" => value(key)?,
+                "hash" | "descendantsHashes" => hash(key)?,
+                kind => {
+                    return Err(RpcError::Params(format!("{kind:.40}: no kind of storage query that is answered here")));
+                }
+            });
+        }
+        if items.len() > ITEMS_MAX {
+            return Err(RpcError::Params(format!("more than {ITEMS_MAX} items: ask for less at a time")));
         }
     }
     Ok(items)

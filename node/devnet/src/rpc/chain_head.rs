@@ -11,13 +11,15 @@ use jsonrpsee::{RpcModule, SubscriptionMessage, SubscriptionSink};
 use serde_json::{Map, Value, json, value::to_raw_value};
 use sp_core::H256;
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Blocks that one client may hold.
 const PINNED_MAX: usize = 1_024;
-/// Answers of operations that wait to be sent; a client that does not read them is told to stop.
+/// Operations of one client at a time; one more is answered "limitReached". Each has a thread.
+const OPERATIONS_MAX: usize = 64;
+/// Answers of operations that wait to be sent; while a client does not read them, its operations wait.
 const ANSWERS_MAX: usize = 1_024;
 /// Items of one answer.
 const ITEMS_A_MESSAGE: usize = 256;
@@ -27,6 +29,7 @@ pub(super) struct Follow {
     answers: mpsc::Sender<Value>,
     pinned: HashSet<H256>,
     operations: u64,
+    running: Arc<Semaphore>,
 }
 
 pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
@@ -74,7 +77,7 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     })?;
     operation(module, "chainHead_v1_call", |args, context, hash| {
         let state = context.state(Some(hash))?;
-        let output = state.call(&args.get::<String>(2)?, &args.bytes(3)?)?;
+        let output = context.views.call(&state, &args.get::<String>(2)?, &args.bytes(3)?)?;
         Ok(vec![json!({ "event": "operationCallDone", "output": hexed(output) })])
     })?;
     operation(module, "chainHead_v1_storage", |args, context, hash| {
@@ -113,23 +116,24 @@ fn operation(
     module.register_async_method(name, move |params, context, _| {
         let (args, body) = (Args::parse(&params), body.clone());
         async move {
-            let Some(hash) = pinned(&args, &context).map_err(ErrorObjectOwned::from)? else {
-                return Ok::<_, ErrorObjectOwned>(json!({ "result": "limitReached" }));
-            };
-            let (id, answers) = {
+            let limit = || Ok::<_, ErrorObjectOwned>(json!({ "result": "limitReached" }));
+            let Some(hash) = pinned(&args, &context).map_err(ErrorObjectOwned::from)? else { return limit() };
+            let (id, answers, permit) = {
                 let mut follows = context.follows.lock().unwrap_or_else(PoisonError::into_inner);
                 let name = args.get::<String>(0)?;
                 let follow = follows.get_mut(&name).ok_or(RpcError::NoBlock)?;
+                let Ok(permit) = follow.running.clone().try_acquire_owned() else { return limit() };
                 follow.operations += 1;
-                (follow.operations.to_string(), follow.answers.clone())
+                (follow.operations.to_string(), follow.answers.clone(), permit)
             };
             let operation = id.clone();
             tokio::task::spawn_blocking(move || {
+                let _running = permit;
                 let events = body(&args, &context, hash)
                     .unwrap_or_else(|error| vec![json!({ "event": "operationError", "error": error.to_string() })]);
                 for mut event in events {
                     event["operationId"] = operation.clone().into();
-                    // A follower that is gone needs no answer; one that is behind is stopped by its own queue.
+                    // A follower that is gone needs no answer.
                     let _ = answers.blocking_send(event);
                 }
             });
@@ -147,7 +151,8 @@ async fn follow(sink: &SubscriptionSink, id: &str, context: &Context, with_runti
         (chain.events(), chain.finalised().clone(), chain.unfinal(), chain.best().clone())
     };
     let pinned = above.iter().map(|sealed| sealed.hash).chain([finalised.hash]).collect();
-    let follow = Follow { answers, pinned, operations: 0 };
+    let running = Arc::new(Semaphore::new(OPERATIONS_MAX));
+    let follow = Follow { answers, pinned, operations: 0, running };
     context.follows.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), follow);
     let mut first = json!({ "event": "initialized", "finalizedBlockHashes": [hexed(finalised.hash.0)] });
     if with_runtime {

@@ -1,11 +1,12 @@
 //! The methods of old: `state_`, `chain_`, `system_`, and their subscriptions. Most clients still use these.
 
 use super::{Args, Context, RpcError, body_json, header_json, hexed, method, unhex};
-use crate::chain::{Event, Sealed};
+use crate::chain::{CallError, Event, Sealed, State};
 use crate::runtime::VERSION;
-use codec::Encode;
+use codec::{DecodeAll, Encode};
 use jsonrpsee::core::RegisterMethodError;
-use jsonrpsee::{RpcModule, SubscriptionMessage};
+use jsonrpsee::types::ErrorObjectOwned;
+use jsonrpsee::{RpcModule, SubscriptionMessage, SubscriptionSink};
 use serde_json::{Value, json, value::to_raw_value};
 use sp_core::H256;
 use sp_core::crypto::Ss58Codec;
@@ -29,15 +30,15 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
 
 fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     fn get(args: &Args, context: &Context) -> Result<Option<String>, RpcError> {
-        Ok(context.state(args.hash(1)?)?.get(&args.bytes(0)?).map(hexed))
+        Ok(context.state(args.hash(1)?)?.get(&args.bytes(0)?)?.map(hexed))
     }
     method(module, "state_getStorage", |args, context| get(&args, context))?;
     module.register_alias("state_getStorageAt", "state_getStorage")?;
     method(module, "state_getStorageHash", |args, context| {
-        Ok(context.state(args.hash(1)?)?.hash(&args.bytes(0)?).map(|hash| hexed(hash.0)))
+        Ok(context.state(args.hash(1)?)?.hash(&args.bytes(0)?)?.map(|hash| hexed(hash.0)))
     })?;
     method(module, "state_getStorageSize", |args, context| {
-        Ok(context.state(args.hash(1)?)?.get(&args.bytes(0)?).map(|value| value.len()))
+        Ok(context.state(args.hash(1)?)?.get(&args.bytes(0)?)?.map(|value| value.len()))
     })?;
     method(module, "state_getKeysPaged", |args, context| {
         let prefix = args.optional::<String>(0)?.map(|text| unhex(&text)).transpose()?.unwrap_or_default();
@@ -46,7 +47,7 @@ fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
             return Err(RpcError::Params(format!("count {count} exceeds the maximum of {PAGE_MAX}")));
         }
         let start = args.optional::<String>(2)?.map(|text| unhex(&text)).transpose()?;
-        let keys = context.state(args.hash(3)?)?.keys(&prefix, start.as_deref(), count as usize);
+        let keys = context.state(args.hash(3)?)?.keys(&prefix, start.as_deref(), count as usize)?;
         Ok(keys.into_iter().map(hexed).collect::<Vec<_>>())
     })?;
     module.register_alias("state_getKeysPagedAt", "state_getKeysPaged")?;
@@ -66,13 +67,14 @@ fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     })?;
     method(module, "state_call", |args, context| {
         let (name, data) = (args.get::<String>(0)?, args.bytes(1)?);
-        Ok(hexed(context.state(args.hash(2)?)?.call(&name, &data)?))
+        Ok(hexed(context.views.call(&context.state(args.hash(2)?)?, &name, &data)?))
     })?;
     module.register_alias("state_callAt", "state_call")?;
     method(module, "state_getMetadata", |args, context| {
         // The answer is the metadata itself, without the length that the runtime API puts before it.
-        let metadata: sp_core::OpaqueMetadata = context.state(args.hash(0)?)?.ask("Metadata_metadata", &[])?;
-        Ok(hexed(&*metadata))
+        let opaque = context.views.call(&context.state(args.hash(0)?)?, "Metadata_metadata", &[])?;
+        let metadata = Vec::<u8>::decode_all(&mut &opaque[..]).map_err(|_| CallError::Answer("Metadata_metadata"))?;
+        Ok(hexed(metadata))
     })?;
     method(module, "state_getRuntimeVersion", |_, _| Ok(json!(VERSION)))?;
     module.register_alias("chain_getRuntimeVersion", "state_getRuntimeVersion")?;
@@ -94,7 +96,7 @@ fn changes(context: &Context, at: H256, keys: &[String]) -> Result<Value, RpcErr
     let state = context.state(Some(at))?;
     let mut all = Vec::with_capacity(keys.len());
     for key in keys {
-        all.push(json!([key, state.get(&unhex(key)?).map(hexed)]));
+        all.push(json!([key, state.get(&unhex(key)?)?.map(hexed)]));
     }
     Ok(json!({ "block": hexed(at.0), "changes": all }))
 }
@@ -174,29 +176,8 @@ fn subscriptions(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodEr
     ];
     for (name, notification, end, kind) in heads {
         module.register_subscription(name, notification, end, move |_, pending, context, _| async move {
-            let mut events = context.events();
-            let Ok(sink) = pending.accept().await else { return };
-            let first = {
-                let chain = context.chain();
-                if kind == Kind::Best { chain.best().clone() } else { chain.finalised().clone() }
-            };
-            let mut blocks = vec![first];
-            loop {
-                for block in blocks.drain(..) {
-                    let Ok(message) = to_raw_value(&header_json(&block)) else { return };
-                    if sink.send(SubscriptionMessage::from(message)).await.is_err() {
-                        return;
-                    }
-                }
-                tokio::select! {
-                    event = events.recv() => match event {
-                        Ok(Event::Best { enacted, .. }) if kind == Kind::Best => blocks.extend(enacted),
-                        Ok(Event::Final { blocks: new, .. }) if kind == Kind::Final => blocks.extend(new),
-                        Ok(_) => {}
-                        Err(RecvError::Lagged(_) | RecvError::Closed) => return,
-                    },
-                    () = sink.closed() => return,
-                }
+            if let Ok(sink) = pending.accept().await {
+                follow_heads(&sink, &context, kind).await;
             }
         })?;
     }
@@ -205,55 +186,104 @@ fn subscriptions(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodEr
     let (name, end) = ("state_subscribeRuntimeVersion", "state_unsubscribeRuntimeVersion");
     module.register_subscription(name, "state_runtimeVersion", end, |_, pending, _, _| async move {
         let Ok(sink) = pending.accept().await else { return };
-        if let Ok(version) = to_raw_value(&json!(VERSION)) {
-            // The one version that there is; a client that is gone does not read it.
-            let _ = sink.send(SubscriptionMessage::from(version)).await;
+        // The one version that there is.
+        if send(&sink, &json!(VERSION)).await {
+            sink.closed().await;
         }
-        sink.closed().await;
     })?;
     module.register_alias("chain_subscribeRuntimeVersion", "state_subscribeRuntimeVersion")?;
     module.register_alias("chain_unsubscribeRuntimeVersion", "state_unsubscribeRuntimeVersion")?;
     let (name, end) = ("state_subscribeStorage", "state_unsubscribeStorage");
     module.register_subscription(name, "state_storage", end, |params, pending, context, _| async move {
-        let keys: Vec<String> = Args::parse(&params).optional(0).ok().flatten().unwrap_or_default();
-        let mut events = context.events();
-        let Ok(sink) = pending.accept().await else { return };
-        let mut seen: HashMap<String, Option<String>> = HashMap::new();
-        loop {
-            let (at, state) = {
-                let chain = context.chain();
-                (chain.best().hash, chain.best_state())
-            };
-            let mut new = Vec::new();
-            for key in &keys {
-                let Ok(bytes) = unhex(key) else { return };
-                let value = state.get(&bytes).map(hexed);
-                if seen.get(key) != Some(&value) {
-                    new.push(json!([key, value]));
-                    seen.insert(key.clone(), value);
+        let keys: Result<Vec<String>, RpcError> = Args::parse(&params).get(0);
+        match keys.and_then(|keys| keys.iter().map(|key| unhex(key)).collect()) {
+            Ok(keys) => {
+                if let Ok(sink) = pending.accept().await {
+                    follow_storage(&sink, &context, keys).await;
                 }
             }
-            if !new.is_empty() {
-                let set = json!({ "block": hexed(at.0), "changes": new });
-                let Ok(message) = to_raw_value(&set) else { return };
-                if sink.send(SubscriptionMessage::from(message)).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                tokio::select! {
-                    event = events.recv() => match event {
-                        Ok(Event::Best { .. }) => break,
-                        Ok(Event::Final { .. }) => {}
-                        Err(RecvError::Lagged(_)) => break,
-                        Err(RecvError::Closed) => return,
-                    },
-                    () = sink.closed() => return,
-                }
-            }
+            Err(error) => pending.reject(ErrorObjectOwned::from(error)).await,
         }
     })?;
     Ok(())
+}
+
+/// Sends to a client; false if it is gone.
+async fn send(sink: &SubscriptionSink, value: &Value) -> bool {
+    match to_raw_value(value) {
+        Ok(message) => sink.send(SubscriptionMessage::from(message)).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Tells a client each new block of a kind. One that is too far behind goes on from the newest.
+async fn follow_heads(sink: &SubscriptionSink, context: &Context, kind: Kind) {
+    let (mut events, best, finalised) = context.events();
+    let mut blocks = vec![if kind == Kind::Best { best } else { finalised }];
+    loop {
+        for block in blocks.drain(..) {
+            if !send(sink, &header_json(&block)).await {
+                return;
+            }
+        }
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(Event::Best { enacted, .. }) if kind == Kind::Best => blocks.extend(enacted),
+                Ok(Event::Final { blocks: new, .. }) if kind == Kind::Final => blocks.extend(new),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => {
+                    let (again, best, finalised) = context.events();
+                    events = again;
+                    blocks.push(if kind == Kind::Best { best } else { finalised });
+                }
+                Err(RecvError::Closed) => return,
+            },
+            () = sink.closed() => return,
+        }
+    }
+}
+
+/// Tells a client the values of some keys, and then those that change.
+async fn follow_storage(sink: &SubscriptionSink, context: &Context, keys: Vec<Vec<u8>>) {
+    let mut seen: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
+    let mut events = context.events().0;
+    loop {
+        let (at, state) = {
+            let chain = context.chain();
+            (chain.best().hash, chain.best_state())
+        };
+        let Ok(new) = changed(&state, &keys, &mut seen) else { return };
+        if !new.is_empty() && !send(sink, &json!({ "block": hexed(at.0), "changes": new })).await {
+            return;
+        }
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(Event::Best { .. }) | Err(RecvError::Lagged(_)) => break,
+                    Ok(Event::Final { .. }) => {}
+                    Err(RecvError::Closed) => return,
+                },
+                () = sink.closed() => return,
+            }
+        }
+    }
+}
+
+/// Keys whose values are not those that were seen last, with their values.
+fn changed(
+    state: &State,
+    keys: &[Vec<u8>],
+    seen: &mut HashMap<Vec<u8>, Option<Vec<u8>>>,
+) -> Result<Vec<Value>, CallError> {
+    let mut new = Vec::new();
+    for key in keys {
+        let value = state.get(key)?;
+        if seen.get(key) != Some(&value) {
+            new.push(json!([hexed(key), value.as_ref().map(hexed)]));
+            seen.insert(key.clone(), value);
+        }
+    }
+    Ok(new)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -72,7 +72,7 @@ async fn watch(pending: PendingSubscriptionSink, statuses: Statuses, words: fn(S
                 if sink.send(SubscriptionMessage::from(message)).await.is_err() {
                     return;
                 }
-                if matches!(status, Status::Final(..) | Status::Invalid | Status::Usurped(_)) {
+                if status.is_last() {
                     return;
                 }
             }
@@ -90,6 +90,7 @@ fn old_words(status: Status) -> Option<Value> {
         Status::Final(hash, _) => json!({ "finalized": hexed(hash.0) }),
         Status::Usurped(by) => json!({ "usurped": hexed(by.0) }),
         Status::Invalid => "invalid".into(),
+        Status::Dropped => "dropped".into(),
     })
 }
 
@@ -102,5 +103,6 @@ fn new_words(status: Status) -> Option<Value> {
         Status::Final(hash, at) => json!({ "event": "finalized", "block": block(hash, at) }),
         Status::Usurped(_) => json!({ "event": "invalid", "error": "another transaction took its place" }),
         Status::Invalid => json!({ "event": "invalid", "error": "it is no longer valid" }),
+        Status::Dropped => json!({ "event": "dropped", "error": "the pool has let go of it" }),
     })
 }

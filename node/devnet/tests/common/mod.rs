@@ -59,7 +59,8 @@ pub fn spec() -> ChainSpec {
 /// A devnet and a client of it.
 pub struct World {
     pub devnet: Handle,
-    pub client: WsClient,
+    /// None where only the inside is looked at.
+    pub client: Option<WsClient>,
 }
 
 pub async fn world() -> World {
@@ -68,7 +69,7 @@ pub async fn world() -> World {
 
 pub async fn world_of(config: Config) -> World {
     let devnet = Devnet::start(config).await.unwrap();
-    let client = connect(&devnet.url()).await;
+    let client = Some(connect(&devnet.url()).await);
     World { devnet, client }
 }
 
@@ -105,8 +106,12 @@ pub async fn subscribe(client: &WsClient, method: &str, params: Value, end: &str
 }
 
 impl World {
+    pub fn client(&self) -> &WsClient {
+        self.client.as_ref().unwrap()
+    }
+
     pub async fn ask(&self, method: &str, params: Value) -> Value {
-        ask(&self.client, method, params).await
+        ask(self.client(), method, params).await
     }
 
     pub async fn submit(&self, bytes: &[u8]) -> Value {
@@ -114,7 +119,7 @@ impl World {
     }
 
     pub async fn refused(&self, bytes: &[u8]) -> (i32, String) {
-        refused(&self.client, "author_submitExtrinsic", json!([hexed(bytes)])).await
+        refused(self.client(), "author_submitExtrinsic", json!([hexed(bytes)])).await
     }
 
     /// A transaction of an account with its nonce in the newest block, immortal.
@@ -135,7 +140,7 @@ impl World {
 
     /// The newest block's value of a key.
     pub fn read<V: Decode>(&self, key: &[u8]) -> Option<V> {
-        self.devnet.chain().best_state().get(key).map(|bytes| V::decode(&mut &bytes[..]).unwrap())
+        self.devnet.chain().best_state().get(key).unwrap().map(|bytes| V::decode(&mut &bytes[..]).unwrap())
     }
 
     /// Events of the newest block, as text.
