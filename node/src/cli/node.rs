@@ -70,8 +70,9 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
     let (hotkey, dataset) = match roles == Roles::default() {
         true => (None, None),
         false => {
+            let unlock = if args.supervised { Unlock::Environment } else { Unlock::Ask };
             let wallet = Wallet::open(&config.wallet.path, &config.wallet.name)?;
-            let hotkey = wallet.hotkey(&config.wallet.hotkey, &Unlock::default())?;
+            let hotkey = wallet.hotkey(&config.wallet.hotkey, &unlock)?;
             let nothing = || Plain(format!("{} has no data: a {} needs the run's", args.config.display(), service::role(roles)));
             let path = config.data.as_deref().ok_or_else(nothing)?;
             (Some(hotkey), Some(data::for_swarm(Some(path), run.model.vocabulary)?))

@@ -21,6 +21,7 @@ mod tasks;
 pub mod validator;
 
 pub use context::Context;
+pub use run::Ended;
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Ledger, LedgerError};

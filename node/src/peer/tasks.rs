@@ -86,7 +86,7 @@ pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber
         match context.ledger.view(block).await {
             Ok(view) => return Done::View(Ok(view)),
             Err(LedgerError::NoState { .. } | LedgerError::Refused(_)) => return Done::View(Err(block)),
-            Err(error @ LedgerError::Unreachable(_)) => {
+            Err(error @ (LedgerError::Unreachable(_) | LedgerError::Disagreement(_))) => {
                 tracing::warn!(node = %context.name, %error, "reading block {block} again");
                 tokio::time::sleep(RETRY).await;
             }

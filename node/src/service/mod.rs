@@ -7,13 +7,12 @@
 pub mod log;
 mod speak;
 
-use crate::chain::LedgerError;
 use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger};
 use crate::config::NodeConfig;
 use crate::observe::{self, Board, Nodes};
 use crate::peer::compute::Compute;
 use crate::peer::misbehave::Misbehaviour;
-use crate::peer::{Config, Ended, Peer, StartError};
+use crate::peer::{Applied, Config, Ended, Peer, StartError};
 use crate::supervise::{Line, lifeline};
 use covey_gossip::TransportOptions;
 use covey_proto::HotkeyPair;
@@ -76,9 +75,6 @@ pub enum ServiceError {
     /// The chain is not what the run needs.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The chain does not answer.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
     /// The node does not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -122,22 +118,18 @@ impl Service {
     /// # Errors
     /// It does not start: what it needs is not there, or not the run's.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Ended, ServiceError> {
-        let Service { config, run, supervised, board, .. } = &self;
-        let endpoints = config.chain.endpoints.clone();
-        let (netuid, genesis) = (run.chain.netuid, Some(run.chain.genesis));
+        let (name, address) = (self.config.name.clone(), self.config.status);
+        let (roles, supervised, board) = (self.roles, self.supervised, self.board.clone());
         let mut stop = std::pin::pin!(stop);
-        let ledger = tokio::select! {
-            ledger = SubstrateLedger::connect(Settings { endpoints, netuid, genesis, ..Settings::default() }) => ledger?,
+        let (observer, applied) = mpsc::channel(APPLIED_MAX);
+        let peer = tokio::select! {
+            peer = self.start(observer) => peer?,
             // The chain may be long in coming.
             () = &mut stop => return Ok(Ended::Stopped),
         };
-        self.check_space(&ledger).await?;
-        let (observer, applied) = mpsc::channel(APPLIED_MAX);
-        let peer = Peer::start(self.peer(ledger.clone(), observer.clone())).await?;
-        let nodes = Nodes::default();
-        let context = peer.context();
-        nodes.show(config.name.clone(), Some(board.clone()), move || Some(context.upgrade()?.network.clone()));
-        let status = match config.status {
+        let (nodes, context) = (Nodes::default(), peer.context());
+        nodes.show(name.clone(), Some(board.clone()), move || Some(context.upgrade()?.network.clone()));
+        let status = match address {
             Some(address) => {
                 let listening = observe::listen(address, nodes).await;
                 Some(listening.map_err(|error| ServiceError::Status { address, error })?)
@@ -145,14 +137,11 @@ impl Service {
             None => None,
         };
         let addresses = peer.addresses();
-        tracing::info!(node = %config.name, role = role(self.roles), ?status, ?addresses, "started");
-        if *supervised {
+        tracing::info!(node = %name, role = role(roles), ?status, ?addresses, "started");
+        if supervised {
             lifeline::say(&Line::Started { addresses, status });
         }
-        self.serve_axon(&ledger);
-        let speaker = speak::start(peer.status(), applied, board.clone(), *supervised);
-        // Its channel stays open as long as the node lives.
-        drop(observer);
+        let speaker = speak::start(peer.status(), applied, board, supervised);
         let (told, stopped) = watch::channel(false);
         let mut running = std::pin::pin!(peer.run(stopped));
         let ended = tokio::select! {
@@ -163,37 +152,43 @@ impl Service {
                 tokio::time::timeout(LEAVE_TIMEOUT, running).await.unwrap_or(Ended::Stopped)
             }
         };
-        if let (Ended::Halted(why), true) = (&ended, *supervised) {
-            lifeline::say(&Line::Halted { why: why.clone() });
-        }
         // It ends with the node's status; the last one must be out before the process ends.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, speaker).await;
+        if let (Ended::Halted(why), true) = (&ended, supervised) {
+            lifeline::say(&Line::Halted { why: why.clone() });
+        }
         Ok(ended)
     }
 
-    fn peer(&self, ledger: SubstrateLedger, observer: mpsc::Sender<crate::peer::Applied>) -> Config<SubstrateLedger> {
-        let config = &self.config;
-        Config {
+    /// Connects to the chain, checks what it has, and starts the node.
+    async fn start(self, observer: mpsc::Sender<Applied>) -> Result<Peer<SubstrateLedger>, ServiceError> {
+        let limits = self.config.limits();
+        let Service { config, run, roles, hotkey, data, misbehaviour, supervised, .. } = self;
+        let mut settings = Settings::new(config.chain.endpoints, run.chain.netuid);
+        settings.genesis = Some(run.chain.genesis);
+        let ledger = SubstrateLedger::connect(settings).await?;
+        let peer = Config {
             name: config.name.as_str().into(),
-            directory: config.folder.clone(),
-            roles: self.roles,
-            run: self.run.clone(),
+            directory: config.folder,
+            roles,
+            run,
             ledger,
-            data: self.data.clone(),
-            listen: config.network.listen.clone(),
-            bootstrap: config.network.bootstrap.clone(),
+            data,
+            listen: config.network.listen,
+            bootstrap: config.network.bootstrap,
             reachable: config.network.reachable,
             heartbeat: config.network.heartbeat,
-            limits: config.limits(),
+            limits,
             transport: TransportOptions { congestion: config.network.congestion, ..TransportOptions::default() },
             store_bytes_max: config.storage.quota.0,
             compute: Compute::new(config.cores.unwrap_or_else(all_cores)),
-            hotkey: self.hotkey.clone(),
-            misbehaviour: self.misbehaviour,
+            hotkey,
+            misbehaviour,
             archive: config.storage.archive,
             patience: config.network.patience,
-            observer: self.supervised.then_some(observer),
-        }
+            observer: supervised.then_some(observer),
+        };
+        Ok(Peer::start(peer).await?)
     }
 }
 
