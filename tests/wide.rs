@@ -96,22 +96,23 @@ fn play(name: &str, scene: Scene) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// How much more than the blob may come: of a large one 5 %, duplicates and what TCP sent twice included. A small one is at
-/// its end before lines are known, and its end game is all there is of it.
-fn extra_max(outcome: &Outcome) -> f64 {
-    if outcome.bytes >= 100_000_000 { 0.05 } else { 0.6 }
+/// How much more than the blob may come: of a large one so much, duplicates and what TCP sent twice included. A small one
+/// is at its end before lines are known, its end game is all there is of it, and on a busy machine TCP takes late packets
+/// for lost ones.
+fn extra_max(outcome: &Outcome, of_large: f64) -> f64 {
+    if outcome.bytes >= 100_000_000 { of_large } else { 0.6 }
 }
 
 #[test]
 fn one_to_one_takes_little_more_than_the_blob() {
     let Some(outcome) = play("one to one", Scene::one_to_one(bytes(), SEED)) else { return };
-    assert!(outcome.overhead_max() < 0.02, "seed {SEED}: {outcome:?}");
+    assert!(outcome.overhead_max() < extra_max(&outcome, 0.02), "seed {SEED}: {outcome:?}");
 }
 
 #[test]
 fn eight_fetchers_serve_each_other() {
     let Some(outcome) = play("one to eight", Scene::one_to_eight(bytes(), SEED)) else { return };
-    assert!(outcome.overhead_max() < extra_max(&outcome), "seed {SEED}: {outcome:?}");
+    assert!(outcome.overhead_max() < extra_max(&outcome, 0.05), "seed {SEED}: {outcome:?}");
     // Alone, the source would send the blob eight times; a small blob is at its end before its pieces are spread.
     let sent = outcome.traffic[0].up.bytes as f64 / outcome.bytes as f64;
     assert!(sent < 6.0, "seed {SEED}: the source sent the blob {sent:.1} times: {outcome:?}");
@@ -128,5 +129,5 @@ fn a_kill_half_way_costs_what_was_in_flight() {
 #[test]
 fn without_bbr_many_sources_still_bring_it_whole() {
     let Some(outcome) = play("one to eight without BBR", Scene::without_bbr(bytes(), SEED)) else { return };
-    assert!(outcome.overhead_max() < extra_max(&outcome), "seed {SEED}: {outcome:?}");
+    assert!(outcome.overhead_max() < extra_max(&outcome, 0.05), "seed {SEED}: {outcome:?}");
 }

@@ -3,7 +3,8 @@
 //! Start with [`peer`]: one node, from one [`config`]. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
 //! evaluations. [`service`] makes a process of a node, [`supervise`] looks after processes. `swarm` runs many nodes on
 //! one machine and leaves a [`folder`], [`report`] shows what came of it, `audit` computes it again: these two need a
-//! chain of their own, the feature `devnet`. [`lab`] compares methods without network or chain.
+//! chain of their own, the feature `devnet`. [`watch`] follows
+//! any run from outside, [`lab`] compares methods without network or chain.
 //! [`state_check`] holds a saved state against a root. [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
 
 #[cfg(feature = "devnet")]
@@ -25,3 +26,5 @@ pub mod state_check;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;
+pub mod watch;
+pub mod wallet;

@@ -86,7 +86,7 @@ impl Origin {
         let mut command = env.command("node.js");
         command.args(["--address", &self.handle.addresses()[0], "--run", &run_id().to_string()]);
         command.args(["--round", &ROUND.0.to_string(), "--inline-max", &INLINE_MAX.to_string()]);
-        command.args(["--uid", &AUTHOR.to_string(), "--hotkey", &author().hotkey().to_string()]);
+        command.args(["--uid", &AUTHOR.to_string(), "--hotkey", &hex::encode(author().hotkey().as_bytes())]);
         command.args(["--registered-at", &REGISTERED_AT.to_string(), "--slot", &hex::encode(slot)]);
         let foreigner = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // It gives up by itself.

@@ -183,6 +183,14 @@ impl Shared {
             let mut index = self.index();
             let changed = index.take_changed();
             let changes: Vec<Change> = changed.iter().map(|root| change(&index, root)).collect();
+            // Before the disk has it: a blob that is removed and begun again meanwhile must know of the claim.
+            for change in &changes {
+                if let Change::Blob(root, record) = change
+                    && !record.good.is_empty()
+                {
+                    index.mark_claimed(*root, true);
+                }
+            }
             (changed, changes)
         };
         if changes.is_empty() {
@@ -196,9 +204,9 @@ impl Shared {
         }
         for change in changes {
             match change {
-                Change::Blob(root, record) => index.mark_claimed(root, !record.good.is_empty()),
+                Change::Blob(root, record) if record.good.is_empty() => index.mark_claimed(root, false),
                 Change::Gone(root) => index.mark_claimed(root, false),
-                Change::Pin(..) | Change::Unpin(_) => {}
+                Change::Blob(..) | Change::Pin(..) | Change::Unpin(_) => {}
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ pub(super) struct Index {
     held: HashMap<Digest, usize>,
     /// Entries that the index on disk does not know as they are, or still knows.
     changed: HashSet<Digest>,
-    /// Blobs of which the index on disk claims good pieces of a partial file.
+    /// Blobs of which the index on disk claims good pieces of a partial file, or is about to.
     claimed: HashSet<Digest>,
     bytes: u64,
     /// Bytes that are being written and are no entry yet.
@@ -224,7 +224,7 @@ impl Index {
         self.changed.extend(roots);
     }
 
-    /// The index on disk claims good pieces of a partial file now, or does not.
+    /// The index on disk claims good pieces of a partial file now, or is about to; or it does not.
     pub(super) fn mark_claimed(&mut self, root: Digest, claims: bool) {
         match claims {
             true => self.claimed.insert(root),

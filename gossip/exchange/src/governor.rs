@@ -132,6 +132,11 @@ impl<P: Copy + Ord> Governor<P> {
         self.upload.set_rate(rate.map(|rate| at_least(rate, self.limits.grant_max)), now);
     }
 
+    /// Counts bytes that were sent without asking against the rate of sending: answers that are no pieces.
+    pub fn charge(&mut self, bytes: u64, now: Instant) {
+        self.upload.charge(bytes, now);
+    }
+
     /// Takes a request, or says which bound refuses it; see [`Refused::disconnects`].
     pub fn enqueue(&mut self, peer: P, asked: Asked) -> Result<Ticket, Refused> {
         let limits = &self.limits;

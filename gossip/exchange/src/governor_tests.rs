@@ -276,6 +276,18 @@ fn a_request_taken_back_ends_unless_it_is_under_way_and_its_memory_is_counted_un
 }
 
 #[test]
+fn what_went_without_asking_is_paid_off_first() {
+    let start = Instant::now();
+    let mut bucket = TokenBucket::new(Some(ByteRate { per_second: 100, burst: 50 }), start);
+    bucket.charge(250, start);
+    assert_eq!(bucket.take(50, start), Err(Some(start + Duration::from_millis(2500))));
+    assert_eq!(bucket.take(50, start + Duration::from_millis(2500)), Ok(()));
+    let mut unbounded = TokenBucket::new(None, start);
+    unbounded.charge(u64::MAX, start);
+    assert_eq!(unbounded.take(1, start), Ok(()));
+}
+
+#[test]
 fn a_bucket_of_no_rate_says_never_and_one_without_a_bound_never_no() {
     let now = Instant::now();
     let mut none = TokenBucket::new(Some(ByteRate { per_second: 0, burst: 10 }), now);

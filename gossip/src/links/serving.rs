@@ -144,6 +144,11 @@ impl Serving {
         Arc::new(Serving { shared, state, timer: Notify::new(), reads: Arc::new(Semaphore::new(READS_MAX as usize)) })
     }
 
+    /// Counts bytes that are sent elsewhere against the node's rate of sending.
+    pub(crate) fn charge(&self, bytes: u64) {
+        self.state().governor.charge(bytes, Instant::now());
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

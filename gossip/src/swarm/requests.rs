@@ -141,6 +141,8 @@ impl Running<'_> {
             blob = blob.iter().enumerate().map(|(at, byte)| if at == 0 { byte ^ 1 } else { *byte }).collect();
         }
         self.net.shared.traffic.blobs_out.add(blob.len());
+        // At once all the same: small blobs are what a round waits for. Pieces pay for them.
+        self.net.exchange.env.serving.charge(blob.len() as u64);
         self.respond(channel, Answer::Give(blob));
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Events go in, actions come out; nothing waits, nothing is fetched, nothing is computed here. A round passes through
 //! four steps: *waiting* for its anchor, *open* (training), *revealed* (collecting what was committed, voting),
-//! *settling* (the selection is known and is applied). A node that is behind, or that a majority contradicts, is
+//! *settling* (the selection is known and is applied). Once the parameters are there the next round may open and train
+//! while they are still hashed and written; whatever names the head waits for it. A node that is behind, or that a majority contradicts, is
 //! *joining*: its shell walks headers and replays until it stands where the electorate does. Where the electorate has no
 //! agreed head, the node follows the chain from where it stands itself, as far back as the chain still has the states:
 //! after an outage of everybody there is nobody else to begin.
@@ -44,6 +45,8 @@ pub struct Engine {
     best: BlockNumber,
     finalised: BlockNumber,
     tip: Tip,
+    /// The round after the tip, while its parameters are there but not its head. The step is then waiting, open or halted.
+    stepped: Option<Round>,
     step: Step,
     /// Actions whose completion has not come.
     outstanding: Outstanding,
@@ -132,6 +135,7 @@ impl Engine {
             best: BlockNumber(0),
             finalised: BlockNumber(0),
             tip,
+            stepped: None,
             step: Step::Joining(Joining::default()),
             outstanding: Outstanding::default(),
             committed,
@@ -148,10 +152,16 @@ impl Engine {
         self.tip
     }
 
+    /// The round that comes after all that is stepped, whether its head is known or not.
+    fn next(&self) -> Round {
+        self.stepped.map_or_else(|| self.tip.next(), Round::next)
+    }
+
     /// A word for the step, for people.
     pub fn phase(&self) -> &'static str {
         match &self.step {
             Step::Joining(_) => "joining",
+            Step::Waiting if self.stepped.is_some() => "apply",
             Step::Waiting if self.outstanding.scoring > 0 => "score",
             Step::Waiting => "wait",
             Step::Open(_) if self.outstanding.training.is_some() => "train",
@@ -203,6 +213,7 @@ impl Engine {
             Event::Refused(round, uid) => self.on_collected(round, |reveal| reveal.refused.insert(uid)),
             Event::PatienceOver(round) => self.on_patience_over(round),
             Event::Sent(_) => self.outstanding.sending = self.outstanding.sending.saturating_sub(1),
+            Event::Stepped(round) => self.on_stepped(round),
             Event::Applied(round, head) => self.on_applied(round, head),
             Event::Scored(_) => self.outstanding.scoring = self.outstanding.scoring.saturating_sub(1),
         }
@@ -226,7 +237,9 @@ impl Engine {
                 joining.round = joining.round.or(decided);
                 joining.next_view(&self.run)
             }
-            Step::Waiting => self.blocks(self.tip.next()).map(|blocks| blocks.anchor),
+            Step::Waiting => self.blocks(self.next()).map(|blocks| blocks.anchor),
+            // What comes next names the head: collecting, voting.
+            Step::Open(_) if self.stepped.is_some() => None,
             Step::Open(open) => Some(open.blocks.commit),
             Step::Revealed(open, _) => Some(open.blocks.vote),
             Step::Settling | Step::Halted => None,
@@ -241,6 +254,8 @@ impl Engine {
     /// later ones, while what the next one selected is not to be had.
     fn is_behind(&self) -> bool {
         let patience = match self.step {
+            // The head will be there before anybody could give it.
+            _ if self.stepped.is_some() => return false,
             Step::Waiting | Step::Open(_) | Step::Revealed(..) => 0,
             Step::Settling if self.outstanding.starving => self.run.electorate.checkpoint,
             _ => return false,
@@ -279,7 +294,8 @@ impl Engine {
         if self.outstanding.reading == Some(block) {
             self.outstanding.reading = None;
             self.unreadable = true;
-            if !matches!(self.step, Step::Settling | Step::Halted) {
+            // Where the node will stand is not known yet: it asks again when the chain moves.
+            if self.stepped.is_none() && !matches!(self.step, Step::Settling | Step::Halted) {
                 self.leave_round(actions);
             }
         }
@@ -343,7 +359,7 @@ impl Engine {
     // ---- a round ----------------------------------------------------------------------------------------------------
 
     fn open(&mut self, at_a: Arc<ChainView>, actions: &mut Vec<Action>) -> Step {
-        let round = self.tip.next();
+        let round = self.next();
         let Some(blocks) = self.blocks(round) else {
             return Step::Waiting;
         };
@@ -359,7 +375,8 @@ impl Engine {
             }
             (Some(member), None) if self.voteless < PATIENCE_ROUNDS => {
                 self.outstanding.training = Some(round);
-                let task = Task { round, base: self.tip.head, member, assignment: assignment.clone() };
+                let base = self.stepped.is_none().then_some(self.tip.head);
+                let task = Task { round, base, member, assignment: assignment.clone() };
                 actions.push(Action::Train(task));
             }
             _ => {}
@@ -519,12 +536,20 @@ impl Engine {
         (self.split >= PATIENCE_ROUNDS).then_some(Halt::Split(round))
     }
 
-    fn on_applied(&mut self, round: Round, head: Digest) {
+    fn on_stepped(&mut self, round: Round) {
         if matches!(self.step, Step::Settling) && self.tip.next() == round {
-            self.outstanding.applying = false;
             self.outstanding.starving = false;
-            self.tip = Tip { round: Some(round), head };
+            self.stepped = Some(round);
             self.step = Step::Waiting;
+        }
+    }
+
+    fn on_applied(&mut self, round: Round, head: Digest) {
+        self.on_stepped(round);
+        if self.stepped == Some(round) {
+            self.outstanding.applying = false;
+            self.stepped = None;
+            self.tip = Tip { round: Some(round), head };
         }
     }
 }

@@ -155,6 +155,31 @@ impl MemoryLedger {
         self.chain().at(block).map(|(_, hash, state)| (*hash, state.clone())).ok_or(missing)
     }
 
+    /// Takes a free uid for a hotkey, unless it has one: the next block does it.
+    ///
+    /// # Errors
+    /// The pool is full.
+    pub async fn register(&self, pair: &HotkeyPair) -> Result<(), LedgerError> {
+        let hotkey = pair.hotkey();
+        if self.chain().tip().2.members.values().any(|member| member.hotkey == hotkey) {
+            return Ok(());
+        }
+        self.submit(&self.sign_next(pair, None)?).await
+    }
+
+    fn sign_next(&self, pair: &HotkeyPair, call: Option<Call>) -> Result<SignedCall, LedgerError> {
+        let nonce = {
+            let chain = self.chain();
+            let (_, _, state) = chain.tip();
+            let waiting = chain.waiting(&pair.hotkey()).map(|signed| signed.nonce).max();
+            match waiting.map_or_else(|| Some(state.next_nonce(&pair.hotkey())), |nonce| nonce.checked_add(1)) {
+                Some(nonce) => nonce,
+                None => return Err(LedgerError::Refused(format!("a call of nonce {} waits: none is left", u64::MAX))),
+            }
+        };
+        Ok(Signed { hotkey: pair.hotkey(), nonce, call }.to_bytes(pair, self.genesis()))
+    }
+
     fn chain(&self) -> MutexGuard<'_, Chain> {
         // A panic inside the lock leaves a whole state behind: states are replaced, never edited.
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,11 +226,11 @@ impl State {
         }
         self.nonces.insert(signed.hotkey, next + 1);
         match &signed.call {
-            Call::Register => self.register(block, signed.hotkey),
-            Call::Commit(bytes) => {
+            None => self.register(block, signed.hotkey),
+            Some(Call::Commit(bytes)) => {
                 self.slots.insert(signed.hotkey, Slot { block, bytes: bytes.clone() });
             }
-            Call::SetWeights(weights) => {
+            Some(Call::SetWeights(weights)) => {
                 self.weights.insert(signed.hotkey, weights.clone());
             }
         }
@@ -256,16 +281,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn sign(&self, pair: &HotkeyPair, call: Call) -> Result<SignedCall, LedgerError> {
-        let nonce = {
-            let chain = self.chain();
-            let (_, _, state) = chain.tip();
-            let waiting = chain.waiting(&pair.hotkey()).map(|signed| signed.nonce).max();
-            match waiting.map_or_else(|| Some(state.next_nonce(&pair.hotkey())), |nonce| nonce.checked_add(1)) {
-                Some(nonce) => nonce,
-                None => return Err(LedgerError::Refused(format!("a call of nonce {} waits: none is left", u64::MAX))),
-            }
-        };
-        Ok(Signed { hotkey: pair.hotkey(), nonce, call }.to_bytes(pair, self.genesis()))
+        self.sign_next(pair, Some(call))
     }
 
     async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
@@ -300,7 +316,8 @@ impl Ledger for MemoryLedger {
 struct Signed {
     hotkey: Hotkey,
     nonce: u64,
-    call: Call,
+    /// None takes a free uid: on a real chain a coldkey pays for that, so that nodes do not ask for it.
+    call: Option<Call>,
 }
 
 /// The bytes of a signed call.
@@ -328,12 +345,12 @@ impl Signed {
         let mut bytes =
             SignedBytes { hotkey: self.hotkey.as_bytes().to_vec(), nonce: self.nonce, ..SignedBytes::default() };
         match &self.call {
-            Call::Register => bytes.kind = 1,
-            Call::Commit(commitment) => {
+            None => bytes.kind = 1,
+            Some(Call::Commit(commitment)) => {
                 bytes.kind = 2;
                 bytes.commitment.clone_from(commitment);
             }
-            Call::SetWeights(weights) => {
+            Some(Call::SetWeights(weights)) => {
                 bytes.kind = 3;
                 (bytes.uids, bytes.shares) =
                     weights.iter().map(|(uid, share)| (uid.number(), u32::from(*share))).unzip();
@@ -364,13 +381,13 @@ impl Signed {
             return Err(refused("the signature does not hold for this chain"));
         }
         let call = match wire.kind {
-            1 => Call::Register,
-            2 if wire.commitment.len() <= COMMITMENT_BYTES_MAX => Call::Commit(wire.commitment),
+            1 => None,
+            2 if wire.commitment.len() <= COMMITMENT_BYTES_MAX => Some(Call::Commit(wire.commitment)),
             2 => return Err(refused("a commitment has at most 128 bytes")),
             3 if wire.uids.len() == wire.shares.len() => {
                 let weight = |(uid, share): (u32, u32)| Some((Uid::new(uid)?, u16::try_from(share).ok()?));
                 let weights = wire.uids.into_iter().zip(wire.shares).map(weight).collect::<Option<Vec<_>>>();
-                Call::SetWeights(weights.ok_or_else(|| refused("a weight is out of range"))?)
+                Some(Call::SetWeights(weights.ok_or_else(|| refused("a weight is out of range"))?))
             }
             _ => return Err(refused("no such call")),
         };
@@ -422,7 +439,7 @@ mod tests {
     async fn old_state_is_gone_and_a_newcomer_gets_a_free_uid() {
         let (ledger, _) = ledger();
         let newcomer = HotkeyPair::from_seed([2; 32]);
-        ledger.submit(&ledger.sign(&newcomer, Call::Register).await.unwrap()).await.unwrap();
+        ledger.register(&newcomer).await.unwrap();
         for _ in 0..STATE_KEPT + 10 {
             ledger.produce();
         }
@@ -441,16 +458,16 @@ mod tests {
         assert!(matches!(ledger.submit(&rival).await, Err(LedgerError::Refused(_))), "nonce 0 waits already");
         ledger.submit(&first).await.unwrap();
         // A call that comes before the one it follows: nonces 0 and 2 wait, and the next is 3.
-        let behind = Signed { hotkey: pair.hotkey(), nonce: 2, call: Call::Commit(b"third".to_vec()) };
+        let behind = Signed { hotkey: pair.hotkey(), nonce: 2, call: Some(Call::Commit(b"third".to_vec())) };
         ledger.submit(&behind.to_bytes(&pair, ledger.genesis())).await.unwrap();
-        let next = ledger.sign(&pair, Call::Register).await.unwrap();
+        let next = ledger.sign(&pair, Call::Commit(b"next".to_vec())).await.unwrap();
         assert_eq!(Signed::from_bytes(&next.0, ledger.genesis()).unwrap().nonce, 3);
         assert_eq!(ledger.produce().calls, [first], "nonce 1 never came");
-        let next = ledger.sign(&pair, Call::Register).await.unwrap();
+        let next = ledger.sign(&pair, Call::Commit(b"next".to_vec())).await.unwrap();
         assert_eq!(Signed::from_bytes(&next.0, ledger.genesis()).unwrap().nonce, 1);
         let last = Signed { nonce: u64::MAX, ..behind };
         ledger.submit(&last.to_bytes(&pair, ledger.genesis())).await.unwrap();
-        assert!(matches!(ledger.sign(&pair, Call::Register).await, Err(LedgerError::Refused(_))));
+        assert!(matches!(ledger.sign(&pair, Call::Commit(b"next".to_vec())).await, Err(LedgerError::Refused(_))));
     }
 
     #[tokio::test]

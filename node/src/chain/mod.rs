@@ -2,10 +2,11 @@
 //!
 //! [`Ledger`] asks for nothing that a Substrate chain does not offer: everything is asynchronous and fallible, a
 //! commitment overwrites the one before, old state is gone after [`STATE_KEPT`] blocks. [`memory`] implements it inside
-//! the process, for simulation.
+//! the process, for simulation; [`substrate`] is the client of a chain.
 
 pub mod log;
 pub mod memory;
+pub mod substrate;
 
 use covey_proto::chain::ChainView;
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
@@ -27,8 +28,6 @@ pub struct Heads {
 /// What a hotkey may ask of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Take a free uid.
-    Register,
     /// Overwrite one's commitment.
     Commit(Vec<u8>),
     /// Say what each uid's work is worth to a validator; shares of `u16::MAX`.
@@ -55,6 +54,9 @@ pub enum LedgerError {
         /// Where the chain is.
         best: BlockNumber,
     },
+    /// Two endpoints of the chain say different things of what is final: one of them is not to be trusted.
+    #[error("the chain's endpoints disagree: {0}")]
+    Disagreement(String),
     /// The call will never be taken.
     #[error("the chain refuses the call: {0}")]
     Refused(String),
@@ -90,7 +92,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// No answer.
     fn sign(&self, pair: &HotkeyPair, call: Call) -> impl Future<Output = Result<SignedCall, LedgerError>> + Send;
 
-    /// Whether the nonce of a call is used at a final block, by this call or by another: then no later block holds it.
+    /// Whether a call can come no more after a final block: its nonce is used there, by this call or by another, or the
+    /// time for which it was signed is over.
     ///
     /// # Errors
     /// No such state (yet, or any more), no call, or no answer.

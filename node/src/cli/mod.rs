@@ -19,6 +19,7 @@ mod status;
 #[cfg(feature = "devnet")]
 mod swarm;
 mod transfer;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ enum Command {
     Devnet(devnet::DevnetArgs),
     /// Show whom a running node is connected to.
     Peers(peers::PeersArgs),
+    /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
+    Watch(watch::WatchArgs),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "devnet")]
         Command::Devnet(args) => devnet::run(&args),
         Command::Peers(args) => peers::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

@@ -78,22 +78,36 @@ pub struct Decision {
     pub hashes: [Digest; 3],
 }
 
-/// Applies a round: parameters, root, header; on disk before it returns.
+/// The first half of applying a round: its parameters. The next round can be trained from them.
 ///
 /// # Errors
-/// The aggregate is not finite, or the disk refuses.
-pub fn settle<L>(
+/// The aggregate is not finite.
+pub fn step<L>(
     context: &Context<L>,
     before: &State,
+    round: Round,
+    selected: &[Arc<Contribution>],
+    threads: usize,
+) -> Result<Vec<f32>, ApplyError> {
+    let mut parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected, threads)?;
+    if let Some(kind) = context.misbehaviour {
+        misbehave::drift(kind, round, &mut parameters);
+    }
+    Ok(parameters)
+}
+
+/// The second half: root and header, and so the head; on disk before it returns.
+///
+/// # Errors
+/// The disk refuses.
+pub fn seal<L>(
+    context: &Context<L>,
+    parameters: Arc<Vec<f32>>,
     decision: &Decision,
     selected: &[Arc<Contribution>],
     threads: usize,
 ) -> Result<State, ApplyError> {
     let Decision { round, parent, hashes: [hash_a, hash_c, hash_v] } = *decision;
-    let mut parameters = next_parameters(&context.run, &context.layout, round, &before.parameters, selected, threads)?;
-    if let Some(kind) = context.misbehaviour {
-        misbehave::drift(kind, round, &mut parameters);
-    }
     let manifest = state_manifest_on(threads, &parameters, context.run.compress.state_elements as usize);
     let root = manifest.root();
     let named = |contribution: &Arc<Contribution>| (contribution.manifest.uid, contribution.digest);
@@ -108,7 +122,7 @@ pub fn settle<L>(
         state: root,
     };
     let tip = Tip { round: Some(round), head: header.digest() };
-    let state = State { tip, root, parameters: Arc::new(parameters) };
+    let state = State { tip, root, parameters };
     keep(context, &header, (&state, &manifest), selected)?;
     Ok(state)
 }
@@ -116,7 +130,7 @@ pub fn settle<L>(
 /// Applies a header that the electorate has agreed on.
 ///
 /// # Errors
-/// As [`settle`], or another root than the header's.
+/// As [`step`] and [`seal`], or another root than the header's.
 pub fn replay<L>(
     context: &Context<L>,
     before: &State,

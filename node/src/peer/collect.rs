@@ -106,11 +106,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Rules on one announcement, given the round that is being collected and the next round to be.
+    /// Rules on one announcement, given the round that is being collected, if one is, with what it offers, and the next
+    /// round to be.
     pub fn rule(
         run_id: RunId,
         inline_max: u32,
-        collector: Option<&Collector>,
+        collected: Option<(Round, &BTreeMap<Uid, Digest>)>,
         next: Round,
         incoming: &Incoming,
     ) -> Ruling {
@@ -122,11 +123,11 @@ impl Inbox {
         if announcement.manifest.run != run_id {
             return Ruling::Reject(Blame::OtherRun);
         }
-        let Some(collector) = collector.filter(|collector| collector.collection.round == round) else {
+        let Some((_, offered)) = collected.filter(|(collected, _)| *collected == round) else {
             return if round == next { Ruling::Wait } else { Ruling::Ignore };
         };
         let digest = announcement.manifest.digest();
-        match collector.collection.offered.get(&uid) {
+        match offered.get(&uid) {
             Some(committed) if *committed == digest => Ruling::Accept(Box::new(Accepted {
                 announcement,
                 digest,

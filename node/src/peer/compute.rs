@@ -55,8 +55,26 @@ impl Compute {
     /// # Panics
     /// If `work` does.
     pub async fn run_wide<T: Send + 'static>(&self, work: impl FnOnce(usize) -> T + Send + 'static) -> (T, Duration) {
+        self.run_on_all_but(0, work).await
+    }
+
+    /// As [`Compute::run_wide`], but leaves a core free if it can: for work beside which something else is to begin.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub async fn run_beside<T: Send + 'static>(&self, work: impl FnOnce(usize) -> T + Send + 'static) -> (T, Duration) {
+        self.run_on_all_but(1, work).await
+    }
+
+    async fn run_on_all_but<T: Send + 'static>(
+        &self,
+        left: usize,
+        work: impl FnOnce(usize) -> T + Send + 'static,
+    ) -> (T, Duration) {
         let mut places = vec![self.place().await];
-        while let Ok(place) = self.0.clone().try_acquire_owned() {
+        while self.0.available_permits() > left
+            && let Ok(place) = self.0.clone().try_acquire_owned()
+        {
             places.push(place);
         }
         let threads = places.len();
@@ -95,8 +113,11 @@ mod tests {
         let compute = Compute::new(3);
         let held = compute.place().await;
         assert_eq!(compute.run_wide(|threads| threads).await.0, 2);
+        assert_eq!(compute.run_beside(|threads| threads).await.0, 1);
         drop(held);
         assert_eq!(compute.run_wide(|threads| threads).await.0, 3);
+        assert_eq!(compute.run_beside(|threads| threads).await.0, 2);
+        assert_eq!(Compute::new(1).run_beside(|threads| threads).await.0, 1);
         assert_eq!(compute.0.available_permits(), 3);
     }
 }

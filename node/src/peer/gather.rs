@@ -73,8 +73,9 @@ impl<L: Ledger> Peer<L> {
     pub(super) fn on_announcement(&mut self, mut incoming: Incoming) -> bool {
         let (run_id, inline_max) = (self.context.run_id, self.context.run.compress.inline_max);
         let next = self.engine.tip().next();
-        let collector = self.collector.as_ref().filter(|_| self.engine.is_collecting());
-        let ruling = Inbox::rule(run_id, inline_max, collector, next, &incoming);
+        let collection = self.collector.as_ref().filter(|_| self.engine.is_collecting()).map(|known| &known.collection);
+        let collected = collection.map(|collection| (collection.round, &collection.offered));
+        let ruling = Inbox::rule(run_id, inline_max, collected, next, &incoming);
         if let Some(verdict) = verdict(&ruling) {
             self.judge(&mut incoming, verdict);
         }

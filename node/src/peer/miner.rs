@@ -1,5 +1,5 @@
 //! A miner's half of a round: inner steps, pseudo-gradient, compression, and what must be on disk before the chain hears
-//! of it.
+//! of it. Training and compressing need the base's parameters; what is stored names its head, which may come later.
 //!
 //! The order of writes is the protocol's: blobs, then the new error feedback beside the old, then the journal with the
 //! signed call; only then is anything submitted. Killed before the journal, the old feedback holds and the round is
@@ -12,7 +12,7 @@ use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{BlobRef, Manifest};
 use covey_proto::{Digest, Round};
 use covey_round::engine::Task;
-use covey_sparseloco::{CODEC_VERSION, CompressError, Compression, ErrorFeedback};
+use covey_sparseloco::{CODEC_VERSION, CompressError, Compressed, Compression, ErrorFeedback};
 use covey_trainer::data::Dataset;
 use covey_trainer::inner::{RoundReport, TrainError, train_round};
 use covey_trainer::{Backend, BackendError, BatchError, Moments};
@@ -59,6 +59,14 @@ pub struct Miner {
     feedback: ErrorFeedback,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
+}
+
+/// A contribution that is nowhere but in memory, and does not name its base yet.
+pub struct Draft {
+    report: RoundReport,
+    compressed: Compressed,
+    /// Time of training and of compression.
+    times: [Duration; 2],
 }
 
 /// A contribution on disk, not yet journalled.
@@ -115,17 +123,17 @@ impl Miner {
         context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])
     }
 
-    /// Trains from `theta`, compresses, stores the blobs and the new feedback.
+    /// Trains from `theta` and compresses.
     ///
     /// # Errors
     /// No contribution this round; nothing that counts has changed.
-    pub fn contribute<L>(
+    pub fn prepare<L>(
         &mut self,
         context: &Context<L>,
         task: &Task,
         theta: &[f32],
         is_wanted: &dyn Fn() -> bool,
-    ) -> Result<Made, MinerError> {
+    ) -> Result<Draft, MinerError> {
         if context.forget.swap(false, Ordering::AcqRel) {
             self.reset(context)?;
         }
@@ -145,9 +153,24 @@ impl Miner {
         if let Some(kind) = context.misbehaviour {
             misbehave::disguise(kind, &context.layout, task, &mut delta);
         }
-        let made = self.store(context, task, delta, report)?;
-        context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])?;
-        Ok(Made { times: [trained, start.elapsed() - trained], ..made })
+        let compressed = self.compress(context, task.round, delta)?;
+        Ok(Draft { report, compressed, times: [trained, start.elapsed() - trained] })
+    }
+
+    fn compress<L>(&mut self, context: &Context<L>, round: Round, delta: Vec<f32>) -> Result<Compressed, MinerError> {
+        let run = &context.run;
+        self.drop_old_feedback(context, round);
+        let how = Compression {
+            beta: run.compress.beta,
+            k: run.compress.k.count(round),
+            quantiser: run.compress.quantiser,
+            shard_chunks: run.compress.shard_chunks as usize,
+        };
+        let mut compressed = self.feedback.compress_into(&context.layout, &how, delta, 1)?;
+        if let Some(kind) = context.misbehaviour {
+            misbehave::damage(kind, &mut compressed.shards);
+        }
+        Ok(compressed)
     }
 
     fn train<L>(
@@ -165,32 +188,21 @@ impl Miner {
         Ok(train_round(&mut *self.backend, run, task.round, batches, |_, _| is_wanted())?)
     }
 
-    fn store<L>(
-        &mut self,
-        context: &Context<L>,
-        task: &Task,
-        delta: Vec<f32>,
-        report: RoundReport,
-    ) -> Result<Made, MinerError> {
+    /// Stores the blobs, the new feedback and the moments of what was prepared; `base` is head(round − 1).
+    ///
+    /// # Errors
+    /// No contribution this round; nothing that counts has changed.
+    pub fn store<L>(&self, context: &Context<L>, task: &Task, base: Digest, draft: Draft) -> Result<Made, MinerError> {
+        let start = Instant::now();
+        let Draft { report, compressed, times: [trained, compressing] } = draft;
         let run = &context.run;
-        self.drop_old_feedback(context, task.round);
-        let how = Compression {
-            beta: run.compress.beta,
-            k: run.compress.k.count(task.round),
-            quantiser: run.compress.quantiser,
-            shard_chunks: run.compress.shard_chunks as usize,
-        };
-        let mut compressed = self.feedback.compress_into(&context.layout, &how, delta, 1)?;
-        if let Some(kind) = context.misbehaviour {
-            misbehave::damage(kind, &mut compressed.shards);
-        }
         let manifest = Manifest {
             run: context.run_id,
             round: task.round,
             uid: task.member.uid,
             hotkey: task.member.hotkey,
             registered_at: task.member.registered_at.0,
-            base: task.base,
+            base,
             samples: report.samples,
             codec: CODEC_VERSION,
             shards: compressed.shards.iter().map(|shard| BlobRef::of(shard)).collect(),
@@ -202,14 +214,15 @@ impl Miner {
         let digest = manifest.digest();
         let names: Vec<Digest> = kept.iter().map(|shard| Digest::of(shard)).chain([digest]).collect();
         store.pin(&format!("mine-{}", task.round), &names)?;
-        context.disk.write_feedback(task.round, task.base, &compressed.feedback)?;
+        context.disk.write_feedback(task.round, base, &compressed.feedback)?;
+        context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])?;
         Ok(Made {
             manifest: digest,
-            base: task.base,
+            base,
             round: task.round,
             report,
             bits_per_value: compressed.stats.bits_per_value(),
-            times: [Duration::ZERO; 2],
+            times: [trained, compressing + start.elapsed()],
             feedback: compressed.feedback,
         })
     }

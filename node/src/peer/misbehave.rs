@@ -59,7 +59,8 @@ pub fn disguise(kind: Misbehaviour, layout: &Layout, task: &Task, delta: &mut [f
     match kind {
         Misbehaviour::Noise => {
             for tensor in layout.tensors() {
-                let parts = [task.base.as_bytes().as_slice(), &uid_bytes(task.member.uid), tensor.name.as_bytes()];
+                let seed = task.assignment.seed();
+                let parts = [seed.as_bytes().as_slice(), &uid_bytes(task.member.uid), tensor.name.as_bytes()];
                 let mut stream = derive("covey/1/noise", &parts);
                 replace_by_noise(&mut delta[tensor.range()], &mut stream);
             }

@@ -33,7 +33,7 @@ use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
-use covey_proto::{BlockNumber, Digest, HotkeyPair, Uid};
+use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
@@ -161,6 +161,15 @@ pub enum StartError {
     },
 }
 
+/// Parameters that are there before their head is.
+struct Headless {
+    /// After which round.
+    round: Round,
+    parameters: Arc<Vec<f32>>,
+    /// Where the head is told to whoever trains from them.
+    head: watch::Sender<Option<Digest>>,
+}
+
 /// A node that has started.
 pub struct Peer<L: Ledger> {
     context: Arc<Context<L>>,
@@ -189,6 +198,8 @@ pub struct Peer<L: Ledger> {
     chosen: UidSet,
     /// The round that is being applied.
     applying: Option<AbortHandle>,
+    /// Its parameters, while their head is not known.
+    headless: Option<Headless>,
     /// Everything that runs beside the loop; it ends with it.
     running: JoinSet<()>,
     /// Ends with the node: work that nobody waits for any more stops.
@@ -273,6 +284,7 @@ impl<L: Ledger> Peer<L> {
             ratings,
             chosen: UidSet::default(),
             applying: None,
+            headless: None,
             running: JoinSet::new(),
             life: CancelOnDrop::default(),
         })

@@ -7,7 +7,7 @@ use super::context::RECORD_BLOCKS;
 use super::status::Applied;
 use super::submit::last_vote;
 use super::tasks::{self, Done};
-use super::{Peer, Status, validator};
+use super::{Headless, Peer, Status, validator};
 use crate::chain::Ledger;
 use covey_proto::chain::ChainView;
 use covey_proto::record::{UidSet, Vote};
@@ -129,6 +129,7 @@ impl<L: Ledger> Peer<L> {
             Action::Join { round, head } => {
                 // Whatever was being applied is another round's now.
                 self.applying.take().inspect(AbortHandle::abort);
+                self.headless = None;
                 self.join(Tip { round, head });
             }
             Action::Train(task) => self.train(task),
@@ -177,13 +178,28 @@ impl<L: Ledger> Peer<L> {
     }
 
     fn train(&mut self, task: Task) {
-        let (Some(miner), Some(state)) = (&self.miner, self.state_at(task.base)) else {
+        let (Some(miner), Some((theta, base))) = (self.miner.clone(), self.base_of(&task)) else {
             return self.spawn(std::future::ready(Done::Trained { round: task.round, made: None }));
         };
-        let (miner, theta) = (miner.clone(), state.parameters.clone());
         self.training = Cancel::default();
-        let job = tasks::TrainJob { task, theta, life: self.life.0.clone() };
+        let job = tasks::TrainJob { task, theta, base, life: self.life.0.clone() };
         self.spawn(tasks::train(self.context.clone(), miner, job, self.training.clone()));
+    }
+
+    /// The parameters that a task starts from, and where their head is told.
+    fn base_of(&self, task: &Task) -> Option<(Arc<Vec<f32>>, watch::Receiver<Option<Digest>>)> {
+        match (task.base, &self.headless) {
+            (Some(head), _) => {
+                Some((self.state_at(head)?.parameters.clone(), watch::Sender::new(Some(head)).subscribe()))
+            }
+            (None, Some(base)) if base.round.next() == task.round => {
+                Some((base.parameters.clone(), base.head.subscribe()))
+            }
+            (None, _) => {
+                tracing::error!(node = %self.context.name, round = %task.round, "no parameters to train from in memory");
+                None
+            }
+        }
     }
 
     fn score(&mut self, collection: Collection) {
@@ -272,7 +288,12 @@ impl<L: Ledger> Peer<L> {
             }
             Done::Patience(round) => Some(Event::PatienceOver(round)),
             // A starved round that came through after the node had to rejoin is an old one.
-            Done::Applied(applied) if !self.is_due(&applied.settlement) => None,
+            Done::Stepped(stepped) if !self.is_due(stepped.round, stepped.parent) => None,
+            Done::Stepped(tasks::Stepped { round, parameters, .. }) => {
+                self.headless = Some(Headless { round, parameters, head: watch::Sender::new(None) });
+                Some(Event::Stepped(round))
+            }
+            Done::Applied(applied) if !self.is_due(applied.settlement.round, applied.settlement.parent) => None,
             Done::Applied(applied) => Some(self.on_applied(*applied)),
             Done::Joined(caught) => Some(self.on_caught(*caught)),
             Done::Scored { round, took, ratings } => {
@@ -284,10 +305,10 @@ impl<L: Ledger> Peer<L> {
         })
     }
 
-    /// Whether a settlement follows the node's tip.
-    fn is_due(&self, settlement: &Settlement) -> bool {
+    /// Whether a round that was settled on `parent` follows the node's tip.
+    fn is_due(&self, round: Round, parent: Digest) -> bool {
         let tip = self.engine.tip();
-        self.engine.is_live() && settlement.round == tip.next() && settlement.parent == tip.head
+        self.engine.is_live() && round == tip.next() && parent == tip.head
     }
 
     fn on_view(&mut self, view: ChainView) -> Event {
@@ -353,6 +374,10 @@ impl<L: Ledger> Peer<L> {
         }
         let head = state.tip.head;
         self.push_state(state);
+        // Nobody may train from them: then nobody hears it.
+        if let Some(base) = self.headless.take() {
+            base.head.send_replace(Some(head));
+        }
         Event::Applied(round, head)
     }
 

@@ -25,7 +25,7 @@ use covey_trainer::inner::RoundReport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Between two tries of something that failed for now.
 const RETRY: Duration = Duration::from_millis(500);
@@ -48,6 +48,8 @@ pub(super) enum Done {
     Pulled { round: Round, announcements: Vec<Incoming> },
     /// What has not come by now will hardly come in time.
     Patience(Round),
+    /// The parameters after a round are there; their hash is not.
+    Stepped(Stepped),
     /// A round is applied.
     Applied(Box<Settled>),
     /// The node has caught up.
@@ -66,6 +68,16 @@ pub(super) struct Journalled {
     pub report: RoundReport,
     /// Time of training and of compression.
     pub times: [Duration; 2],
+}
+
+/// Parameters without a head yet.
+pub(super) struct Stepped {
+    /// The round that they are after.
+    pub round: Round,
+    /// head(round − 1).
+    pub parent: Digest,
+    /// The parameters, `[elements]`.
+    pub parameters: Arc<Vec<f32>>,
 }
 
 /// A round that is applied.
@@ -100,6 +112,8 @@ pub(super) struct TrainJob {
     pub task: Task,
     /// The state to start from.
     pub theta: Arc<Vec<f32>>,
+    /// Its head, at once or once it is known; closed if it never will be.
+    pub base: watch::Receiver<Option<Digest>>,
     /// Cancelled with the node.
     pub life: Cancel,
 }
@@ -128,6 +142,8 @@ enum TrainFault {
     Miner(#[from] MinerError),
     #[error(transparent)]
     Disk(#[from] super::disk::DiskError),
+    #[error("its base was not applied: the log says why")]
+    NoBase,
     #[error("done at block {best}: too late to commit")]
     TooLate { best: BlockNumber },
 }
@@ -138,11 +154,17 @@ async fn train_and_journal<L: Ledger>(
     job: TrainJob,
     cancel: Cancel,
 ) -> Result<Journalled, TrainFault> {
-    let (owned, miner_of) = (context.clone(), miner.clone());
+    let TrainJob { task, theta, mut base, life } = job;
+    let (owned, miner_of, task_of) = (context.clone(), miner.clone(), task.clone());
     let work = move || {
         let mut miner = miner_of.lock().unwrap_or_else(PoisonError::into_inner);
-        miner.contribute(&owned, &job.task, &job.theta, &|| cancel.is_wanted() && job.life.is_wanted())
+        miner.prepare(&owned, &task_of, &theta, &|| cancel.is_wanted() && life.is_wanted())
     };
+    let draft = context.compute.run(work).await.0?;
+    // Outside of the compute's queue: hashing the base may still need a place there.
+    let base = base.wait_for(Option::is_some).await.map_err(|_| TrainFault::NoBase)?.ok_or(TrainFault::NoBase)?;
+    let (owned, miner_of) = (context.clone(), miner.clone());
+    let work = move || miner_of.lock().unwrap_or_else(PoisonError::into_inner).store(&owned, &task, base, draft);
     let made: Made = context.compute.run(work).await.0?;
     let last = RoundBlocks::of(&context.run, made.round).map(|blocks| blocks.submit_latest);
     let best = context.ledger.heads().borrow().best;
@@ -323,14 +345,32 @@ pub(super) async fn apply<L: Ledger>(context: Arc<Context<L>>, job: ApplyJob) ->
             },
         });
     }
-    let decision = Decision { round, parent: settlement.parent, hashes: settlement.hashes };
-    let owned = context.clone();
-    let (state, took) =
-        context.compute.run_wide(move |threads| apply::settle(&owned, &before, &decision, &selected, threads)).await;
-    match state {
-        Ok(state) => Done::Applied(Box::new(Settled { state, settlement, offered, took })),
+    match step_and_seal(&context, before, &settlement, selected, &tasks).await {
+        Ok((state, took)) => Done::Applied(Box::new(Settled { state, settlement, offered, took })),
         Err(error) => Done::Fatal(format!("round {round} cannot be applied: {error}")),
     }
+}
+
+/// Says that the parameters are there as soon as they are; hashes and writes them beside what begins with them.
+async fn step_and_seal<L: Ledger>(
+    context: &Arc<Context<L>>,
+    before: State,
+    settlement: &Settlement,
+    selected: Vec<Arc<Contribution>>,
+    tasks: &mpsc::Sender<Done>,
+) -> Result<(State, Duration), ApplyError> {
+    let (round, parent) = (settlement.round, settlement.parent);
+    let owned = context.clone();
+    let step = move |threads| (apply::step(&owned, &before, round, &selected, threads), selected);
+    let ((parameters, selected), stepping) = context.compute.run_wide(step).await;
+    let parameters = Arc::new(parameters?);
+    // The loop is gone only when the node is.
+    let _ = tasks.send(Done::Stepped(Stepped { round, parent, parameters: parameters.clone() })).await;
+    let decision = Decision { round, parent, hashes: settlement.hashes };
+    let owned = context.clone();
+    let seal = move |threads| apply::seal(&owned, parameters, &decision, &selected, threads);
+    let (state, sealing) = context.compute.run_beside(seal).await;
+    Ok((state?, stepping + sealing))
 }
 
 /// However long it takes; after the first try in vain the node says that it waits for others.

@@ -57,6 +57,14 @@ impl TokenBucket {
         Err(now.checked_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     }
 
+    /// Takes bytes that go whether there is room or not: what is owed is paid off before anything else goes.
+    pub fn charge(&mut self, bytes: u64, now: Instant) {
+        self.fill(now);
+        if self.rate.is_some() {
+            self.level -= i128::from(bytes) * NANOS;
+        }
+    }
+
     /// Returns bytes that were taken and did not go.
     pub fn give_back(&mut self, bytes: u64) {
         if let Some(rate) = self.rate {

@@ -10,8 +10,8 @@ pub use pallet::*;
 #[allow(missing_docs)]
 pub mod pallet {
     use crate::pallets::settings;
-    use covey_timelock as timelock;
     use codec::DecodeWithMemTracking;
+    use covey_timelock as timelock;
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
 

@@ -64,6 +64,8 @@ pub enum Event {
     PatienceOver(Round),
     /// A submission ([`Action::Commit`], [`Action::Vote`]) or a reveal is through, or has failed for good.
     Sent(Round),
+    /// [`Action::Apply`] has the parameters after the round, but not yet their hash: what needs no head may begin.
+    Stepped(Round),
     /// [`Action::Apply`] is done: the round's header.
     Applied(Round, Digest),
     /// [`Action::Score`] is done.
@@ -101,7 +103,7 @@ pub enum Action {
         /// Whose contributions are held.
         held: UidSet,
     },
-    /// Aggregate these, take the outer step, write the header: [`Event::Applied`].
+    /// Aggregate these, take the outer step: [`Event::Stepped`]. Hash, write state and header: [`Event::Applied`].
     Apply(Settlement),
     /// Score what the round offered: [`Event::Scored`].
     Score(Collection),
@@ -123,8 +125,9 @@ pub enum Action {
 pub struct Task {
     /// The round.
     pub round: Round,
-    /// head(round − 1): the state to start from.
-    pub base: Digest,
+    /// head(round − 1): the state to start from. None while it is being hashed: it is then what [`Event::Applied`] says, and
+    /// until that the contribution cannot be named.
+    pub base: Option<Digest>,
     /// Who trains.
     pub member: Member,
     /// Who trains on what.

@@ -152,3 +152,83 @@ fn patience_of_another_collection_is_not_this_ones() {
     bench.tell(Event::PatienceOver(Round(0)));
     assert!(bench.engine.is_idle(), "it waits for bytes: the others may go on");
 }
+
+/// Up to the point where round 0 is decided and being applied, by a miner.
+fn settling() -> Bench {
+    let mut bench = Bench::new(MINER);
+    let round = bench.blocks(0);
+    bench.best(round.anchor.0 + 2);
+    bench.view(round.anchor);
+    bench.tell(Event::Trained(Round(0), None));
+    bench.best(round.vote.0 + 2);
+    bench.view(round.commit);
+    assert!(matches!(bench.view(round.vote)[..], [Action::Apply(_)]));
+    bench
+}
+
+#[test]
+fn the_next_round_is_trained_while_the_head_is_being_hashed() {
+    let (mut bench, head) = (settling(), Digest::of(b"head"));
+    let (next, after) = (bench.blocks(1), bench.blocks(2));
+    assert!(bench.tell(Event::Stepped(Round(0))).is_empty());
+    assert_eq!((bench.engine.phase(), bench.engine.is_idle()), ("apply", false));
+    assert!(matches!(bench.best(next.anchor.0 + 2)[..], [Action::Read(block)] if block == next.anchor));
+    let actions = bench.view(next.anchor);
+    assert!(matches!(&actions[..], [Action::Train(task)] if (task.round, task.base) == (Round(1), None)));
+    // However late the head is: nothing that names it is done before, and the node does not take itself for one behind.
+    assert!(matches!(bench.best(next.commit.0 + 2)[..], [Action::StopTraining(Round(1))]));
+    bench.best(after.vote.0 + 2);
+    assert!(bench.engine.is_live() && !bench.engine.is_idle());
+    assert_eq!(bench.engine.tip(), Tip::genesis(bench.run.id()));
+    let actions = bench.tell(Event::Applied(Round(0), head));
+    assert_eq!(bench.engine.tip(), Tip { round: Some(Round(0)), head });
+    assert!(!bench.engine.is_live(), "it is behind now, and knows where it stands: {actions:?}");
+}
+
+#[test]
+fn a_head_in_time_lets_the_round_go_on_and_its_contribution_be_committed() {
+    let (mut bench, head) = (settling(), Digest::of(b"head"));
+    let next = bench.blocks(1);
+    bench.tell(Event::Stepped(Round(0)));
+    bench.best(next.anchor.0 + 2);
+    bench.view(next.anchor);
+    assert!(bench.tell(Event::Applied(Round(0), head)).is_empty());
+    assert!(!bench.engine.is_idle(), "it trains");
+    let made = Digest::of(b"mine");
+    assert!(
+        matches!(bench.tell(Event::Trained(Round(1), Some(made)))[..], [Action::Commit(Round(1), digest)] if digest == made)
+    );
+    assert!(matches!(bench.best(next.commit.0 + 2)[..], [Action::Read(block)] if block == next.commit));
+    let actions = bench.view(next.commit);
+    assert!(matches!(&actions[..], [Action::Collect(collection)] if collection.base == head), "{actions:?}");
+}
+
+#[test]
+fn a_state_that_cannot_be_read_while_the_head_is_hashed_does_not_make_a_joiner() {
+    let mut bench = settling();
+    let next = bench.blocks(1);
+    bench.tell(Event::Stepped(Round(0)));
+    bench.best(next.anchor.0 + 2);
+    assert!(bench.tell(Event::NoView(next.anchor)).is_empty());
+    assert!(matches!(bench.best(next.anchor.0 + 3)[..], [Action::Read(block)] if block == next.anchor));
+    bench.tell(Event::NoView(next.anchor));
+    bench.tell(Event::Applied(Round(0), Digest::of(b"head")));
+    assert!(bench.engine.is_live());
+    assert!(matches!(bench.best(next.anchor.0 + 4)[..], [Action::Read(block)] if block == next.anchor));
+}
+
+#[test]
+fn what_was_stepped_or_applied_of_another_round_changes_nothing() {
+    let mut bench = settling();
+    for event in [Event::Stepped(Round(1)), Event::Applied(Round(1), Digest::of(b"head"))] {
+        bench.tell(event);
+        assert_eq!((bench.engine.phase(), bench.engine.tip().round), ("apply", None));
+    }
+    bench.tell(Event::Stepped(Round(0)));
+    bench.tell(Event::Stepped(Round(0)));
+    bench.tell(Event::Applied(Round(1), Digest::of(b"head")));
+    assert_eq!(bench.engine.tip().round, None);
+    bench.tell(Event::Applied(Round(0), Digest::of(b"head")));
+    bench.tell(Event::Applied(Round(0), Digest::of(b"another")));
+    assert_eq!(bench.engine.tip(), Tip { round: Some(Round(0)), head: Digest::of(b"head") });
+}

@@ -46,7 +46,7 @@ fn histories_of_failures_and_kills_keep_one_selection_and_end_well() {
     let mut kills = 0;
     for seed in 0..120 {
         let mut world = World::new(seed, &CREW);
-        world.faults = Faults { kill: 400, diverge: 0, train: 10, fetch: 10, send: 30, read: 50, hurry: 150 };
+        world.faults = Faults { kill: 400, diverge: 0, train: 10, fetch: 10, send: 30, read: 50, hurry: 150, hash: 0 };
         world.run_rounds(10);
         kills += world.nodes.iter().filter(|node| node.wakes_at.is_some()).count();
         world.calm();
@@ -64,7 +64,7 @@ fn whoever_errs_is_told_so_and_recovers() {
     let mut errors = 0;
     for seed in 0..120 {
         let mut world = World::new(seed, &crew);
-        world.faults = Faults { kill: 400, diverge: 12, train: 10, fetch: 10, send: 50, read: 50, hurry: 0 };
+        world.faults = Faults { kill: 400, diverge: 12, train: 10, fetch: 10, send: 50, read: 50, hurry: 0, hash: 0 };
         for node in 1..5 {
             (world.nodes[node].mortal, world.nodes[node].fallible) = (node == 1, false);
         }
@@ -75,6 +75,22 @@ fn whoever_errs_is_told_so_and_recovers() {
         world.assert_well();
     }
     assert!(errors > 100, "only {errors} errors were told");
+}
+
+/// Blocks come while states are hashed: the next round is trained meanwhile, and named once its base is.
+#[test]
+fn rounds_trained_while_their_base_is_hashed_are_applied_like_any_other() {
+    let mut early = 0;
+    for seed in 0..60 {
+        let mut world = World::new(seed, &CREW);
+        world.faults = Faults { kill: 800, diverge: 0, train: 20, fetch: 20, send: 30, read: 20, hurry: 0, hash: 6 };
+        world.run_rounds(10);
+        early += world.early;
+        world.calm();
+        world.run_rounds(16);
+        world.assert_well();
+    }
+    assert!(early > 100, "only {early} trainings began before their base had a head");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Faults {
     pub(super) read: usize,
     /// A block comes though somebody works.
     pub(super) hurry: usize,
+    /// A block comes while a node hashes its state.
+    pub(super) hash: usize,
 }
 
 /// Something under way on a node.
@@ -47,6 +49,7 @@ enum Job {
     Fetch { round: Round, uid: Uid, digest: Digest, base: Digest, lost: bool },
     Patience(Round),
     Apply(Settlement),
+    Seal(Settlement),
     Starve(Round),
     Score(Round),
 }
@@ -96,6 +99,8 @@ pub(super) struct World {
     pub(super) selected: BTreeMap<Round, Settlement>,
     /// The one head of each round, of those that have made no mistake.
     pub(super) heads: BTreeMap<Round, Digest>,
+    /// Trainings that began before their base's head was known.
+    pub(super) early: u32,
     announced: BTreeSet<Digest>,
     made: BTreeMap<Digest, (Hotkey, Round, Digest)>,
     seed: u64,
@@ -117,6 +122,13 @@ pub(super) const MINER: Roles = Roles { miner: true, validator: false };
 pub(super) const VALIDATOR: Roles = Roles { miner: false, validator: true };
 pub(super) const FOLLOWER: Roles = Roles { miner: false, validator: false };
 
+impl Node {
+    /// Whether a state's parameters are there, but not its head.
+    fn is_sealing(&self) -> bool {
+        self.jobs.iter().any(|job| matches!(job, Job::Seal(_)))
+    }
+}
+
 impl World {
     /// A world whose nodes have these roles; uid and hotkey are the node's number, followers have none.
     pub(super) fn new(seed: u64, roles: &[Roles]) -> World {
@@ -136,6 +148,7 @@ impl World {
             withheld: BTreeSet::new(),
             selected: BTreeMap::new(),
             heads: BTreeMap::new(),
+            early: 0,
             announced: BTreeSet::new(),
             made: BTreeMap::new(),
             seed,
@@ -247,7 +260,8 @@ impl World {
                 self.kill(number, 1 + blocks);
             }
         }
-        if self.rng.once_in(self.faults.hurry) {
+        let hashing = self.faults.hash > 0 && self.nodes.iter().any(Node::is_sealing);
+        if self.rng.once_in(self.faults.hurry) || (hashing && self.rng.once_in(self.faults.hash)) {
             return self.produce();
         }
         let mut ready: Vec<(usize, usize)> = Vec::new();
@@ -291,6 +305,8 @@ impl World {
                 let had = |digest: &Digest| node.disk.blobs.contains(digest) || self.is_held(digest);
                 settlement.chosen.iter().all(|(_, digest)| had(digest))
             }
+            // A contribution names the head that it is based on.
+            Job::Train { task, .. } => task.base.is_some() || node.disk.tip.next() == task.round,
             _ => true,
         }
     }
@@ -351,7 +367,15 @@ impl World {
                 Event::PatienceOver(round)
             }
             Job::Starve(round) => Event::PatienceOver(round),
-            Job::Apply(settlement) => self.apply(number, settlement),
+            Job::Apply(settlement) => {
+                let node = &mut self.nodes[number];
+                node.jobs.retain(|job| !matches!(job, Job::Starve(_)));
+                node.disk.blobs.extend(settlement.chosen.iter().map(|(_, digest)| *digest));
+                let round = settlement.round;
+                node.jobs.push(Job::Seal(settlement));
+                Event::Stepped(round)
+            }
+            Job::Seal(settlement) => self.seal(number, settlement),
             Job::Score(round) => Event::Scored(round),
         };
         // Killed between the disk and the word of it.
@@ -367,20 +391,19 @@ impl World {
         }
         let node = &mut self.nodes[number];
         // Never the same twice: who trains a round again has other bytes.
-        let text = format!("{number} {} {} {}", task.round, task.base, self.steps);
+        let base = task.base.unwrap_or(node.disk.tip.head);
+        let text = format!("{number} {} {base} {}", task.round, self.steps);
         let digest = Digest::of(text.as_bytes());
-        self.made.insert(digest, (task.member.hotkey, task.round, task.base));
+        self.made.insert(digest, (task.member.hotkey, task.round, base));
         node.trained.push(task.round);
         node.disk.committed = Some((task.round, digest));
         node.disk.blobs.insert(digest);
         Some(digest)
     }
 
-    fn apply(&mut self, number: usize, settlement: Settlement) -> Event {
+    fn seal(&mut self, number: usize, settlement: Settlement) -> Event {
         let node = &mut self.nodes[number];
         let round = settlement.round;
-        node.jobs.retain(|job| !matches!(job, Job::Starve(_)));
-        node.disk.blobs.extend(settlement.chosen.iter().map(|(_, digest)| *digest));
         let text = format!("{} {} {:?} {:?}", settlement.parent, round, settlement.chosen, settlement.hashes);
         let mut head = Digest::of(text.as_bytes());
         let right = round.previous().map_or(Some(&self.run_id.0), |before| self.heads.get(&before));
@@ -418,13 +441,19 @@ impl World {
         match action {
             Action::Read(block) => node.jobs.push(Job::Read(block)),
             Action::Join { round, head } => {
+                assert!(!node.is_sealing(), "leaves a round whose state it is writing");
                 node.jobs.retain(|job| !matches!(job, Job::Apply(_) | Job::Starve(_)));
                 let right = round.map_or(Some(&run_id.0), |round| self.heads.get(&round));
                 assert_eq!(right, Some(&head), "joins a head of {round:?} that is nobody's");
                 node.jobs.push(Job::Join(Tip { round, head }));
             }
             Action::Train(task) => {
-                assert_eq!((task.round, task.base, Some(task.member.hotkey)), (tip.next(), tip.head, node.hotkey));
+                let (round, base) = match node.is_sealing() {
+                    true => (tip.next().next(), None),
+                    false => (tip.next(), Some(tip.head)),
+                };
+                assert_eq!((task.round, task.base, Some(task.member.hotkey)), (round, base, node.hotkey));
+                self.early += u32::from(base.is_none());
                 assert!(best <= blocks(task.round).submit_latest.0, "trains a round too late");
                 node.jobs.push(Job::Train { task: Box::new(task), stopped: false });
             }
@@ -452,6 +481,7 @@ impl World {
             }
             Action::Collect(collection) => self.collect(number, &collection),
             Action::Vote { round, head, held } => {
+                assert!((round, head) == (tip.next(), tip.head) && !node.is_sealing(), "votes for a head of before");
                 assert!((blocks(round).vote_submit.0..blocks(round).vote.0).contains(&best), "votes too early or late");
                 let ballot: UidSet = held.iter().take(run.electorate.contributions_max as usize).collect();
                 node.disk.vote = Some(Vote { round, head, ballot });

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::pallets::drand;
-use covey_timelock as timelock;
 use codec::{Decode, Encode};
+use covey_timelock as timelock;
 use frame_support::BoundedVec;
 use frame_support::ensure;
 use frame_support::traits::ConstU32;

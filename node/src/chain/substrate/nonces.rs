@@ -1,0 +1,128 @@
+//! Which nonce a call gets, and which calls that were handed over are still on their way. Decides; asks nobody.
+
+use super::signed::Signed;
+use covey_proto::BlockNumber;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Calls of all accounts that may be on their way: a node has one or two a round.
+const LIVE_MAX: usize = 256;
+
+/// Calls that were taken by a pool and whose nonces are not yet used at a final block.
+#[derive(Debug, Default)]
+pub(super) struct Nonces {
+    live: BTreeMap<([u8; 32], u64), Arc<Signed>>,
+}
+
+/// A call that is on its way no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) call: Arc<Signed>,
+    /// Whether its nonce is used, by it or by another. If not, its era is over.
+    pub(super) used: bool,
+}
+
+impl Nonces {
+    /// The nonce of the account's next call. `next` is the chain's: it counts what is in blocks and what its pool has.
+    pub(super) fn next(&self, account: &[u8; 32], next: u64, finalised: BlockNumber) -> u64 {
+        // What waits here and not there was lost by a reorganisation or a restart: it is sent again, and keeps its nonce.
+        let taken = |nonce: u64| self.live.get(&(*account, nonce)).is_some_and(|call| !call.is_over(finalised));
+        (next..).find(|nonce| !taken(*nonce)).unwrap_or(next)
+    }
+
+    /// Notes a call that a pool took.
+    pub(super) fn note(&mut self, call: Arc<Signed>) {
+        self.live.insert((call.account, call.nonce), call);
+        while self.live.len() > LIVE_MAX {
+            // The one that dies first is the one that matters least.
+            let oldest = self.live.iter().min_by_key(|(_, call)| call.dies).map(|(key, _)| *key);
+            let Some(oldest) = oldest else { return };
+            self.live.remove(&oldest);
+        }
+    }
+
+    /// Forgets a call that no pool takes any more.
+    pub(super) fn forget(&mut self, call: &Signed) {
+        let key = (call.account, call.nonce);
+        if self.live.get(&key).is_some_and(|live| **live == *call) {
+            self.live.remove(&key);
+        }
+    }
+
+    /// The accounts that have calls on their way.
+    pub(super) fn accounts(&self) -> Vec<[u8; 32]> {
+        let mut all: Vec<[u8; 32]> = self.live.keys().map(|(account, _)| *account).collect();
+        all.dedup();
+        all
+    }
+
+    /// The calls of an account that the chain's pool does not have: those are sent again.
+    pub(super) fn lost(&self, account: &[u8; 32], next: u64) -> Vec<Arc<Signed>> {
+        self.live.range((*account, next)..=(*account, u64::MAX)).map(|(_, call)| call.clone()).collect()
+    }
+
+    /// Takes out what a final block has settled: `nonce` is the account's after it.
+    pub(super) fn settle(&mut self, account: &[u8; 32], nonce: u64, finalised: BlockNumber) -> Vec<Settled> {
+        let of_account = self.live.range((*account, 0)..=(*account, u64::MAX));
+        let settled: Vec<Settled> = of_account
+            .filter(|((_, its), call)| *its < nonce || call.is_over(finalised))
+            .map(|((_, its), call)| Settled { call: call.clone(), used: *its < nonce })
+            .collect();
+        for Settled { call, .. } in &settled {
+            self.live.remove(&(call.account, call.nonce));
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::runtime::Mortality;
+    use super::*;
+    use covey_proto::Digest;
+
+    const ME: [u8; 32] = [1; 32];
+
+    fn call(nonce: u64, birth: u32) -> Arc<Signed> {
+        let mortality = Mortality { period: 64, birth, birth_hash: Digest::ZERO };
+        Arc::new(Signed::new(ME, nonce, mortality, vec![nonce as u8, birth as u8]))
+    }
+
+    #[test]
+    fn a_call_that_the_chain_lost_keeps_its_nonce() {
+        let mut nonces = Nonces::default();
+        nonces.note(call(5, 100));
+        assert_eq!(nonces.next(&ME, 6, BlockNumber(101)), 6, "the pool has it");
+        assert_eq!(nonces.next(&ME, 5, BlockNumber(101)), 6, "a reorganisation lost it; it is sent again");
+        assert_eq!(nonces.lost(&ME, 5), [call(5, 100)]);
+        assert!(nonces.lost(&ME, 6).is_empty());
+    }
+
+    #[test]
+    fn the_nonce_of_a_call_that_died_is_free() {
+        let mut nonces = Nonces::default();
+        nonces.note(call(5, 100));
+        nonces.note(call(6, 150));
+        assert_eq!(nonces.next(&ME, 5, BlockNumber(163)), 5);
+        assert_eq!(nonces.settle(&ME, 5, BlockNumber(163)), [Settled { call: call(5, 100), used: false }]);
+        assert_eq!(nonces.accounts(), [ME], "nonce 6 still waits");
+    }
+
+    #[test]
+    fn a_final_nonce_settles_what_came_before() {
+        let mut nonces = Nonces::default();
+        (5..8).for_each(|nonce| nonces.note(call(nonce, 100)));
+        let used = |nonce| Settled { call: call(nonce, 100), used: true };
+        assert_eq!(nonces.settle(&ME, 7, BlockNumber(110)), [used(5), used(6)]);
+        assert_eq!(nonces.settle(&[2; 32], 99, BlockNumber(110)), []);
+        assert_eq!(nonces.next(&ME, 7, BlockNumber(110)), 8);
+    }
+
+    #[test]
+    fn calls_on_their_way_are_bounded() {
+        let mut nonces = Nonces::default();
+        (0..1_000).for_each(|nonce| nonces.note(call(nonce, nonce as u32)));
+        assert_eq!(nonces.live.len(), LIVE_MAX);
+        assert!(nonces.lost(&ME, 999).len() == 1, "the newest stay");
+    }
+}

@@ -1,0 +1,107 @@
+//! A signed call as this client keeps it: the transaction's bytes, and what one must know to say when it can come no more.
+
+use super::runtime::Mortality;
+use crate::chain::{LedgerError, SignedCall};
+use codec::{Decode, Encode};
+use covey_proto::{BlockNumber, Digest};
+
+/// Bytes of a signed call: weights for 256 uids are 1.3 KB in the open, 2 KB locked.
+const BYTES_MAX: usize = 16 << 10;
+
+/// Which form of this it is.
+const VERSION: u8 = 1;
+
+/// A signed call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Signed {
+    version: u8,
+    /// Who signed.
+    pub(super) account: [u8; 32],
+    /// With which nonce.
+    pub(super) nonce: u64,
+    /// The final block from which on it may be in one.
+    pub(super) birth: u32,
+    /// The first block that cannot hold it.
+    pub(super) dies: u32,
+    /// What is submitted.
+    pub(super) extrinsic: Vec<u8>,
+}
+
+impl Signed {
+    pub(super) fn new(account: [u8; 32], nonce: u64, mortality: Mortality, extrinsic: Vec<u8>) -> Signed {
+        let Mortality { period, birth, .. } = mortality;
+        Signed { version: VERSION, account, nonce, birth, dies: birth.saturating_add(period), extrinsic }
+    }
+
+    pub(super) fn to_call(&self) -> SignedCall {
+        SignedCall(self.encode())
+    }
+
+    /// Reads what [`Signed::to_call`] wrote.
+    pub(super) fn from_call(call: &SignedCall) -> Result<Signed, LedgerError> {
+        let bytes = &mut &call.0[..];
+        let len = call.0.len();
+        if len > BYTES_MAX {
+            return Err(LedgerError::Refused(format!("a call of {len} bytes; {BYTES_MAX} are taken")));
+        }
+        match Signed::decode(bytes) {
+            Ok(signed) if signed.version == VERSION && bytes.is_empty() => Ok(signed),
+            _ => Err(LedgerError::Refused(format!("{len} bytes that are no signed call of this client"))),
+        }
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> Digest {
+        Digest::of(&self.extrinsic)
+    }
+
+    /// Whether no block after this final one can hold it, whatever its nonce.
+    pub(super) fn is_over(&self, finalised: BlockNumber) -> bool {
+        finalised.0.saturating_add(1) >= self.dies
+    }
+}
+
+/// The era of a call that is signed now: a power of two of blocks from the newest final one, of which `needed` are left
+/// after the newest.
+pub(super) fn period(best: BlockNumber, finalised: BlockNumber, needed: u32) -> u32 {
+    // A chain keeps the hashes of some 2,400 blocks, and an era must lie within.
+    const PERIOD_MAX: u32 = 2_048;
+    let behind = best.0.saturating_sub(finalised.0);
+    behind.saturating_add(needed).clamp(8, PERIOD_MAX).next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed() -> Signed {
+        let mortality = Mortality { period: 64, birth: 100, birth_hash: Digest::ZERO };
+        Signed::new([3; 32], 9, mortality, vec![1, 2, 3])
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again_and_nothing_else() {
+        let call = signed().to_call();
+        assert_eq!(Signed::from_call(&call).unwrap(), signed());
+        for cut in 0..call.0.len() {
+            assert!(Signed::from_call(&SignedCall(call.0[..cut].to_vec())).is_err(), "{cut} bytes");
+        }
+        assert!(Signed::from_call(&SignedCall([call.0, vec![0]].concat())).is_err());
+        assert!(Signed::from_call(&SignedCall(vec![1; BYTES_MAX + 1])).is_err());
+    }
+
+    #[test]
+    fn a_call_is_over_once_the_last_block_of_its_era_is_final() {
+        let call = signed();
+        assert!(!call.is_over(BlockNumber(162)));
+        assert!(call.is_over(BlockNumber(163)), "block 164 would be of another era");
+    }
+
+    #[test]
+    fn an_era_outlasts_what_is_needed_even_where_finality_is_far_behind() {
+        assert_eq!(period(BlockNumber(10), BlockNumber(8), 64), 128);
+        assert_eq!(period(BlockNumber(8), BlockNumber(8), 64), 64);
+        assert_eq!(period(BlockNumber(1_000), BlockNumber(0), 64), 2_048);
+        assert_eq!(period(BlockNumber(100_000), BlockNumber(0), 64), 2_048);
+    }
+}
