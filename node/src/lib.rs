@@ -27,4 +27,3 @@ pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;
 pub mod watch;
-pub mod wallet;
