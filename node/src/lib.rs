@@ -26,4 +26,5 @@ pub mod state_check;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;
+pub mod wallet;
 pub mod watch;

@@ -26,6 +26,11 @@ macro_rules! pair {
                 Some($name(schnorrkel::SecretKey::from_bytes(secret).ok()?.to_keypair()))
             }
 
+            /// The expanded secret: schnorrkel's scalar and nonce, for a keyfile. Whoever asks wipes it.
+            pub fn to_secret(&self) -> [u8; 64] {
+                self.0.secret.to_bytes()
+            }
+
             /// The public half.
             pub fn $half(&self) -> $public {
                 $public::new(self.0.public.to_bytes())

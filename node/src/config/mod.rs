@@ -9,6 +9,7 @@ mod units;
 mod write;
 
 pub use read::ConfigError;
+pub(crate) use read::is_name;
 pub use units::{Mbit, NotARate, NotASize, Size};
 
 use covey_gossip::{Congestion, Limits};
