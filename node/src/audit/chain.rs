@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 const PARTS: [u16; 5] = [52, 57, 66, 69, 73];
 
 /// The subnet at a block; none if there is no such subnet, or it has more members than there are uids.
-pub(super) fn view(netuid: u16, number: u32, replayed: &Replayed) -> Result<Option<ChainView>, CallError> {
+///
+/// # Errors
+/// The runtime does not answer.
+pub fn view(netuid: u16, number: u32, replayed: &Replayed) -> Result<Option<ChainView>, CallError> {
     let asked = (netuid, PARTS.to_vec()).encode();
     let graph: Option<SelectiveMetagraph> =
         replayed.state.ask("SubnetInfoRuntimeApi_get_selective_metagraph", &asked)?;

@@ -7,7 +7,7 @@
 //! that its nodes have saved must be these, and none may be of a round that the chain does not reach. The first difference
 //! is named: round, shard and tensor, or the node.
 
-mod chain;
+pub mod chain;
 
 use crate::folder::{Folder, NodeState};
 use crate::peer::apply::next_parameters;
