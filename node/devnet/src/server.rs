@@ -1,15 +1,14 @@
-//! The process's outside: the listener, the timer, connections that can be cut.
+//! The process's outside: the listener and the timer.
 
 use crate::chain::{Chain, ChainError};
 use crate::config::{Blocks, Config};
+use crate::faults::Faults;
 use crate::rpc::{self, BlockInfo, Context, Heads};
 use jsonrpsee::server::{
     BatchRequestConfig, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
     serve_with_graceful_shutdown, stop_channel,
 };
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -40,54 +39,11 @@ pub enum StartError {
     Methods(#[from] jsonrpsee::core::RegisterMethodError),
 }
 
-/// Switches of what goes wrong outside the chain itself.
-#[derive(Clone, Default)]
-pub(crate) struct Faults(Arc<Switches>);
-
-#[derive(Default)]
-struct Switches {
-    stalled: AtomicBool,
-    refusing: AtomicBool,
-    /// A second handle on each connection's socket, with which it can be shut from outside.
-    connections: Mutex<Vec<TcpStream>>,
-}
-
-impl Faults {
-    pub(crate) fn stall(&self, stalled: bool) {
-        self.0.stalled.store(stalled, Ordering::Relaxed);
-    }
-
-    pub(crate) fn refuse(&self, refusing: bool) {
-        self.0.refusing.store(refusing, Ordering::Relaxed);
-    }
-
-    pub(crate) fn drop_connections(&self) {
-        for connection in self.0.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // One that is closed already need not be closed.
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Remembers a connection, unless there are too many or none are wanted; forgets those that have ended.
-    fn admit(&self, connection: &TcpStream, most: usize) -> bool {
-        if self.0.refusing.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut all = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|connection| !matches!(connection.peek(&mut [0]), Ok(0)) && connection.peer_addr().is_ok());
-        let Ok(second) = connection.try_clone() else { return false };
-        let room = all.len() < most;
-        if room {
-            all.push(second);
-        }
-        room
-    }
-}
-
 /// A devnet that runs. Dropping it stops it.
 pub struct Handle {
     address: SocketAddr,
     context: Context,
+    methods: Methods,
     server: ServerHandle,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -121,8 +77,9 @@ impl Devnet {
             .set_batch_request_config(BatchRequestConfig::Limit(1_024))
             .build();
         let builder = Server::builder().set_config(settings).to_service_builder();
-        let most = config.connections_max as usize;
-        let mut tasks = vec![tokio::spawn(async move {
+        let (most, all) = (config.connections_max as usize, methods.clone());
+        let cutting = tokio::spawn(context.faults.clone().cut_again_and_again());
+        let accepting = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -135,11 +92,12 @@ impl Devnet {
                 let service = builder.clone().build(methods.clone(), stop.clone());
                 tokio::spawn(serve_with_graceful_shutdown(stream, service, stop.clone().shutdown()));
             }
-        })];
+        });
+        let mut tasks = vec![accepting, cutting];
         if let Blocks::Every(interval) = config.blocks {
             tasks.push(tokio::spawn(every(interval.max(Duration::from_millis(1)), context.clone())));
         }
-        Ok(Handle { address, context, server, tasks })
+        Ok(Handle { address, context, methods: all, server, tasks })
     }
 }
 
@@ -148,7 +106,7 @@ async fn every(interval: Duration, context: Context) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if context.faults.0.stalled.load(Ordering::Relaxed) {
+        if context.faults.stalled() {
             continue;
         }
         let context = context.clone();
@@ -170,6 +128,12 @@ impl Handle {
     /// Where clients connect.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    /// Answers a request as a client would send it, in JSON, without a connection; none if it is no JSON.
+    pub async fn answer(&self, request: &str) -> Option<String> {
+        let (answer, _) = self.methods.raw_json_request(request, 1).await.ok()?;
+        Some(answer.get().to_owned())
     }
 
     /// How far the chain is.
@@ -198,7 +162,7 @@ impl Handle {
         Ok(self.context.chain().reorganise(depth, lost)?.iter().map(|sealed| BlockInfo::from(&**sealed)).collect())
     }
 
-    /// Stops or resumes the timer.
+    /// Stops or resumes the timer; blocks on demand are still made.
     pub fn stall_blocks(&self, stalled: bool) {
         self.context.faults.stall(stalled);
     }
@@ -211,6 +175,11 @@ impl Handle {
     /// Cuts every connection.
     pub fn drop_connections(&self) {
         self.context.faults.drop_connections();
+    }
+
+    /// Cuts every connection each time that so long has gone by, or no longer.
+    pub fn drop_connections_every(&self, interval: Option<Duration>) {
+        self.context.faults.drop_every(interval);
     }
 
     /// Refuses new connections, or takes them again.

@@ -63,7 +63,8 @@ async fn a_hotkey_without_funds_commits_and_everybody_reads_it() {
     let world = world().await;
     let bytes = world.signed("//Charlie//hotkey", commit(OPEN, b"first"));
     let params = json!([hexed(&bytes)]);
-    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "ready");
     let made = world.ask("covey_makeBlock", json!([])).await;
     assert_eq!(made["transactions"], 1);
@@ -142,7 +143,8 @@ async fn a_mortal_transaction_dies() {
     // It waits in the pool for a nonce that does not come, and is thrown out when its time is over.
     let waiting = world.sign("//Alice", transfer("//Eve", 1_000_000), 1, Era::mortal(4, 1));
     let params = json!([hexed(&waiting)]);
-    let mut watch = subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "future");
     world.ask("covey_makeBlock", json!([5])).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), "invalid");
@@ -262,6 +264,116 @@ async fn old_states_are_discarded_and_old_blocks_are_not() {
     assert_eq!(world.ask("chain_getHeader", json!([old])).await["number"], "0xa");
     let (_, why) = refused(world.client(), "state_getStorage", json!([key, hexed([9; 32])])).await;
     assert!(why.contains("Header was not found"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_a_reorganisation_loses_is_dropped_and_can_be_sent_again() {
+    let world = world_of(Config { chain: spec(), finality_lag: 5, ..Config::default() }).await;
+    let bytes = world.signed("//Bob//hotkey", commit(OPEN, b"lost"));
+    let params = json!([hexed(&bytes)]);
+    let mut watch =
+        subscribe(world.client(), "author_submitAndWatchExtrinsic", params, "author_unwatchExtrinsic").await;
+    world.ask("covey_makeBlock", json!([])).await;
+    world.ask("covey_faultReorganise", json!([1, true])).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&Value::from("dropped")) {
+        seen.push(watch.next().await.unwrap().unwrap());
+    }
+    assert_eq!((seen.len(), seen[2]["retracted"].is_string()), (4, true), "{seen:?}");
+    assert!(world.ask("state_getStorage", json!([hexed(slot(OPEN, "//Bob//hotkey"))])).await.is_null());
+    world.submit(&bytes).await;
+    assert_eq!(world.ask("covey_makeBlock", json!([])).await["transactions"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_one_encoding_of_a_transaction_is_none() {
+    let world = world().await;
+    let mut bytes = world.signed("//Bob//hotkey", commit(OPEN, b"twice"));
+    bytes.push(0);
+    assert_eq!(world.refused(&bytes).await.0, 1001);
+    assert_eq!(world.ask("author_pendingExtrinsics", json!([])).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_subnet_gives_a_uid_away_and_what_was_said_of_its_last_owner_is_void() {
+    let mut chain = spec();
+    for subnet in &mut chain.subnets {
+        (subnet.max_uids, subnet.immunity, subnet.burn_max) = (3, 5, 1_000_000);
+    }
+    let world = world_of(Config { chain, ..Config::default() }).await;
+    let register =
+        |limit_price| Call::<Runtime>::register_limit { netuid: OPEN, hotkey: account("//Dave//hotkey"), limit_price };
+    world.ask("covey_makeBlock", json!([])).await;
+    world.submit(&world.signed("//Alice//hotkey", weights(&[2], &[1]))).await;
+    world.submit(&world.signed("//Dave", register(499_999))).await;
+    world.ask("covey_makeBlock", json!([])).await;
+    assert!(world.events().contains("Module(ModuleError { index: 7"), "the price is above the limit");
+    world.submit(&world.signed("//Dave", register(500_000))).await;
+    world.ask("covey_makeBlock", json!([])).await;
+    assert!(world.events().contains("ExtrinsicFailed"), "all are immune: {}", world.events());
+    world.ask("covey_makeBlock", json!([6])).await;
+    world.submit(&world.signed("//Dave", register(600_000))).await;
+    world.ask("covey_makeBlock", json!([])).await;
+    assert!(world.events().contains("NeuronRegistered(2, 2,"), "{}", world.events());
+    let since = map("SubtensorModule", "BlockAtRegistration", &[OPEN.encode(), 2_u16.encode()]);
+    assert_eq!(world.read::<u64>(&since), Some(10), "the uid is another peer's now");
+    world.ask("covey_makeBlock", json!([12])).await;
+    let incentive = world.read::<Vec<u16>>(&map("SubtensorModule", "Incentive", &[OPEN.encode()]));
+    assert_eq!(incentive, Some(vec![0, 0, 0]), "Alice's row was about Charlie");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_committed_by_hash_are_revealed_in_their_epoch_and_no_other() {
+    for stateful_epochs in [false, true] {
+        let chain = covey_devnet::ChainSpec { stateful_epochs, ..spec() };
+        let world = world_of(Config { chain, ..Config::default() }).await;
+        let (uids, values, salt) = (vec![1_u16, 2], vec![1_u16, 3], vec![7_u16; 8]);
+        let hash = (account("//Bob//hotkey"), HIDDEN, &uids, &values, &salt, 0_u64)
+            .using_encoded(|bytes| sp_core::H256(sp_io::hashing::blake2_256(bytes)));
+        world.ask("covey_makeBlock", json!([])).await;
+        let open = world.signed(
+            "//Bob//hotkey",
+            Call::<Runtime>::set_weights { netuid: HIDDEN, dests: vec![1], weights: vec![1], version_key: 0 },
+        );
+        world.submit(&open).await;
+        world.ask("covey_makeBlock", json!([])).await;
+        assert!(world.events().contains("ExtrinsicFailed"), "weights are hidden here");
+        let commit = Call::<Runtime>::commit_weights { netuid: HIDDEN, commit_hash: hash };
+        world.submit(&world.signed("//Bob//hotkey", commit)).await;
+        world.ask("covey_makeBlock", json!([])).await;
+        assert!(world.events().contains("WeightsCommitted"), "{}", world.events());
+        let reveal = || {
+            let (uids, values, salt) = (uids.clone(), values.clone(), salt.clone());
+            Call::<Runtime>::reveal_weights { netuid: HIDDEN, uids, values, salt, version_key: 0 }
+        };
+        let early = world.refused(&world.signed("//Bob//hotkey", reveal())).await;
+        assert_eq!(early, (1010, "Custom error: 16".into()), "stateful {stateful_epochs}");
+        let mut wrong = reveal();
+        if let Call::reveal_weights { values, .. } = &mut wrong {
+            values[0] += 1;
+        }
+        assert_eq!(world.refused(&world.signed("//Bob//hotkey", wrong)).await.1, "Custom error: 15");
+        world.ask("covey_makeBlock", json!([11])).await;
+        world.submit(&world.signed("//Bob//hotkey", reveal())).await;
+        world.ask("covey_makeBlock", json!([])).await;
+        assert!(world.events().contains("WeightsRevealed"), "stateful {stateful_epochs}: {}", world.events());
+        assert_eq!(world.read::<Vec<(u16, u16)>>(&row(HIDDEN, 1)), Some(vec![(1, 21_845), (2, u16::MAX)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_cut_again_and_again_until_they_are_not() {
+    let world = world().await;
+    world.ask("covey_faultDropConnectionsEvery", json!([30])).await;
+    for _ in 0..3 {
+        connect(&world.devnet.url()).await.on_disconnect().await;
+    }
+    world.devnet.drop_connections_every(None);
+    world.devnet.refuse_connections(true);
+    assert!(jsonrpsee::ws_client::WsClientBuilder::default().build(world.devnet.url()).await.is_err());
+    world.devnet.refuse_connections(false);
+    let again = connect(&world.devnet.url()).await;
+    assert_eq!(ask(&again, "system_chain", json!([])).await, "Covey Devnet");
 }
 
 #[tokio::test(flavor = "multi_thread")]

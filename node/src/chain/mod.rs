@@ -38,6 +38,19 @@ pub enum Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedCall(pub Vec<u8>);
 
+/// What has become of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It may still come.
+    Open,
+    /// It is in a final block, and was done.
+    Done,
+    /// It is in a final block, and was not done: with advice.
+    Failed(String),
+    /// It can come no more: another call has its nonce, or its time is over.
+    Lost,
+}
+
 /// Why the chain did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -99,6 +112,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// No such state (yet, or any more), no call, or no answer.
     fn is_spent(&self, call: &SignedCall, block: BlockNumber)
     -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// What has become of a call by a final block. A ledger that cannot tell its own calls from others takes one that is
+    /// spent for done.
+    ///
+    /// # Errors
+    /// As [`is_spent`](Ledger::is_spent).
+    fn fate(&self, call: &SignedCall, block: BlockNumber) -> impl Future<Output = Result<Fate, LedgerError>> + Send {
+        async move { Ok(if self.is_spent(call, block).await? { Fate::Done } else { Fate::Open }) }
+    }
 
     /// Hands a call to the chain. Sending it again changes nothing.
     ///

@@ -7,7 +7,7 @@
 
 use super::context::Context;
 use super::disk::Journal;
-use crate::chain::{Call, Ledger, LedgerError, SignedCall};
+use crate::chain::{Call, Fate, Ledger, LedgerError, SignedCall};
 use covey_proto::BlockNumber;
 use covey_proto::record::{self, Record};
 use covey_round::clock::RoundBlocks;
@@ -101,11 +101,48 @@ async fn sign_in_turn<L: Ledger>(context: &Arc<Context<L>>, wish: Wish, until: B
     Some(call)
 }
 
-/// Signs a call that needs no journal and hands it over, in its turn. It may be lost.
-pub(super) async fn sign_and_submit<L: Ledger>(context: &Context<L>, call: Call, until: BlockNumber) {
+/// Signs a call that needs no journal, hands it over in its turn, and goes on beside until it has been done or block
+/// `until` is final. A crash of this process may lose it.
+pub(super) async fn sign_and_submit<L: Ledger>(context: &Arc<Context<L>>, call: Call, until: BlockNumber) {
+    if let Some(signed) = submit_in_turn(context, &call, until).await {
+        tokio::spawn(see_through(context.clone(), call, signed, until));
+    }
+}
+
+async fn submit_in_turn<L: Ledger>(context: &Context<L>, call: &Call, until: BlockNumber) -> Option<SignedCall> {
     let _turn = context.submitting.lock().await;
-    if let Some(call) = sign(context, call, until).await {
-        hand_over(context, &call, until).await;
+    let signed = sign(context, call.clone(), until).await?;
+    hand_over(context, &signed, until).await;
+    Some(signed)
+}
+
+/// Hands a call over again at every block until it is in a final one, and signs it anew where another call has its nonce
+/// for good: done once, however often it was sent.
+async fn see_through<L: Ledger>(context: Arc<Context<L>>, call: Call, mut signed: SignedCall, until: BlockNumber) {
+    let mut heads = context.ledger.heads();
+    while heads.changed().await.is_ok() {
+        let now = *heads.borrow_and_update();
+        match context.ledger.fate(&signed, now.finalised).await {
+            Ok(Fate::Done) => return,
+            Ok(Fate::Failed(why)) => {
+                tracing::warn!(node = %context.name, %why, "a call failed on chain");
+                return;
+            }
+            Ok(Fate::Lost) if now.best < until => {
+                tracing::warn!(node = %context.name, "another call took the nonce: signing again");
+                let Some(anew) = submit_in_turn(&context, &call, until).await else { return };
+                signed = anew;
+            }
+            Ok(Fate::Lost) => return,
+            _ if now.finalised >= until => return,
+            Ok(Fate::Open) if now.best < until => {
+                if let Err(error) = context.ledger.submit(&signed).await {
+                    tracing::debug!(node = %context.name, %error, "still on its way, or in a block that is not final");
+                }
+            }
+            Ok(Fate::Open) => {}
+            Err(error) => tracing::debug!(node = %context.name, %error, "not known what became of a call"),
+        }
     }
 }
 
@@ -119,7 +156,7 @@ pub(super) async fn resume<L: Ledger>(context: &Context<L>) -> Result<(), Ledger
     let in_time = context.ledger.heads().borrow().best < blocks.commit;
     let Some(bytes) = made.call.filter(|_| in_time).and_then(|call| hex::decode(call).ok()) else { return Ok(()) };
     match context.ledger.submit(&SignedCall(bytes)).await {
-        Err(error @ LedgerError::Unreachable(_)) => Err(error),
+        Err(error @ (LedgerError::Unreachable(_) | LedgerError::Disagreement(_))) => Err(error),
         // Refused: it is in a block, most likely.
         _ => Ok(()),
     }

@@ -162,7 +162,7 @@ async fn train_and_journal<L: Ledger>(
     };
     let draft = context.compute.run(work).await.0?;
     // Outside of the compute's queue: hashing the base may still need a place there.
-    let base = base.wait_for(Option::is_some).await.map_err(|_| TrainFault::NoBase)?.ok_or(TrainFault::NoBase)?;
+    let base = head_of(&mut base).await?;
     let (owned, miner_of) = (context.clone(), miner.clone());
     let work = move || miner_of.lock().unwrap_or_else(PoisonError::into_inner).store(&owned, &task, base, draft);
     let made: Made = context.compute.run(work).await.0?;
@@ -181,6 +181,12 @@ async fn train_and_journal<L: Ledger>(
     };
     context.compute.run(write).await.0?;
     Ok(journalled)
+}
+
+/// Waits until the base's head is told.
+async fn head_of(base: &mut watch::Receiver<Option<Digest>>) -> Result<Digest, TrainFault> {
+    let told = base.wait_for(Option::is_some).await.map_err(|_| TrainFault::NoBase)?;
+    told.ok_or(TrainFault::NoBase)
 }
 
 /// Puts the journalled contribution on chain.
@@ -454,4 +460,25 @@ pub(super) async fn score<L: Ledger>(
         Err(error) => tracing::error!(node = %context.name, %round, %error, "not scored"),
     }
     Done::Scored { round, took, ratings: Some(ratings) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_contribution_waits_for_its_bases_head_and_is_none_without_it() {
+        let head = Digest::of(b"head");
+        let teller = watch::Sender::new(None);
+        let (mut early, mut late, mut never) =
+            (teller.subscribe(), teller.subscribe(), watch::Sender::new(None).subscribe());
+        assert!(head_of(&mut early).now_or_never().is_none(), "nobody has told it");
+        teller.send_replace(Some(head));
+        drop(teller);
+        for base in [&mut early, &mut late] {
+            assert_eq!(head_of(base).now_or_never().unwrap().unwrap(), head);
+        }
+        assert!(matches!(head_of(&mut never).now_or_never(), Some(Err(TrainFault::NoBase))));
+    }
 }

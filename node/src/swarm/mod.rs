@@ -422,8 +422,8 @@ impl Swarm {
             let hotkey: Hotkey = self.keys.hotkey(&name);
             self.watcher.node_joined(&name, round);
             self.registering.spawn(async move {
-                let _ = (ledger, coldkey, hotkey);
-                (name, Err("STUB".to_owned()))
+                let registered = ledger.register(&coldkey, hotkey, None).await;
+                (name, registered.map(drop).map_err(|error| error.to_string()))
             });
         }
         Ok(())

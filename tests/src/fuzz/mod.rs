@@ -4,6 +4,7 @@
 //! the same corpus. A target promises that no bytes panic, that what decodes encodes again to the same bytes, and that no
 //! more memory is taken than its bytes justify.
 
+mod chain;
 mod files;
 mod frames;
 mod gossip;
@@ -45,11 +46,26 @@ pub const TARGETS: &[Target] = &[
         memory_max: (SMALL, LISTED),
     },
     Target {
+        name: "commitment",
+        run: chain::commitment,
+        seeds: chain::commitments,
+        inputs: 20_000,
+        memory_max: (SMALL, 16),
+    },
+    Target {
         name: "dataset",
         run: files::dataset,
         seeds: files::datasets,
         inputs: 10_000,
         memory_max: (SMALL, PARSED),
+    },
+    Target {
+        name: "extrinsic",
+        run: chain::extrinsic,
+        seeds: chain::extrinsics,
+        inputs: 1_000,
+        // The runtime's own work, and what the chain keeps at hand of its state.
+        memory_max: (16 << 20, PARSED),
     },
     Target { name: "feedback", run: files::feedback, seeds: files::feedbacks, inputs: 5_000, memory_max: (1 << 20, 8) },
     Target { name: "frames", run: frames::frames, seeds: frames::seeds, inputs: 50_000, memory_max: (SMALL, 8) },
@@ -98,6 +114,7 @@ pub const TARGETS: &[Target] = &[
         memory_max: (SMALL, LISTED),
     },
     Target { name: "run", run: proto::run, seeds: proto::runs, inputs: 5_000, memory_max: (64 << 20, PARSED) },
+    Target { name: "rpc", run: chain::rpc, seeds: chain::rpcs, inputs: 1_000, memory_max: (16 << 20, 1024) },
     Target {
         name: "run_toml",
         run: proto::run_toml,
@@ -118,6 +135,13 @@ pub const TARGETS: &[Target] = &[
         run: proto::state_manifest,
         seeds: proto::state_manifests,
         inputs: 20_000,
+        memory_max: (SMALL, LISTED),
+    },
+    Target {
+        name: "timelock",
+        run: chain::timelock,
+        seeds: chain::timelocks,
+        inputs: 200,
         memory_max: (SMALL, LISTED),
     },
 ];

@@ -1,5 +1,5 @@
-//! What a round costs without a model: compression, decoding, norms and the outer step, in GB/s of f32 parameters on one
-//! thread, compression also on two, and bits a value.
+//! What a round costs without a model: compression, decoding, norms, the outer step and the state's root, in GB/s of f32
+//! parameters on one thread, compression and root also on two, and bits a value.
 //!
 //! ```text
 //! cargo bench -p covey-sparseloco [-- MILLIONS_OF_PARAMETERS [K]]
@@ -9,7 +9,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
     Compression, ErrorFeedback, NormAccumulator, OuterStep, SparseShard, aggregate, decode_shard, encode_shard,
-    max_shard_bytes,
+    max_shard_bytes, state_manifest_on,
 };
 use std::time::Instant;
 
@@ -29,6 +29,15 @@ fn main() {
             row(&layout, k, quantiser);
         }
     }
+    root(&layout);
+}
+
+/// The state root, over runs of as many elements as the presets have.
+fn root(layout: &Layout) {
+    let state = noise(layout.elements());
+    let bytes = (state.len() * 4) as f64;
+    let [one, two] = [1, 2].map(|threads| best(|| state_manifest_on(threads, &state, 65_536)).0);
+    println!("state root: {:.2} GB/s, {:.2} on 2 threads ({two:.4} s)", bytes * 1e-9 / one, bytes * 1e-9 / two);
 }
 
 fn row(layout: &Layout, k: usize, quantiser: Quantiser) {

@@ -10,6 +10,16 @@
 //! of threads: sums have one order, nothing is fused, and only + − × ÷ √ of IEEE f32 and f64 occur. Formulas: SparseLoCo
 //! (arXiv 2508.15706) and Covenant-72B (arXiv 2603.08163).
 
+// The test vectors are checked from inside as well: only there the level of vector instructions can be chosen.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
+extern crate self as covey_sparseloco;
+#[cfg(test)]
+#[path = "../tests/pinned/mod.rs"]
+mod pinned;
+
 pub mod aggregate;
 mod by_tensor;
 pub mod chunk;

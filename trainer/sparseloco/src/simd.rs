@@ -26,8 +26,12 @@ enum Level {
     Avx512,
 }
 
-/// The best level of this processor, asked once.
+/// The best level of this processor, asked once; in tests the one that they ask for.
 fn level() -> Level {
+    #[cfg(test)]
+    if let Some(level) = tests::forced() {
+        return level;
+    }
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(detect)
 }
@@ -224,9 +228,59 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Levels that this processor has, the best last.
+    fn available() -> Vec<Level> {
+        #[cfg(target_arch = "x86_64")]
+        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
+        #[cfg(not(target_arch = "x86_64"))]
+        let levels = [Level::Portable];
+        let best = levels.iter().position(|level| *level == detect()).expect("it is one of them");
+        levels[..=best].to_vec()
+    }
+
+    /// The place in [`available`], from 1, of the level that all threads use; 0: the best.
+    static FORCED: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn forced() -> Option<Level> {
+        let place = FORCED.load(Ordering::Relaxed).checked_sub(1)?;
+        available().get(place).copied()
+    }
+
+    /// Does `work` at every level that this processor has. Tests beside it meet other levels too, and must not mind.
+    fn at_every_level(mut work: impl FnMut(Level)) {
+        struct Best;
+        impl Drop for Best {
+            fn drop(&mut self) {
+                FORCED.store(0, Ordering::Relaxed);
+            }
+        }
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _best = Best;
+        for (place, level) in available().into_iter().enumerate() {
+            FORCED.store(place + 1, Ordering::Relaxed);
+            println!("at {level:?}");
+            work(level);
+        }
+    }
 
     #[test]
-    fn marks_and_counts_agree_with_their_definitions() {
+    fn every_level_makes_the_pinned_bits() {
+        at_every_level(|asked| {
+            assert_eq!(level(), asked);
+            crate::pinned::everything_made_is_as_pinned();
+        });
+    }
+
+    #[test]
+    fn marks_and_counts_agree_with_their_definitions_at_every_level() {
+        at_every_level(|_| marks_and_counts_agree());
+    }
+
+    fn marks_and_counts_agree() {
         let dense: Vec<f32> = (0..3001).map(|at| ((at * 7919) % 1013) as f32 - 500.0).collect();
         let mut bits = vec![0; dense.len()];
         magnitudes(&dense, &mut bits);

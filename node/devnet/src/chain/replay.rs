@@ -110,8 +110,7 @@ impl Replay {
                 let state = State::new(self.nodes.clone(), *parent.header.state_root());
                 let (time, transactions) = opened(number, &block)?;
                 let fork = build::fork(&block.header).unwrap_or(0);
-                let (built, fates) =
-                    build::block(&parent.header, &state, time, fork, &transactions).map_err(build)?;
+                let (built, fates) = build::block(&parent.header, &state, time, fork, &transactions).map_err(build)?;
                 if let Some(at) = fates.iter().position(|fate| *fate != Fate::Included) {
                     return Err(ReplayError::Transaction { number, at: at + 1 });
                 }
@@ -151,8 +150,7 @@ fn opened(number: u32, block: &Sealed) -> Result<(u64, Vec<UncheckedExtrinsic>),
     let (first, rest) = block.body.split_first().ok_or(ReplayError::Transaction { number, at: 0 })?;
     let time = build::timestamp(first).ok_or(ReplayError::Transaction { number, at: 0 })?;
     let decoded = rest.iter().enumerate().map(|(at, bytes)| {
-        UncheckedExtrinsic::decode_all(&mut &bytes[..])
-            .map_err(|_| ReplayError::Transaction { number, at: at + 1 })
+        UncheckedExtrinsic::decode_all(&mut &bytes[..]).map_err(|_| ReplayError::Transaction { number, at: at + 1 })
     });
     Ok((time, decoded.collect::<Result<_, _>>()?))
 }

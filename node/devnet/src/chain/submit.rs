@@ -90,9 +90,7 @@ impl Chain {
         for bytes in all {
             let hash = hash_of(&bytes);
             let status = match self.validate(&bytes) {
-                Ok((extrinsic, Ok(validity))) => {
-                    self.add(hash, bytes, extrinsic, validity).unwrap_or(Status::Dropped)
-                }
+                Ok((extrinsic, Ok(validity))) => self.add(hash, bytes, extrinsic, validity).unwrap_or(Status::Dropped),
                 Ok((_, Err(_))) => Status::Invalid,
                 Err(_) => Status::Dropped,
             };

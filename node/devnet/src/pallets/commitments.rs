@@ -17,7 +17,6 @@ pub trait Subnets<AccountId> {
 #[allow(missing_docs)]
 pub mod pallet {
     use super::{CommitmentInfo, Registration, Subnets, UsageTracker};
-    use codec::Encode;
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
     use sp_runtime::SaturatedConversion;
@@ -103,7 +102,7 @@ pub mod pallet {
             if usage.last_epoch != epoch {
                 usage = UsageTracker { last_epoch: epoch, used_space: 0 };
             }
-            let bytes: u64 = info.fields.iter().map(|field| field.encoded_size() as u64).sum();
+            let bytes: u64 = info.fields.iter().map(|field| field.space()).sum();
             usage.used_space = usage.used_space.saturating_add(bytes.max(SPACE_MIN));
             ensure!(usage.used_space <= u64::from(MaxSpace::<T>::get()), Error::<T>::SpaceLimitExceeded);
             UsedSpaceOf::<T>::insert(netuid, &who, usage);

@@ -80,8 +80,10 @@ fn items(args: &Args, context: &Context) -> Result<Vec<Value>, RpcError> {
 
 /// Answers questions about one state.
 pub(super) fn answer(state: &State, queries: &[Query]) -> Result<Vec<Value>, RpcError> {
-    let value = |key: &[u8]| Ok::<_, RpcError>(state.get(key)?.map(|it| json!({ "key": hexed(key), "value": hexed(it) })));
-    let hash = |key: &[u8]| Ok::<_, RpcError>(state.hash(key)?.map(|it| json!({ "key": hexed(key), "hash": hexed(it.0) })));
+    let value =
+        |key: &[u8]| Ok::<_, RpcError>(state.get(key)?.map(|it| json!({ "key": hexed(key), "value": hexed(it) })));
+    let hash =
+        |key: &[u8]| Ok::<_, RpcError>(state.hash(key)?.map(|it| json!({ "key": hexed(key), "hash": hexed(it.0) })));
     let mut items = Vec::new();
     for Query { key, kind } in queries {
         let key = unhex(key)?;
@@ -91,7 +93,9 @@ pub(super) fn answer(state: &State, queries: &[Query]) -> Result<Vec<Value>, Rpc
                 "value" | "descendantsValues" => value(key)?,
                 "hash" | "descendantsHashes" => hash(key)?,
                 kind => {
-                    return Err(RpcError::Params(format!("{kind:.40}: no kind of storage query that is answered here")));
+                    return Err(RpcError::Params(format!(
+                        "{kind:.40}: no kind of storage query that is answered here"
+                    )));
                 }
             });
         }

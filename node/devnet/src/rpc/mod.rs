@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 use crate::chain::Event;
-use crate::server::Faults;
+use crate::faults::Faults;
 pub use operate::{BlockInfo, Heads};
 
 /// What every method has.

@@ -7,6 +7,7 @@ use jsonrpsee::core::RegisterMethodError;
 use serde::{Deserialize, Serialize};
 use sp_core::H256;
 use sp_runtime::traits::Header as _;
+use std::time::Duration;
 
 /// Blocks that one request may ask for.
 const BLOCKS_MAX: u32 = 10_000;
@@ -72,6 +73,11 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     })?;
     method(module, "covey_faultDropConnections", |_, context| {
         context.faults.drop_connections();
+        Ok(())
+    })?;
+    method(module, "covey_faultDropConnectionsEvery", |args, context| {
+        let milliseconds: u64 = args.get(0)?;
+        context.faults.drop_every((milliseconds > 0).then(|| Duration::from_millis(milliseconds)));
         Ok(())
     })?;
     method(module, "covey_faultRefuseConnections", |args, context| {

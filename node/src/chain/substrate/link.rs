@@ -7,6 +7,7 @@ use super::header::{Head, Header, digest, hexed};
 use super::runtime::Runtime;
 use super::session::{AskError, DialError, Runtimes, Session, Subscriptions, Traffic, Version};
 use super::settings::Settings;
+use super::witness::Witness;
 use crate::chain::{Heads, LedgerError, STATE_KEPT};
 use covey_proto::{BlockNumber, Digest};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +58,7 @@ pub(super) struct Link {
     traffic: Arc<Traffic>,
     /// What came of the last try to connect, for whoever waits in vain.
     last_fault: Mutex<String>,
+    pub(super) witness: Witness,
     /// Two endpoints that disagree on what is final: nothing is read until a person has looked.
     disagreement: Mutex<Option<String>>,
 }
@@ -100,6 +102,7 @@ impl Link {
             runtimes,
             traffic,
             last_fault: Mutex::new("it was never reached".into()),
+            witness: Witness::default(),
             disagreement: Mutex::default(),
         });
         let supervisor = Supervisor { link: link.clone(), urls, at };
@@ -141,6 +144,18 @@ impl Link {
             tracing::error!(%what, "endpoints disagree on what is final; nothing more is read until a person has looked");
             *known = Some(what);
         }
+    }
+
+    /// The endpoint in use.
+    pub(super) fn url(&self) -> Option<Arc<str>> {
+        self.session.borrow().as_ref().map(|session| session.url.clone())
+    }
+
+    /// Another connection.
+    pub(super) async fn open(&self, url: &Arc<str>) -> Result<Session, DialError> {
+        let genesis = Some(self.genesis);
+        let opened = Session::open(url, genesis, &self.runtimes, &self.traffic, self.settings.bounds).await;
+        opened.map(|(session, _)| session)
     }
 
     /// A connection that is not known to be broken.
@@ -300,10 +315,9 @@ impl Supervisor {
     }
 
     async fn dial(&self) -> Option<(Arc<Session>, Subscriptions)> {
-        let (link, url) = (&self.link, self.urls.get(self.at)?);
-        let opened = Session::open(url, Some(link.genesis), &link.runtimes, &link.traffic, link.settings.bounds).await;
-        let opened = match opened {
-            Ok((session, _)) => session.subscribe().await.map(|subscriptions| (session, subscriptions)),
+        let url = self.urls.get(self.at)?;
+        let opened = match self.link.open(url).await {
+            Ok(session) => session.subscribe().await.map(|subscriptions| (session, subscriptions)),
             Err(error) => Err(error),
         };
         match opened {

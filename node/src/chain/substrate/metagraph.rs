@@ -17,19 +17,18 @@ pub(super) const METHOD: &str = "get_selective_metagraph";
 
 /// The parts that are asked for, by their numbers and by the names that the answer must have for them. Nine kilobytes
 /// for 256 members without commitments.
-pub(super) const PARTS: [(u16, &str); 8] = [
+pub(super) const PARTS: [(u16, &str); 6] = [
     (7, "block"),
     (52, "hotkeys"),
     (57, "validator_permit"),
     (66, "block_at_registration"),
     (69, "total_stake"),
     (73, "commitments"),
-    (8, "tempo"),
-    (30, "num_uids"),
 ];
 
 /// More of a member than a round needs: for who looks.
-pub(super) const MORE: [(u16, &str); 4] = [(53, "coldkeys"), (55, "axons"), (59, "last_update"), (62, "incentives")];
+pub(super) const MORE: [(u16, &str); 5] =
+    [(8, "tempo"), (53, "coldkeys"), (55, "axons"), (59, "last_update"), (62, "incentives")];
 
 /// Why what the chain says of a subnet cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +60,6 @@ pub(super) enum MetagraphError {
 struct Answer {
     block: Option<u64>,
     tempo: Option<u16>,
-    num_uids: Option<u16>,
     hotkeys: Option<Vec<[u8; 32]>>,
     validator_permit: Option<Vec<bool>>,
     block_at_registration: Option<Vec<u64>>,

@@ -1,14 +1,15 @@
 //! A Substrate chain, through subxt: subtensor as miners and validators use it, or a devnet of one's own.
 //!
 //! [`SubstrateLedger`] is what its users see. Behind it: `link` keeps a connection and asks (`session` is one connection,
-//! `finals` which blocks are final), `runtime` encodes and decodes by the chain's metadata, in which `needs` looks
+//! `finals` which blocks are final, `witness` a second opinion), `runtime` encodes and decodes by the chain's metadata, in which `needs` looks
 //! everything up; `views` and `metagraph` read a subnet at a block, `storage` single values; `calls` are the calls by
-//! name, `signed` what is kept of one, `nonces` which number it gets, `keeper` what becomes of it; `advice` says what
-//! refusals mean.
+//! name, `signed` what is kept of one, `nonces` which number it gets, `keeper` what becomes of it; `weights` says how a row is set, `epoch` and `beacon` when a locked
+//! one opens, `space` whether commitments fit, `register` what a coldkey pays for; `advice` says what refusals mean.
 
 mod advice;
 mod beacon;
 mod calls;
+mod epoch;
 mod finals;
 mod header;
 mod keeper;
@@ -16,6 +17,7 @@ mod link;
 mod metagraph;
 mod needs;
 mod nonces;
+mod register;
 mod runtime;
 mod session;
 mod settings;
@@ -23,13 +25,18 @@ mod signed;
 mod space;
 mod storage;
 mod views;
+mod weights;
+mod witness;
 
+pub use epoch::Epochs;
 pub use metagraph::{Metagraph, Neuron};
 pub use needs::{Fault, Unfit, Weight};
+pub use register::{Price, Registered};
 pub use session::DialError;
 pub use settings::{Bounds, ENDPOINTS_MAX, Settings};
+pub use space::{Space, TooMuchSpace, check_space};
 
-use super::{Call, Heads, Ledger, LedgerError, SignedCall, Weights};
+use super::{Call, Fate, Heads, Ledger, LedgerError, SignedCall, Weights};
 use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView};
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
 use keeper::Keeper;
@@ -116,6 +123,14 @@ impl SubstrateLedger {
     /// No such state (yet, or any more), or no answer.
     pub async fn metagraph(&self, block: BlockNumber) -> Result<Metagraph, LedgerError> {
         views::metagraph(self.link(), block).await
+    }
+
+    /// What the chain lacks of what this client can do; nothing that is essential.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn lacks(&self) -> Result<Vec<Fault>, LedgerError> {
+        Ok(needs::faults(&*self.link().runtime().await?))
     }
 
     /// Requests made so far, and bytes of their answers: for measurements.
@@ -233,10 +248,7 @@ impl Ledger for SubstrateLedger {
                 )));
             }
             Call::Commit(bytes) => calls::set_commitment(netuid, &bytes),
-            Call::SetWeights(weights) => {
-                let (uids, values) = weights.iter().map(|(uid, share)| (uid.number() as u16, *share)).unzip();
-                calls::set_weights(netuid, &calls::Row { uids, values, version_key: 0 })
-            }
+            Call::SetWeights(row) => weights::call(self.link(), pair.hotkey(), &row).await?,
         };
         self.sign_call(pair, &call).await
     }
@@ -252,6 +264,18 @@ impl Ledger for SubstrateLedger {
         let runtime = link.runtime_at(hash, block).await?;
         let nonces = link.final_nonces(&runtime, &[signed.account], hash).await?;
         Ok(nonces.first().is_some_and(|nonce| signed.nonce < *nonce))
+    }
+
+    async fn fate(&self, call: &SignedCall, block: BlockNumber) -> Result<Fate, LedgerError> {
+        let signed = Signed::from_call(call)?;
+        if !self.is_spent(call, block).await? {
+            return Ok(Fate::Open);
+        }
+        match self.shared.keeper.fate(&signed, block).await {
+            Some(fate) => Ok(fate),
+            // Handed over by an earlier life of this process, or not at all.
+            None => self.shared.keeper.look_up(&signed, block).await,
+        }
     }
 
     async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {

@@ -248,3 +248,62 @@ fn look_up_call(runtime: &Runtime, call: &DynamicCall) -> Result<(), String> {
     }
     runtime.call_data(call).map(drop).map_err(|why| why.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::Digest;
+    use subxt::Metadata;
+
+    /// The chain's metadata of December 2025: see tests/data/finney.md.
+    fn finney() -> Runtime {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/finney.scale");
+        let metadata = Metadata::decode_from(&std::fs::read(path).unwrap()).unwrap();
+        Runtime::new(metadata.arc(), 365, 1, Digest::ZERO)
+    }
+
+    #[test]
+    fn bittensor_meets_every_need_but_those_that_came_later() {
+        let faults = faults(&finney());
+        let names: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+        let later = [
+            "storage SubtensorModule.LastEpochBlock",
+            "storage SubtensorModule.PendingEpochAt",
+            "call SubtensorModule.register_limit",
+        ];
+        assert_eq!(names, later, "{faults:#?}");
+        assert!(check(&finney()).is_ok());
+        assert_eq!(finney().slot_ms(), 12_000);
+    }
+
+    #[test]
+    fn bittensor_has_every_error_that_there_is_advice_for() {
+        let finney = finney();
+        for (pallet, name) in super::super::advice::known_errors() {
+            let errors = finney.metadata().pallet_by_name(pallet).and_then(|pallet| pallet.error_variants());
+            let known = errors.is_some_and(|all| all.iter().any(|error| error.name == name));
+            // Came later.
+            assert!(known || name == "RegistrationPriceLimitExceeded", "{pallet}.{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_runtime_lacks_is_listed_whole_the_essential_first() {
+        let finney = finney();
+        let lacks = |need: Need| look_up(&finney, &need).unwrap();
+        let (name, why) = lacks(Need::Call(|| DynamicCall::new("SubtensorModule", "fly", [])));
+        assert_eq!((name.as_str(), why.as_str()), ("call SubtensorModule.fly", "there is none"));
+        let (_, why) = lacks(Need::Call(|| DynamicCall::new("Commitments", "set_commitment", [])));
+        assert_eq!(why, "its arguments are (netuid, info), not ()");
+        let (name, _) = lacks(Need::Storage("SubtensorModule", "Gone", |_| Ok(())));
+        assert_eq!(name, "storage SubtensorModule.Gone");
+        let (_, why) = lacks(by_netuid!("Burn", bool));
+        assert!(why.contains("SubtensorModule.Burn"), "{why}");
+        let (_, why) = lacks(Need::Api(metagraph::API, metagraph::METHOD, |_| Ok(()), &["block", "wings"]));
+        assert_eq!(why, "its answer lacks wings");
+        let fault = |weight| Fault { name: "storage A.B".into(), why: "there is none".into(), weight };
+        let unfit = Unfit { spec_version: 9, faults: vec![fault(Weight::Essential), fault(Weight::Feature("flying"))] };
+        let said = unfit.to_string();
+        assert!(said.contains("runtime 9") && said.contains("without it: flying") && said.contains("try: "), "{said}");
+    }
+}

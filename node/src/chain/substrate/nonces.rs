@@ -14,7 +14,7 @@ pub(super) struct Nonces {
     live: BTreeMap<([u8; 32], u64), Arc<Signed>>,
 }
 
-/// A call that is on its way no more.
+/// A call whose fate is sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     pub(super) call: Arc<Signed>,
@@ -41,7 +41,7 @@ impl Nonces {
         }
     }
 
-    /// Forgets a call that no pool takes any more.
+    /// Forgets a call that is on its way no more.
     pub(super) fn forget(&mut self, call: &Signed) {
         let key = (call.account, call.nonce);
         if self.live.get(&key).is_some_and(|live| **live == *call) {
@@ -61,17 +61,13 @@ impl Nonces {
         self.live.range((*account, next)..=(*account, u64::MAX)).map(|(_, call)| call.clone()).collect()
     }
 
-    /// Takes out what a final block has settled: `nonce` is the account's after it.
-    pub(super) fn settle(&mut self, account: &[u8; 32], nonce: u64, finalised: BlockNumber) -> Vec<Settled> {
+    /// What a final block has settled of an account's: `nonce` is the account's after it.
+    pub(super) fn settled(&self, account: &[u8; 32], nonce: u64, finalised: BlockNumber) -> Vec<Settled> {
         let of_account = self.live.range((*account, 0)..=(*account, u64::MAX));
-        let settled: Vec<Settled> = of_account
+        of_account
             .filter(|((_, its), call)| *its < nonce || call.is_over(finalised))
             .map(|((_, its), call)| Settled { call: call.clone(), used: *its < nonce })
-            .collect();
-        for Settled { call, .. } in &settled {
-            self.live.remove(&(call.account, call.nonce));
-        }
-        settled
+            .collect()
     }
 }
 
@@ -104,7 +100,8 @@ mod tests {
         nonces.note(call(5, 100));
         nonces.note(call(6, 150));
         assert_eq!(nonces.next(&ME, 5, BlockNumber(163)), 5);
-        assert_eq!(nonces.settle(&ME, 5, BlockNumber(163)), [Settled { call: call(5, 100), used: false }]);
+        assert_eq!(nonces.settled(&ME, 5, BlockNumber(163)), [Settled { call: call(5, 100), used: false }]);
+        nonces.forget(&call(5, 100));
         assert_eq!(nonces.accounts(), [ME], "nonce 6 still waits");
     }
 
@@ -113,8 +110,8 @@ mod tests {
         let mut nonces = Nonces::default();
         (5..8).for_each(|nonce| nonces.note(call(nonce, 100)));
         let used = |nonce| Settled { call: call(nonce, 100), used: true };
-        assert_eq!(nonces.settle(&ME, 7, BlockNumber(110)), [used(5), used(6)]);
-        assert_eq!(nonces.settle(&[2; 32], 99, BlockNumber(110)), []);
+        assert_eq!(nonces.settled(&ME, 7, BlockNumber(110)), [used(5), used(6)]);
+        assert_eq!(nonces.settled(&[2; 32], 99, BlockNumber(110)), []);
         assert_eq!(nonces.next(&ME, 7, BlockNumber(110)), 8);
     }
 

@@ -1,9 +1,11 @@
 //! A chain's runtime as its metadata describes it: how keys, arguments and calls are encoded, and answers decoded.
 //! Nothing here asks the chain.
 
-use covey_proto::{Digest, Hotkey};
+use covey_proto::Digest;
 use subxt::config::substrate::{SpecVersionForRange, SubstrateConfigBuilder};
 use subxt::config::{DefaultExtrinsicParamsBuilder, SubstrateConfig};
+use subxt::error::DispatchError;
+use subxt::events::Phase;
 use subxt::ext::frame_decode;
 use subxt::ext::frame_decode::storage::IntoEncodableValues;
 use subxt::ext::scale_decode::{self, DecodeAsType};
@@ -189,6 +191,38 @@ impl Runtime {
         self.decode(&mut bytes, id).map_err(|why| self.misfit(what(), why))
     }
 
+    /// Milliseconds of a block; Bittensor's where the chain does not say.
+    pub(super) fn slot_ms(&self) -> u64 {
+        const BITTENSOR: u64 = 12_000;
+        let aura = self.metadata.pallet_by_name("Aura");
+        let slot = aura.and_then(|aura| <[u8; 8]>::try_from(aura.constant_by_name("SlotDuration")?.value()).ok());
+        slot.map_or(BITTENSOR, u64::from_le_bytes).max(1)
+    }
+
+    /// Pallet and name of the error with which the extrinsic of this index failed, by a block's events; none if it did
+    /// not.
+    pub(super) fn failure(&self, events: &[u8], index: usize) -> Result<Option<(String, String)>, Misfit> {
+        let misfit = |why: &dyn std::fmt::Display| self.misfit("System.Events", why);
+        let client = self.offline()?;
+        let events = client.events().from_bytes(events.to_vec());
+        for event in events.iter() {
+            let event = event.map_err(|why| misfit(&why))?;
+            let is_ours = matches!(event.phase(), Phase::ApplyExtrinsic(at) if at as usize == index);
+            if !is_ours || event.pallet_name() != "System" || event.event_name() != "ExtrinsicFailed" {
+                continue;
+            }
+            let error = DispatchError::decode_from(event.field_bytes(), self.metadata.clone());
+            return Ok(Some(match error.map_err(|why| misfit(&why))? {
+                DispatchError::Module(error) => {
+                    let details = error.details().map_err(|why| misfit(&why))?;
+                    (details.pallet.name().to_owned(), details.variant.name.clone())
+                }
+                error => ("System".into(), error.to_string()),
+            }));
+        }
+        Ok(None)
+    }
+
     fn offline(&self) -> Result<subxt::OfflineClientAtBlock<SubstrateConfig>, Misfit> {
         let versions = SpecVersionForRange {
             block_range: 0..u64::MAX,
@@ -262,9 +296,4 @@ pub(super) fn account(bytes: &[u8; 32]) -> Value<()> {
 /// Numbers as a call's argument.
 pub(super) fn numbers(all: impl IntoIterator<Item = u16>) -> Value<()> {
     Value::unnamed_composite(all.into_iter().map(|number| Value::u128(number.into())))
-}
-
-/// A hotkey as a key of storage.
-pub(super) fn storage_key(hotkey: &Hotkey) -> [u8; 32] {
-    *hotkey.as_bytes()
 }

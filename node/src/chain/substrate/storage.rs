@@ -95,6 +95,12 @@ impl Link {
         let by_key = sets.into_iter().flat_map(|set| set.changes).collect();
         Ok(Values { runtime: runtime.clone(), by_key })
     }
+
+    /// The bytes of one place after a block, as text.
+    pub(super) async fn raw(&self, place: &Place, at: Digest) -> Result<Option<String>, LedgerError> {
+        let params = rpc_params![hexed(&place.key), hexed(at.as_bytes())];
+        self.ask("state_getStorage", params).await.map_err(LedgerError::from)
+    }
 }
 
 /// Whether a refusal says that a block's state is gone, or was never there.

@@ -4,6 +4,7 @@ use super::header::{hexed, unhex};
 use super::link::{Failure, Link};
 use super::metagraph::{self, MORE, Metagraph, PARTS};
 use super::storage::is_stateless;
+use super::witness::Claim;
 use crate::chain::{LedgerError, STATE_KEPT};
 use covey_proto::BlockNumber;
 use covey_proto::Digest;
@@ -68,10 +69,13 @@ async fn selective(
 ) -> Result<(Arc<super::runtime::Runtime>, Vec<u8>), LedgerError> {
     let newest = link.runtime().await?;
     let (name, arguments) = newest.api(metagraph::API, metagraph::METHOD, (link.settings.netuid, parts))?;
-    let params = rpc_params![name, hexed(arguments), hexed(hash.as_bytes())];
+    let arguments = hexed(arguments);
+    let params = rpc_params![&name, &arguments, hexed(hash.as_bytes())];
     let answer =
         async { link.ask::<String>("state_call", params).await.map_err(|failure| stateless(link, block, failure)) };
     let (runtime, answer) = futures::try_join!(link.runtime_at(hash, block), answer)?;
+    let claim = Claim { block, hash, method: &name, arguments: &arguments, answer: &answer };
+    link.witness.confirm(link, claim).await?;
     let bytes = unhex(&answer).ok_or_else(|| LedgerError::Unreachable("the metagraph is no bytes".into()))?;
     Ok((runtime, bytes))
 }

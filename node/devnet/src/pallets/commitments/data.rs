@@ -33,16 +33,29 @@ pub enum Data {
     BigRaw(BoundedVec<u8, ConstU32<BIG_RAW_MAX>>),
 }
 
+impl Data {
+    /// Bytes that count against an epoch's space: what is carried, without how it is told apart.
+    pub fn space(&self) -> u64 {
+        match self {
+            Self::None | Self::ResetBonds => 0,
+            Self::Raw(bytes) => bytes.len() as u64,
+            Self::Hash(_, digest) => digest.len() as u64,
+            Self::Timelock(bytes, _) => bytes.len() as u64,
+            Self::BigRaw(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
 impl Encode for Data {
     fn encode_to<W: Output + ?Sized>(&self, to: &mut W) {
         match self {
             Self::None => to.push_byte(0),
             Self::Raw(bytes) => {
-                to.push_byte(1 + bytes.len() as u8);
+                to.push_byte((bytes.len() as u8).saturating_add(1));
                 to.write(bytes);
             }
             Self::Hash(function, digest) => {
-                to.push_byte(RAW_MAX + 2 + function);
+                to.push_byte(RAW_MAX + 2 + (*function).min(3));
                 to.write(digest);
             }
             Self::Timelock(bytes, round) => {

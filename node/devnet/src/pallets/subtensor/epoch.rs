@@ -107,26 +107,36 @@ impl<T: Config> Pallet<T> {
         all
     }
 
-    /// Pays for `blocks` blocks: half by the validators' rows, weighed by stake, half to the validators by stake.
-    fn run_epoch(netuid: u16, blocks: u64) {
-        let stakes = Self::stakes(netuid);
+    /// What the rows of permitted validators, weighed by their stake, say of each uid; and the stake of those who have
+    /// one. What a row says of a uid that has changed hands since is not counted.
+    fn votes(netuid: u16, stakes: &[u64]) -> (Vec<u128>, Vec<u128>) {
         let permits = ValidatorPermit::<T>::get(netuid);
-        let mut earned = vec![0_u128; stakes.len()];
-        let mut voted = vec![0_u128; stakes.len()];
-        for uid in 0..stakes.len() {
-            let row = Weights::<T>::get(netuid, uid as u16);
-            let sum: u128 = row.iter().map(|(_, weight)| u128::from(*weight)).sum();
-            if sum == 0 || !permits.get(uid).copied().unwrap_or(false) {
+        let updates = LastUpdate::<T>::get(netuid);
+        let (mut earned, mut voted) = (vec![0_u128; stakes.len()], vec![0_u128; stakes.len()]);
+        let since: Vec<u64> = (0..stakes.len()).map(|uid| BlockAtRegistration::<T>::get(netuid, uid as u16)).collect();
+        for (uid, stake) in stakes.iter().enumerate() {
+            if !permits.get(uid).copied().unwrap_or(false) {
                 continue;
             }
-            let stake = u128::from(stakes[uid]);
-            voted[uid] = stake;
+            let set = updates.get(uid).copied().unwrap_or(0);
+            let mut row = Weights::<T>::get(netuid, uid as u16);
+            row.retain(|(to, _)| since.get(usize::from(*to)).is_some_and(|since| *since < set));
+            let sum: u128 = row.iter().map(|(_, weight)| u128::from(*weight)).sum();
+            if sum == 0 {
+                continue;
+            }
+            voted[uid] = u128::from(*stake);
             for (to, weight) in row {
-                if let Some(of) = earned.get_mut(usize::from(to)) {
-                    *of += stake * u128::from(weight) / sum;
-                }
+                earned[usize::from(to)] += u128::from(*stake) * u128::from(weight) / sum;
             }
         }
+        (earned, voted)
+    }
+
+    /// Pays for `blocks` blocks: half by the validators' rows, half to the validators by stake; gives permits anew.
+    fn run_epoch(netuid: u16, blocks: u64) {
+        let stakes = Self::stakes(netuid);
+        let (earned, voted) = Self::votes(netuid, &stakes);
         let pot = u128::from(BlockEmission::<T>::get()) * u128::from(blocks) / (Self::subnets().len().max(1) as u128);
         let (miners, validators) = (share(&earned, pot / 2), share(&voted, pot / 2));
         let mut emission = vec![0_u64; stakes.len()];

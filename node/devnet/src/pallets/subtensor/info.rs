@@ -7,6 +7,8 @@ use super::*;
 use crate::pallets::commitments;
 use codec::{Compact, Encode};
 use sp_runtime::AccountId32;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 /// A metagraph is built from a subnet's state by one list of fields, for both of its forms.
 macro_rules! metagraph {
@@ -48,7 +50,8 @@ struct View<T> {
     netuid: u16,
     index: u16,
     hotkeys: Vec<AccountId32>,
-    stakes: Vec<(u64, u64)>,
+    /// Alpha and counted TAO by uid, once they are asked for: the greatest part of the work.
+    stakes: OnceCell<Vec<(u64, u64)>>,
     _config: core::marker::PhantomData<T>,
 }
 
@@ -58,9 +61,8 @@ impl<T: Config> View<T> {
             return None;
         }
         let hotkeys: Vec<_> = (0..SubnetworkN::<T>::get(netuid)).map(|uid| Keys::<T>::get(netuid, uid)).collect();
-        let stakes = hotkeys.iter().map(|hotkey| Pallet::<T>::stake_parts(netuid, hotkey)).collect();
         let index = Pallet::<T>::storage_index(netuid, mecid);
-        Some(Self { netuid, index, hotkeys, stakes, _config: core::marker::PhantomData })
+        Some(Self { netuid, index, hotkeys, stakes: OnceCell::new(), _config: core::marker::PhantomData })
     }
 
     fn each<V>(&self, of: impl Fn(u16, &AccountId32) -> V) -> Vec<V> {
@@ -68,15 +70,23 @@ impl<T: Config> View<T> {
     }
 
     fn stake(&self, of: impl Fn(u64, u64) -> u64) -> Vec<Compact<u64>> {
-        self.stakes.iter().map(|(alpha, tao)| Compact(of(*alpha, *tao))).collect()
+        let parts = |hotkey| Pallet::<T>::stake_parts(self.netuid, hotkey);
+        let stakes = self.stakes.get_or_init(|| self.hotkeys.iter().map(parts).collect());
+        stakes.iter().map(|(alpha, tao)| Compact(of(*alpha, *tao))).collect()
     }
 
+    /// Few members have an axon, so these are gone through instead of asking for each member's.
+    fn axons(&self) -> Vec<AxonInfo> {
+        let there: BTreeMap<AccountId32, AxonInfo> = Axons::<T>::iter_prefix(self.netuid).collect();
+        self.each(|_, hotkey| there.get(hotkey).copied().unwrap_or_default())
+    }
+
+    /// All that there are: those of hotkeys that were members once are among them, as on the real chain.
     fn commitments(&self) -> Vec<(AccountId32, Vec<Compact<u8>>)>
     where
         T: commitments::Config,
     {
-        let of = |hotkey: &AccountId32| commitments::CommitmentOf::<T>::get(self.netuid, hotkey);
-        let all = self.hotkeys.iter().filter_map(|hotkey| Some((hotkey.clone(), of(hotkey)?)));
+        let all = commitments::CommitmentOf::<T>::iter_prefix(self.netuid);
         all.map(|(hotkey, slot)| (hotkey, small(&slot.encode()))).collect()
     }
 }
@@ -150,7 +160,7 @@ metagraph! {
     52 hotkeys: Vec<AccountId32> = v.hotkeys.clone();
     53 coldkeys: Vec<AccountId32> = v.each(|_, hotkey| Owner::<T>::get(hotkey));
     54 identities: Vec<Option<ChainIdentityV2>> = v.each(|_, _| None);
-    55 axons: Vec<AxonInfo> = v.each(|_, hotkey| Axons::<T>::get(v.netuid, hotkey).unwrap_or_default());
+    55 axons: Vec<AxonInfo> = v.axons();
     56 active: Vec<bool> = flags(&Active::<T>::get(v.netuid), v.hotkeys.len());
     57 validator_permit: Vec<bool> = flags(&ValidatorPermit::<T>::get(v.netuid), v.hotkeys.len());
     58 pruning_score: Vec<Compact<u16>> = all(&[0_u16; 0], v.hotkeys.len());

@@ -1,0 +1,298 @@
+//! Commitments under faults: each is done, once.
+
+use super::line::Line;
+use super::world::*;
+use covey::chain::substrate::{Bounds, Settings, SubstrateLedger};
+use covey::chain::{Call, Fate, Ledger, LedgerError, SignedCall};
+use covey_devnet::{ChainSpec, Config, Devnet, Handle};
+use covey_proto::{BlockNumber, Hotkey, HotkeyPair};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Wants something committed until it is done, as a node does: the same bytes again and again, and others only once
+/// those can come no more. Returns all that was signed for it.
+async fn put(ledger: &SubstrateLedger, pair: &HotkeyPair, bytes: Vec<u8>) -> Vec<SignedCall> {
+    let mut heads = ledger.heads();
+    let mut signed = Vec::new();
+    loop {
+        let Ok(call) = ledger.sign(pair, Call::Commit(bytes.clone())).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        signed.push(call.clone());
+        loop {
+            // Whether it was taken shows in the blocks.
+            let _ = ledger.submit(&call).await;
+            heads.changed().await.expect("the client lives");
+            let finalised = heads.borrow_and_update().finalised;
+            match ledger.fate(&call, finalised).await {
+                Ok(Fate::Done) => return signed,
+                Ok(Fate::Failed(why)) => panic!("a commitment failed: {why}"),
+                Ok(Fate::Lost) => break,
+                Ok(Fate::Open) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The commitments that a chain has done, in order of its final blocks: who, and what.
+fn commitments(devnet: &Handle) -> Vec<(Hotkey, Vec<u8>)> {
+    let chain = devnet.chain();
+    let finalised = covey_devnet::Heads::from(&*chain).finalised.number;
+    let mut all = Vec::new();
+    for number in 1..=finalised {
+        let hash = chain.hash(number).expect("the store reads").expect("a block of the chain");
+        let block = chain.block(&hash).expect("the store reads").expect("a block of the chain");
+        for bytes in &block.body {
+            all.extend(commitment(bytes));
+        }
+    }
+    all
+}
+
+/// Author and bytes of a commitment. Test commitments have 46 bytes, and stand at the end of their transaction.
+fn commitment(extrinsic: &[u8]) -> Option<(Hotkey, Vec<u8>)> {
+    // Two bytes of length, the version of a signed transaction, the kind of address, the account.
+    let (head, rest) = extrinsic.split_at_checked(4)?;
+    if head[2] != 0x84 || head[3] != 0 || extrinsic.len() < 150 {
+        return None;
+    }
+    let author = Hotkey::from_slice(rest.get(..32)?)?;
+    let bytes = extrinsic.get(extrinsic.len() - 46..)?.to_vec();
+    Some((author, bytes))
+}
+
+fn text(key: u8, number: u8) -> Vec<u8> {
+    [vec![0xc5, key, number], vec![9; 43]].concat()
+}
+
+/// Every commitment of these is in the chain, once.
+fn expect_each_once(devnet: &Handle, expected: &[(u8, u8)]) {
+    let done = commitments(devnet);
+    for (key, number) in expected {
+        let (author, bytes) = (hotkey(*key).hotkey(), text(*key, *number));
+        let times = done.iter().filter(|(who, what)| *who == author && *what == bytes).count();
+        assert_eq!(times, 1, "commitment {number} of key {key}");
+    }
+    assert_eq!(done.len(), expected.len(), "nothing else was done");
+}
+
+/// A client that is quick to see that something is wrong.
+async fn watchful(urls: &[String]) -> SubstrateLedger {
+    let bounds = Bounds {
+        request_timeout: Duration::from_millis(400),
+        patience: Duration::from_secs(10),
+        silence: Duration::from_millis(800),
+        ..bounds()
+    };
+    let settings = Settings { bounds, cross_check: false, ..Settings::new(urls.to_vec(), OPEN) };
+    SubstrateLedger::connect(settings).await.expect("a client connects")
+}
+
+fn keys(keys: &[u8], numbers: u8) -> Vec<(u8, u8)> {
+    keys.iter().flat_map(|key| (0..numbers).map(|number| (*key, number))).collect()
+}
+
+/// Puts one commitment after another for each of these keys at the same time.
+async fn put_all(ledger: &SubstrateLedger, expected: &[(u8, u8)]) {
+    let mut by_key: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+    for (key, number) in expected {
+        by_key.entry(*key).or_default().push(*number);
+    }
+    let one = |(key, numbers): (u8, Vec<u8>)| {
+        let ledger = ledger.clone();
+        async move {
+            for number in numbers {
+                put(&ledger, &hotkey(key), text(key, number)).await;
+            }
+        }
+    };
+    let all = futures::future::join_all(by_key.into_iter().map(one));
+    tokio::time::timeout(Duration::from_secs(50), all).await.expect("every commitment is done in the end");
+}
+
+/// Space for any number of commitments, and finality four blocks behind.
+fn roomy(lag: u32) -> Config {
+    Config { chain: ChainSpec { max_space: 1 << 30, ..spec() }, finality_lag: lag, ..Config::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reorganisations_lose_and_double_nothing() {
+    let devnet = devnet_of(roomy(4)).await;
+    let ledger = watchful(&[devnet.url()]).await;
+    let _making = keep_making(&devnet, Duration::from_millis(15));
+    let reorganising = {
+        let devnet = devnet.clone();
+        AbortOnDrop(tokio::spawn(async move {
+            for times in 0_u32.. {
+                tokio::time::sleep(Duration::from_millis(110)).await;
+                // Every other time the transactions that were undone do not even come back into the pool. Too near the
+                // final block there is nothing to undo.
+                let _ = devnet.reorganise(3, times.is_multiple_of(2));
+            }
+        }))
+    };
+    let expected = keys(&[0, 1, 2], 5);
+    put_all(&ledger, &expected).await;
+    drop(reorganising);
+    expect_each_once(&devnet, &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing() {
+    let devnet = devnet_of(roomy(2)).await;
+    let line = Line::to(&devnet).await;
+    let ledger = watchful(&[line.url()]).await;
+    let _making = keep_making(&devnet, Duration::from_millis(15));
+    let clean = client(&devnet, OPEN).await;
+    let cutting = {
+        let state = line.state.clone();
+        AbortOnDrop(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                state.send_modify(|state| state.cuts += 1);
+            }
+        }))
+    };
+    let expected = keys(&[0, 1], 5);
+    put_all(&ledger, &expected).await;
+    expect_each_once(&devnet, &expected);
+    // What it reads is what a client reads that was never cut.
+    let finalised = ledger.heads().borrow().finalised;
+    until_final(&clean, finalised.0).await;
+    for number in (1..=finalised.0).rev().take(20).map(BlockNumber) {
+        let view = ledger.view(number).await.expect("it is final");
+        assert_eq!(view, clean.view(number).await.expect("it is final"), "block {number}");
+    }
+    drop(cutting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_dies_or_falls_silent_is_left_for_the_next() {
+    let devnet = devnet_of(roomy(2)).await;
+    let (first, second) = (Line::to(&devnet).await, Line::to(&devnet).await);
+    let dead = "ws://127.0.0.1:1".to_owned();
+    let ledger = watchful(&[dead, first.url(), second.url()]).await;
+    let _making = keep_making(&devnet, Duration::from_millis(15));
+    put(&ledger, &hotkey(0), text(0, 0)).await;
+    first.close();
+    put(&ledger, &hotkey(0), text(0, 1)).await;
+    // Held still: no error comes, and no answer.
+    second.freeze(true);
+    let other = Line::to(&devnet).await;
+    let both = [second.url(), other.url()];
+    let stuck = ledger.clone();
+    let waiting = tokio::spawn(async move { put(&stuck, &hotkey(0), text(0, 2)).await });
+    put(&watchful(&both).await, &hotkey(1), text(1, 0)).await;
+    second.freeze(false);
+    waiting.await.expect("it goes on once the line does");
+    second.cut();
+    put(&ledger, &hotkey(0), text(0, 3)).await;
+    expect_each_once(&devnet, &[(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_stands_still_goes_on_where_it_was() {
+    let devnet = devnet_of(roomy(2)).await;
+    let ledger = watchful(&[devnet.url()]).await;
+    make(&devnet, 4);
+    until_final(&ledger, 2).await;
+    let early = ledger.sign(&hotkey(0), Call::Commit(text(0, 0))).await.expect("a call is signed");
+    ledger.submit(&early).await.expect("it is taken");
+    // No block for longer than the client thinks right, then blocks without finality, beyond the life of the call.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    devnet.stall_finality(true);
+    make(&devnet, 100);
+    until(&ledger, |heads| heads.best >= BlockNumber(104)).await;
+    let late = ledger.sign(&hotkey(1), Call::Commit(text(1, 0))).await.expect("a call is signed");
+    ledger.submit(&late).await.expect("it is taken, though the final block is old");
+    assert_eq!(ledger.fate(&early, BlockNumber(2)).await.expect("block 2 is final"), Fate::Open);
+    devnet.stall_finality(false);
+    make(&devnet, 4);
+    until_final(&ledger, 105).await;
+    for call in [early, late] {
+        assert_eq!(ledger.fate(&call, BlockNumber(105)).await.expect("it is looked up"), Fate::Done);
+    }
+    expect_each_once(&devnet, &[(0, 0), (1, 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_with_one_key_lose_and_double_nothing() {
+    let devnet = devnet_of(roomy(2)).await;
+    let _making = keep_making(&devnet, Duration::from_millis(15));
+    let one = watchful(&[devnet.url()]).await;
+    let other = watchful(&[devnet.url()]).await;
+    let put_some = |ledger: SubstrateLedger, from: u8| async move {
+        for number in from..from + 6 {
+            put(&ledger, &hotkey(0), text(0, number)).await;
+        }
+    };
+    let both = futures::future::join(put_some(one, 0), put_some(other, 6));
+    tokio::time::timeout(Duration::from_secs(50), both).await.expect("both come through");
+    expect_each_once(&devnet, &keys(&[0], 12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_of_one_key_follow_one_another_without_waiting() {
+    let devnet = devnet_of(roomy(2)).await;
+    let ledger = watchful(&[devnet.url()]).await;
+    let expected = keys(&[0], 40);
+    for (_, number) in &expected {
+        let call = ledger.sign(&hotkey(0), Call::Commit(text(0, *number))).await.expect("a call is signed");
+        ledger.submit(&call).await.expect("it is taken");
+    }
+    make(&devnet, 4);
+    until_final(&ledger, 2).await;
+    expect_each_once(&devnet, &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_time_is_over_can_come_no_more() {
+    let devnet = devnet_of(roomy(2)).await;
+    let ledger = watchful(&[devnet.url()]).await;
+    make(&devnet, 4);
+    until_final(&ledger, 2).await;
+    let call = ledger.sign(&hotkey(0), Call::Commit(text(0, 0))).await.expect("a call is signed");
+    make(&devnet, 140);
+    until_final(&ledger, 140).await;
+    assert_eq!(ledger.fate(&call, BlockNumber(140)).await.expect("it is looked up"), Fate::Lost);
+    assert!(matches!(ledger.submit(&call).await, Err(LedgerError::Refused(_))));
+    put_while_making(&ledger, &devnet).await;
+    expect_each_once(&devnet, &[(0, 1)]);
+}
+
+async fn put_while_making(ledger: &SubstrateLedger, devnet: &Arc<Handle>) {
+    let _making = keep_making(devnet, Duration::from_millis(10));
+    assert_eq!(put(ledger, &hotkey(0), text(0, 1)).await.len(), 1, "its nonce is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
+    // Two chains of one genesis: a fork that both call final.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| Config { dir: Some(folder.path().join(name)), ..roomy(1) };
+    Devnet::start(at("honest")).await.expect("a devnet starts").stop().await;
+    std::fs::create_dir(folder.path().join("lying")).expect("a temporary folder");
+    for file in std::fs::read_dir(folder.path().join("honest")).expect("the devnet's folder") {
+        let file = file.expect("a file of the devnet");
+        let copy = folder.path().join("lying").join(file.file_name());
+        std::fs::copy(file.path(), copy).expect("a file of the devnet");
+    }
+    let (honest, lying) = (devnet_of(at("honest")).await, devnet_of(at("lying")).await);
+    let urls = [honest.url(), lying.url()];
+    let ledger = SubstrateLedger::connect(settings(&urls, OPEN)).await.expect("a client connects");
+    make(&honest, 3);
+    make(&lying, 3);
+    until_final(&ledger, 2).await;
+    ledger.view(BlockNumber(2)).await.expect("they agree so far");
+    let alone = client(&lying, OPEN).await;
+    let call = alone.sign(&hotkey(0), Call::Commit(text(0, 0))).await.expect("a call is signed");
+    alone.submit(&call).await.expect("it is taken");
+    make(&honest, 3);
+    make(&lying, 3);
+    until_final(&ledger, 5).await;
+    let refused = ledger.view(BlockNumber(5)).await.expect_err("they differ");
+    assert!(matches!(&refused, LedgerError::Disagreement(why) if why.contains(&lying.url())), "{refused}");
+    assert!(matches!(ledger.view(BlockNumber(2)).await, Err(LedgerError::Disagreement(_))), "nothing is read any more");
+}
