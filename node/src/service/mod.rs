@@ -7,22 +7,23 @@
 pub mod log;
 mod speak;
 
-use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger};
+use crate::chain::Ledger;
+use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger, TooMuchSpace, check_space};
 use crate::config::NodeConfig;
 use crate::observe::{self, Board, Nodes};
 use crate::peer::compute::Compute;
 use crate::peer::misbehave::Misbehaviour;
-use crate::peer::{Applied, Config, Ended, Peer, StartError};
+use crate::peer::{Applied, Config, Context, Ended, Peer, StartError};
 use crate::supervise::{Line, lifeline};
 use covey_gossip::TransportOptions;
-use covey_proto::HotkeyPair;
+use covey_proto::{Hotkey, HotkeyPair};
 use covey_proto::run::{Run, RunError};
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -75,6 +76,9 @@ pub enum ServiceError {
     /// The chain is not what the run needs.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The run's rounds are too short for the chain.
+    #[error(transparent)]
+    Space(#[from] TooMuchSpace),
     /// The node does not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -118,7 +122,8 @@ impl Service {
     /// # Errors
     /// It does not start: what it needs is not there, or not the run's.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Ended, ServiceError> {
-        let (name, address) = (self.config.name.clone(), self.config.status);
+        let (name, address, external) =
+            (self.config.name.clone(), self.config.status, self.config.network.external);
         let (roles, supervised, board) = (self.roles, self.supervised, self.board.clone());
         let mut stop = std::pin::pin!(stop);
         let (observer, applied) = mpsc::channel(APPLIED_MAX);
@@ -140,6 +145,9 @@ impl Service {
         tracing::info!(node = %name, role = role(roles), ?status, ?addresses, "started");
         if supervised {
             lifeline::say(&Line::Started { addresses, status });
+        }
+        if let Some(external) = external {
+            tokio::spawn(show_axon(peer.context(), external));
         }
         let speaker = speak::start(peer.status(), applied, board, supervised);
         let (told, stopped) = watch::channel(false);
@@ -167,6 +175,9 @@ impl Service {
         let mut settings = Settings::new(config.chain.endpoints, run.chain.netuid);
         settings.genesis = Some(run.chain.genesis);
         let ledger = SubstrateLedger::connect(settings).await?;
+        if let Some(pair) = &hotkey {
+            check_rounds(&ledger, &config.name, &run, roles, pair.hotkey()).await?;
+        }
         let peer = Config {
             name: config.name.as_str().into(),
             directory: config.folder,
@@ -189,6 +200,50 @@ impl Service {
             observer: supervised.then_some(observer),
         };
         Ok(Peer::start(peer).await?)
+    }
+}
+
+/// Whether what a node commits in an epoch fits into the space that the chain gives it.
+async fn check_rounds(
+    ledger: &SubstrateLedger,
+    node: &str,
+    run: &Run,
+    roles: Roles,
+    hotkey: Hotkey,
+) -> Result<(), ServiceError> {
+    match ledger.space(hotkey).await {
+        Ok(space) => {
+            tracing::info!(%node, max = space.max, used = space.used, epoch = space.epoch, "space for commitments, in bytes an epoch");
+            Ok(check_space(run.clock.length, roles, space.epoch, space.max)?)
+        }
+        Err(error) => {
+            tracing::warn!(%node, %error, "how many commitments an epoch may have is not known");
+            Ok(())
+        }
+    }
+}
+
+/// Shows a node's public address in the chain's metagraph, unless it stands there.
+async fn show_axon(context: Weak<Context<SubstrateLedger>>, address: SocketAddr) {
+    let Some(context) = context.upgrade() else { return };
+    let Some(pair) = &context.pair else { return };
+    let (node, finalised) = (&context.name, context.ledger.heads().borrow().finalised);
+    let stands = match context.ledger.metagraph(finalised).await {
+        Ok(graph) => {
+            let mine = graph.neurons.values().find(|neuron| neuron.member.hotkey == pair.hotkey());
+            mine.is_some_and(|neuron| neuron.axon == Some(address))
+        }
+        Err(error) => {
+            tracing::warn!(%node, %error, "whether the metagraph shows this node is not known");
+            false
+        }
+    };
+    if stands {
+        return;
+    }
+    match context.ledger.serve_axon(pair, address).await {
+        Ok(()) => tracing::info!(%node, %address, "the metagraph shows this node"),
+        Err(error) => tracing::error!(%node, %error, "the metagraph does not show this node at {address}"),
     }
 }
 
