@@ -124,3 +124,14 @@ fn records(swarm: &Finished, rounds: u32) -> Vec<[Records; 2]> {
     assert_eq!(found.len(), deadlines.len(), "the chain ends before the last vote");
     found.chunks_exact(2).map(|two| [two[0].clone(), two[1].clone()]).collect()
 }
+
+/// Weights that are hidden until a later epoch are opened by the chain, and are then what validators meant.
+#[test]
+fn hidden_weights_come_to_light() {
+    // An epoch is 100 blocks: what the first rounds gave is open by the last.
+    let swarm = Rig::seeded(13).rounds(13).hidden_weights().misbehave(Misbehaviour::Noise, 1).run();
+    swarm.expect_agreement();
+    let first = swarm.summary.weights_by_round.iter().position(|weights| !weights.is_empty());
+    assert!(first.is_some_and(|round| round >= 3), "seen in round {first:?}");
+    assert!(swarm.weight(3) < 0.1, "noise has {:?}", swarm.summary.weights);
+}

@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use crate::rig::Rig;
+use crate::rig::{Rig, dataset};
 use covey::folder::Folder;
 use covey::observe::{self, NodeStatus};
 use std::net::SocketAddr;
@@ -116,4 +116,42 @@ fn any_process_that_is_killed_in_any_phase_is_started_again_and_the_roots_agree(
     }
     let path = swarm.folder.path().display().to_string();
     assert!(processes(&path).is_empty() && processes(&swarm.folder.chain().display().to_string()).is_empty());
+}
+
+/// A swarm on the command line, in its first round, and the processes that it has started.
+fn started(at: &std::path::Path) -> (std::process::Child, Vec<u32>) {
+    use std::io::BufRead;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(["swarm", "--preset", "tiny", "--rounds", "500", "--out"]).arg(at).arg("--data").arg(dataset().folder());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("covey starts");
+    let mut lines = std::io::BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("round ")), "the swarm ended before its first round");
+    // Whatever else it says must have a reader.
+    std::thread::spawn(move || lines.for_each(drop));
+    let folder = Folder::at(at);
+    let names = ["miner-0", "miner-1", "miner-2", "miner-3", "validator-0", "validator-1", "validator-2", "seeder-0"];
+    let look = Look::at(&folder);
+    let mut pids: Vec<u32> = names.iter().map(|name| look.pid(name)).collect();
+    pids.push(look.pid("devnet"));
+    (child, pids)
+}
+
+#[test]
+fn nothing_outlives_a_swarm_that_is_stopped_or_killed() {
+    for signal in ["INT", "KILL"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = folder.path().join("out");
+        let (mut swarm, pids) = started(&at);
+        let sent = Command::new("kill").args(["-s", signal, &swarm.id().to_string()]).status();
+        assert!(sent.expect("every Unix has kill").success());
+        let ended = swarm.wait().expect("a child can be waited for");
+        assert_eq!(ended.code(), (signal == "INT").then_some(130));
+        let start = Instant::now();
+        let lives = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        while pids.iter().any(lives) {
+            assert!(start.elapsed() < PATIENCE, "after SIG{signal}, some of {pids:?} live on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

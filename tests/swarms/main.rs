@@ -5,3 +5,4 @@ mod churn;
 mod honest;
 mod killed;
 mod rig;
+mod stranger;

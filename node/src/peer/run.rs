@@ -359,14 +359,12 @@ impl<L: Ledger> Peer<L> {
         self.status.send_modify(|status| status.seconds.add("apply", took));
         if let Some(observer) = &self.observer {
             let told = observer.try_send(Applied {
-                node: self.context.name.clone(),
                 round,
                 head: state.tip.head,
                 root: state.root,
                 chosen: settlement.chosen,
                 offered,
                 void: settlement.void.map(|reason| reason.to_string()),
-                parameters: state.parameters.clone(),
             });
             if told.is_err() {
                 tracing::warn!(node = %self.context.name, %round, "nobody takes the report of this round");

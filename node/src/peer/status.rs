@@ -2,8 +2,8 @@
 
 use covey_gossip::Traffic;
 use covey_proto::{BlockNumber, Digest, Round, Uid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A node, now.
@@ -56,11 +56,9 @@ impl Timings {
     }
 }
 
-/// A round that a node has applied: for whoever watches.
-#[derive(Clone, Debug)]
+/// A round that a node has applied: for whoever watches. The state itself is in the node's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The node's name.
-    pub node: Arc<str>,
     /// The round.
     pub round: Round,
     /// The header's digest.
@@ -73,6 +71,4 @@ pub struct Applied {
     pub offered: Vec<Uid>,
     /// Why the round was void, if it was.
     pub void: Option<String>,
-    /// The state.
-    pub parameters: Arc<Vec<f32>>,
 }

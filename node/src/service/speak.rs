@@ -41,7 +41,7 @@ impl Speaker {
             let due = self.said.map_or_else(Instant::now, |said| said + STATUS_EVERY);
             tokio::select! {
                 biased;
-                Some(applied) = applied.recv() => self.say(&Line::Applied((&applied).into())),
+                Some(applied) = applied.recv() => self.say(&Line::Applied(applied)),
                 changed = self.status.changed() => {
                     if changed.is_err() {
                         break;
@@ -53,7 +53,7 @@ impl Speaker {
         }
         // Nothing comes any more: what has been applied, and the last word.
         while let Ok(applied) = applied.try_recv() {
-            self.say(&Line::Applied((&applied).into()));
+            self.say(&Line::Applied(applied));
         }
         self.say_pace();
         self.say_status();

@@ -1,7 +1,8 @@
 //! What a supervised process says: one JSON object a line on its standard output.
 
 use crate::observe::NodeStatus;
-use covey_proto::{BlockNumber, Digest, Round, Uid};
+use crate::peer::Applied;
+use covey_proto::{BlockNumber, Round};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -59,33 +60,10 @@ pub struct Pace {
     pub phase: String,
 }
 
-/// A round that a node has applied; the state itself is in the node's folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
-    /// The round.
-    pub round: Round,
-    /// The header's digest.
-    pub head: Digest,
-    /// The state root.
-    pub root: Digest,
-    /// What was applied.
-    pub chosen: Vec<(Uid, Digest)>,
-    /// What had been committed in time.
-    pub offered: Vec<Uid>,
-    /// Why the round was void, if it was.
-    pub void: Option<String>,
-}
-
-impl From<&crate::peer::Applied> for Applied {
-    fn from(applied: &crate::peer::Applied) -> Applied {
-        let crate::peer::Applied { round, head, root, chosen, offered, void, .. } = applied.clone();
-        Applied { round, head, root, chosen, offered, void }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use covey_proto::{Digest, Uid};
 
     #[test]
     fn a_line_reads_back_as_what_was_said() {

@@ -11,5 +11,5 @@ mod lines;
 mod restarts;
 
 pub use keeper::{Event, Keeper, Next, Program, SpawnError};
-pub use lines::{Applied, LINE_BYTES_MAX, Line, Pace};
+pub use lines::{LINE_BYTES_MAX, Line, Pace};
 pub use restarts::{Limits, Restarts, Verdict};
