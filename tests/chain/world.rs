@@ -18,7 +18,9 @@ pub(crate) fn hotkey(number: u8) -> HotkeyPair {
 }
 
 pub(crate) fn coldkey(number: u8) -> ColdkeyPair {
-    ColdkeyPair::from_seed([100 + number; 32])
+    let mut seed = [number; 32];
+    seed[0] ^= 0xff;
+    ColdkeyPair::from_seed(seed)
 }
 
 pub(crate) fn account(bytes: &[u8; 32]) -> AccountId32 {

@@ -104,9 +104,10 @@ impl SubstrateLedger {
         let ledger = SubstrateLedger { shared: Arc::new(Shared { link, views: Views::default(), keeper, tasks }) };
         let link = &ledger.shared.link;
         // Heads come right after the connection: nobody should see a chain at block 0 that is not.
-        let known = heads.wait_for(|_| link.newest_final().is_some());
-        let waited = tokio::time::timeout(link.settings.bounds.patience, known).await;
-        if !matches!(waited, Ok(Ok(_))) {
+        let known = async { heads.wait_for(|_| link.newest_final().is_some()).await.is_ok() };
+        // What `wait_for` gives locks the heads: it must not outlive this line.
+        let is_known = tokio::time::timeout(link.settings.bounds.patience, known).await.unwrap_or(false);
+        if !is_known {
             return Err(LedgerError::Unreachable("it says nothing of its final blocks".into()).into());
         }
         let runtime = link.runtime().await?;
