@@ -114,7 +114,8 @@ fn records(swarm: &Finished, rounds: u32) -> Vec<[Records; 2]> {
     for (number, replayed) in (0_u32..).zip(chain) {
         let replayed = replayed.expect("a block as it was made");
         if deadlines.get(found.len()).map(|block| block.0) == Some(number) {
-            let view = view(run.chain.netuid, number, &replayed).expect("the runtime answers").expect("the run's subnet");
+            let view =
+                view(run.chain.netuid, number, &replayed).expect("the runtime answers").expect("the run's subnet");
             let record = |(uid, member): (&Uid, &Member)| {
                 Some((*uid, Record::from_bytes(&view.slots.get(&member.hotkey)?.bytes).ok()?))
             };

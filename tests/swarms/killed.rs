@@ -112,7 +112,10 @@ fn any_process_that_is_killed_in_any_phase_is_started_again_and_the_roots_agree(
     let last = swarm.summary.rounds as usize;
     for miner in ["miner-0", "miner-1", "miner-2"] {
         let rounds = swarm.rounds_of(miner);
-        assert!(rounds.iter().any(|round| round + 8 > last), "seed {seed}: {miner} was applied in {rounds:?} of {last}");
+        assert!(
+            rounds.iter().any(|round| round + 8 > last),
+            "seed {seed}: {miner} was applied in {rounds:?} of {last}"
+        );
     }
     let path = swarm.folder.path().display().to_string();
     assert!(processes(&path).is_empty() && processes(&swarm.folder.chain().display().to_string()).is_empty());
@@ -122,7 +125,11 @@ fn any_process_that_is_killed_in_any_phase_is_started_again_and_the_roots_agree(
 fn started(at: &std::path::Path) -> (std::process::Child, Vec<u32>) {
     use std::io::BufRead;
     let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(["swarm", "--preset", "tiny", "--rounds", "500", "--out"]).arg(at).arg("--data").arg(dataset().folder());
+    command
+        .args(["swarm", "--preset", "tiny", "--rounds", "500", "--out"])
+        .arg(at)
+        .arg("--data")
+        .arg(dataset().folder());
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("covey starts");
     let mut lines = std::io::BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);

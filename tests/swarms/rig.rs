@@ -66,7 +66,7 @@ impl Rig {
             seed,
             repeatable: true,
             script: Script::default(),
-            cores: 2,
+            cores: 1,
             hidden_weights: false,
             program: env!("CARGO_BIN_EXE_covey").into(),
             patience: Duration::from_secs(20),

@@ -31,7 +31,8 @@ fn of(graph: SelectiveMetagraph, block: BlockNumber, hash: Digest) -> Option<Cha
     let mut members = BTreeMap::new();
     for (uid, (((hotkey, permit), Compact(since)), Compact(stake))) in (0_u32..).zip(rows) {
         let uid = Uid::new(uid)?;
-        let (hotkey, registered_at) = (Hotkey::new(hotkey.into()), BlockNumber(u32::try_from(since).unwrap_or(u32::MAX)));
+        let (hotkey, registered_at) =
+            (Hotkey::new(hotkey.into()), BlockNumber(u32::try_from(since).unwrap_or(u32::MAX)));
         members.insert(uid, Member { uid, hotkey, registered_at, permit, stake });
     }
     let slots = graph.commitments?.into_iter().filter_map(|(hotkey, bytes)| {

@@ -353,7 +353,8 @@ impl Auditor {
             let wanted = [blocks.anchor, blocks.commit, blocks.vote];
             if wanted.contains(&BlockNumber(number)) {
                 let netuid = self.run.chain.netuid;
-                let view = chain::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
+                let view =
+                    chain::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
                 views.insert(BlockNumber(number), view.ok_or(AuditError::NoSubnet { number, netuid })?);
             }
             if let [Some(at_a), Some(at_c), Some(at_v)] = wanted.map(|block| views.get(&block)) {

@@ -61,8 +61,14 @@ fn run_here(args: &DevnetArgs) -> Result<Done, Failure> {
     if let Some(dir) = &args.dir {
         keep(dir, &chain)?;
     }
-    let config =
-        Config { listen: args.listen, dir: args.dir.clone(), blocks, finality_lag: args.finality_lag, chain, ..Config::default() };
+    let config = Config {
+        listen: args.listen,
+        dir: args.dir.clone(),
+        blocks,
+        finality_lag: args.finality_lag,
+        chain,
+        ..Config::default()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let by = runtime.block_on(async {
         let mut stop = std::pin::pin!(stopped());

@@ -66,14 +66,16 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
     let config = NodeConfig::load(&args.config)?;
     let run = Arc::new(service::read_run(&config.run)?);
     let board = Board::new(&config.name, service::role(roles), run.id().to_string());
-    service::log::start(&config.log, board.clone()).map_err(|error| Plain(format!("log = {:?}: {error}", config.log)))?;
+    service::log::start(&config.log, board.clone())
+        .map_err(|error| Plain(format!("log = {:?}: {error}", config.log)))?;
     let (hotkey, dataset) = match roles == Roles::default() {
         true => (None, None),
         false => {
             let unlock = if args.supervised { Unlock::Environment } else { Unlock::Ask };
             let wallet = Wallet::open(&config.wallet.path, &config.wallet.name)?;
             let hotkey = wallet.hotkey(&config.wallet.hotkey, &unlock)?;
-            let nothing = || Plain(format!("{} has no data: a {} needs the run's", args.config.display(), service::role(roles)));
+            let nothing =
+                || Plain(format!("{} has no data: a {} needs the run's", args.config.display(), service::role(roles)));
             let path = config.data.as_deref().ok_or_else(nothing)?;
             (Some(hotkey), Some(data::for_swarm(Some(path), run.model.vocabulary)?))
         }

@@ -7,7 +7,6 @@ use crate::folder::Folder;
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
-use crate::service::all_cores;
 use crate::swarm::display::Display;
 use crate::swarm::{self, Kill, Options, Script, Swarm};
 use clap::Args;
@@ -56,9 +55,9 @@ pub(super) struct SwarmArgs {
     /// One more miner comes in this round.
     #[arg(long, value_name = "ROUND")]
     join: Vec<u32>,
-    /// Cores for training and scoring. Default: all.
-    #[arg(long)]
-    cores: Option<usize>,
+    /// Cores that each node may use at once. There are more nodes than cores, mostly, and the system shares them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    cores: u16,
     /// Hide validators' weights until a later epoch, as is usual on Bittensor.
     #[arg(long)]
     hidden_weights: bool,
@@ -113,7 +112,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         },
         repeatable: args.seed.is_some(),
         script,
-        cores: args.cores.unwrap_or_else(all_cores),
+        cores: args.cores.into(),
         hidden_weights: args.hidden_weights,
         program: std::env::current_exe()?,
         patience: PATIENCE,

@@ -188,7 +188,8 @@ async fn answer(request: &Request<Incoming>, nodes: &Nodes) -> Response<Full<Byt
     if path.is_empty() {
         return respond(StatusCode::OK, TEXT, nodes.names().iter().map(|name| format!("{name}\n")).collect());
     }
-    let nothing = || respond(StatusCode::NOT_FOUND, TEXT, "there is /, /NODE/metrics, /NODE/peers, /NODE/status\n".into());
+    let nothing =
+        || respond(StatusCode::NOT_FOUND, TEXT, "there is /, /NODE/metrics, /NODE/peers, /NODE/status\n".into());
     let Some((name, what)) = path.split_once('/') else { return nothing() };
     let kind = match what {
         "metrics" => METRICS,
@@ -202,7 +203,9 @@ async fn answer(request: &Request<Incoming>, nodes: &Nodes) -> Response<Full<Byt
             (_, "status", Some(board)) => serde_json::to_string(&board.read()).map_err(|error| error.to_string()),
             _ => return nothing(),
         },
-        Some(Place::There(address)) => get(address, &format!("/{name}/{what}")).await.map_err(|error| error.to_string()),
+        Some(Place::There(address)) => {
+            get(address, &format!("/{name}/{what}")).await.map_err(|error| error.to_string())
+        }
         None => return nothing(),
     };
     match text {

@@ -320,7 +320,9 @@ impl<L: Ledger> Peer<L> {
             self.is_stranger = member.is_none();
             let (node, netuid) = (&self.context.name, self.context.run.chain.netuid);
             match &member {
-                Some(member) => tracing::info!(%node, uid = %member.uid, "registered: taking part from the next round on"),
+                Some(member) => {
+                    tracing::info!(%node, uid = %member.uid, "registered: taking part from the next round on")
+                }
                 None => tracing::error!(
                     %node,
                     "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`; following meanwhile"

@@ -21,7 +21,8 @@ pub fn start(filter: &str, board: Board) -> Result<(), tracing_subscriber::filte
         Ok(filter) => filter,
         Err(_) => EnvFilter::try_new(filter)?,
     };
-    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     let subscriber = Registry::default().with(filter).with(lines).with(LastError(board));
     // Set once, by the binary's main command.
     let _ = tracing::subscriber::set_global_default(subscriber);

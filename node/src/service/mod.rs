@@ -16,8 +16,8 @@ use crate::peer::misbehave::Misbehaviour;
 use crate::peer::{Applied, Config, Context, Ended, Peer, StartError};
 use crate::supervise::{Line, lifeline};
 use covey_gossip::TransportOptions;
-use covey_proto::{Hotkey, HotkeyPair};
 use covey_proto::run::{Run, RunError};
+use covey_proto::{Hotkey, HotkeyPair};
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::io;
@@ -122,8 +122,7 @@ impl Service {
     /// # Errors
     /// It does not start: what it needs is not there, or not the run's.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Ended, ServiceError> {
-        let (name, address, external) =
-            (self.config.name.clone(), self.config.status, self.config.network.external);
+        let (name, address, external) = (self.config.name.clone(), self.config.status, self.config.network.external);
         let (roles, supervised, board) = (self.roles, self.supervised, self.board.clone());
         let mut stop = std::pin::pin!(stop);
         let (observer, applied) = mpsc::channel(APPLIED_MAX);

@@ -435,9 +435,7 @@ impl Swarm {
     ) -> Result<(), SwarmError> {
         match registered {
             Ok((name, Ok(()))) => self.start_node(&name),
-            Ok((name, Err(why))) => {
-                Err(SwarmError::Process { name, how: "cannot be registered".into(), why })
-            }
+            Ok((name, Err(why))) => Err(SwarmError::Process { name, how: "cannot be registered".into(), why }),
             Err(error) => {
                 let (name, how) = ("a late-comer".into(), "cannot be registered".into());
                 Err(SwarmError::Process { name, how, why: error.to_string() })

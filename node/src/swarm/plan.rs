@@ -41,7 +41,7 @@ pub struct Options {
     pub repeatable: bool,
     /// What goes wrong on purpose.
     pub script: Script,
-    /// Cores to spread heavy work over.
+    /// Cores that each node may use at once.
     pub cores: usize,
     /// Whether validators' weights are hidden until a later epoch, as is usual on Bittensor.
     pub hidden_weights: bool,

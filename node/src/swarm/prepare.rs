@@ -23,8 +23,6 @@ const WALLET: &str = "swarm";
 const HEARTBEAT: Duration = Duration::from_millis(200);
 /// Bytes of each node's blob store: a demo's rounds are a few megabytes each, and the seeder keeps all.
 const STORE_BYTES_MAX: u64 = 16 << 30;
-/// Cores of each node: there are more nodes than cores, and the system shares them.
-const CORES: usize = 1;
 
 /// The keys of a swarm: all are made from its seed.
 pub(super) struct Keys {
@@ -116,7 +114,7 @@ pub(super) fn node(
     // Relative paths: a swarm's folder can be moved, and a node of it started by hand.
     let mut config = NodeConfig::new("../../run.toml", ".");
     config.name = name.to_string();
-    config.cores = Some(CORES);
+    config.cores = Some(options.cores);
     config.status = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     if node.roles != Roles::default() {
         config.data = Some(std::path::absolute(options.data.folder()).map_err(fault(options.data.folder()))?);

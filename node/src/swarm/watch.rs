@@ -11,6 +11,7 @@ use crate::peer::Applied;
 use crate::peer::compute::Compute;
 use crate::peer::disk::Disk;
 use crate::report::{Baselines, Disagreement, NodeSummary, Summary, VoidRound};
+use crate::service::all_cores;
 use crate::supervise::Pace;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid};
@@ -411,7 +412,7 @@ impl Watcher {
             bytes: add(self.nodes.values().map(|node| node.lived().bytes)),
             seconds: sum(|lived| &lived.seconds),
             wall_seconds,
-            cores: self.options.cores,
+            cores: all_cores().min(self.options.cores * self.nodes.len()),
             round_ends: self.rounds.iter().map(|seen| seen.at.as_secs_f64()).collect(),
             nodes: self.nodes.iter().map(|(name, node)| self.node_summary(name, node)).collect(),
             interrupted,
