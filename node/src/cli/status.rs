@@ -125,12 +125,12 @@ fn short(hash: &str) -> String {
 /// A line a node, at most 80 columns.
 fn table(nodes: &[NodeStatus]) -> String {
     let mut text = format!(
-        "{:<14} {:>3}  {:>5} {:<9} {:>8} {:>8} {:>5}  {:<12} {:>7}\n",
+        "{:<14} {:>3}  {:>5} {:<9} {:>7} {:>7} {:>5}  {:<12} {:>7}\n",
         "node", "uid", "round", "phase", "block", "final", "peers", "root", "loss"
     );
     for node in nodes {
         text.push_str(&format!(
-            "{:<14} {:>3}  {:>5} {:<9} {:>8} {:>8} {:>5}  {:<12} {:>7}\n",
+            "{:<14} {:>3}  {:>5} {:<9} {:>7} {:>7} {:>5}  {:<12} {:>7}\n",
             node.name,
             node.uid.map_or_else(|| "–".to_owned(), |uid| uid.number().to_string()),
             node.round.0,
