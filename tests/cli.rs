@@ -1,5 +1,8 @@
 //! The binary as a person meets it: what it says to wrong input, and with which exit code.
 
+#[cfg(feature = "devnet")]
+mod keys;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,6 +1,10 @@
 //! Presets: run files without a chain and data, which a swarm or an operator fills in.
 
+use covey_proto::Digest;
 use covey_proto::run::{Chain, Data, Run, RunError};
+use covey_sparseloco::state_root;
+use covey_trainer::data::Dataset;
+use covey_trainer::genesis::initial_state;
 use serde::Serialize;
 
 /// The presets in this binary: name, run file, what it is for.
@@ -40,6 +44,12 @@ pub enum PresetError {
     Change {
         /// What was asked for.
         change: String,
+    },
+    /// Data without one training sequence.
+    #[error("the data has no training sequence of {sequence} tokens; give more text")]
+    NoSamples {
+        /// Tokens of a sequence.
+        sequence: u32,
     },
     /// Numbers that cannot be.
     #[error("{name}: {error}")]
@@ -119,6 +129,25 @@ impl Template {
         last().and_then(|round| u32::try_from(round).ok()).unwrap_or(20)
     }
 
+    /// The run that this becomes on a chain, with this data: vocabulary and samples are the data's, the genesis state is
+    /// computed, which takes four bytes a parameter of memory. `chain.genesis_state` is not looked at.
+    ///
+    /// # Errors
+    /// Unknown or missing keys, numbers that cannot be, or too little data.
+    pub fn fill(&self, mut chain: Chain, dataset: &Dataset) -> Result<Run, PresetError> {
+        let mut data = Data { digest: dataset.digest(), samples: 1 };
+        // A small text has fewer tokens than the preset asks for: the model's are the data's.
+        let template = self.clone().with(&[format!("model.vocabulary={}", dataset.vocabulary())])?;
+        chain.genesis_state = Digest::ZERO;
+        let draft = template.resolve(&chain, &data)?;
+        data.samples = dataset.samples(draft.model.sequence);
+        if data.samples == 0 {
+            return Err(PresetError::NoSamples { sequence: draft.model.sequence });
+        }
+        chain.genesis_state = genesis_state(&draft);
+        template.resolve(&chain, &data)
+    }
+
     /// The run that this becomes on a chain, with data.
     ///
     /// # Errors
@@ -130,6 +159,11 @@ impl Template {
         let text = toml::to_string(&table).expect("a table has a TOML form");
         Run::from_toml(&text).map_err(|error| PresetError::Run { name: self.name.clone(), error })
     }
+}
+
+/// The state root before round 0, as this binary computes it.
+pub fn genesis_state(run: &Run) -> Digest {
+    state_root(&initial_state(&run.model), run.compress.state_elements as usize)
 }
 
 fn as_value(value: &impl Serialize) -> toml::Value {

@@ -39,7 +39,7 @@ pub(crate) fn subnet(netuid: u16, stakes: &[u64]) -> GenesisSubnet {
         tempo: 20,
         weights_rate_limit: 5,
         commit_reveal: netuid == HIDDEN,
-        members: (0..).zip(stakes).map(member).collect(),
+        members: (0..=u8::MAX).zip(stakes).map(member).collect(),
         ..GenesisSubnet::default()
     }
 }

@@ -23,6 +23,8 @@ const NODES: &str = "interop/foreign";
 const CLIENTS: &str = "interop/chain";
 /// What says which versions of Bittensor's client and of all that it needs.
 const BITTENSOR: &str = "bittensor.txt";
+/// The same of its wallets.
+const WALLETS: &str = "wallet.txt";
 
 /// Node.js with its packages, ready to run the scripts of a folder.
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ pub struct NodeEnv {
     folder: PathBuf,
 }
 
-/// Python with Bittensor's client, ready to run the scripts of `tests/interop/chain/`.
+/// Python with packages of Bittensor's, ready to run the scripts of `tests/interop/chain/`.
 #[derive(Clone, Debug)]
 pub struct PythonEnv {
     packages: PathBuf,
@@ -83,7 +85,16 @@ pub fn polkadot_env() -> Option<NodeEnv> {
 /// As [`node_env`].
 pub fn bittensor_env() -> Option<PythonEnv> {
     static ENV: OnceLock<Result<PythonEnv, SetupError>> = OnceLock::new();
-    there(ENV.get_or_init(install_bittensor))
+    there(ENV.get_or_init(|| install_python("bittensor", BITTENSOR)))
+}
+
+/// The same for Bittensor's wallets: 3 MB.
+///
+/// # Panics
+/// As [`node_env`].
+pub fn wallet_env() -> Option<PythonEnv> {
+    static ENV: OnceLock<Result<PythonEnv, SetupError>> = OnceLock::new();
+    there(ENV.get_or_init(|| install_python("wallet", WALLETS)))
 }
 
 fn there<E: Clone>(env: &Result<E, SetupError>) -> Option<E> {
@@ -155,11 +166,11 @@ fn install(scripts_of: &str) -> Result<NodeEnv, SetupError> {
     Ok(NodeEnv { node: program, folder })
 }
 
-fn install_bittensor() -> Result<PythonEnv, SetupError> {
+fn install_python(name: &str, list: &str) -> Result<PythonEnv, SetupError> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(CLIENTS);
     let (cache, _lock) = cache()?;
-    let packages = cache.join(format!("bittensor-{}", stamp(&source, &[BITTENSOR]).map_err(written(&source))?));
-    once(&packages, || step("installing Bittensor's client with pip", &mut pip(&packages, &source.join(BITTENSOR))))?;
+    let packages = cache.join(format!("{name}-{}", stamp(&source, &[list]).map_err(written(&source))?));
+    once(&packages, || step("installing Bittensor's packages with pip", &mut pip(&packages, &source.join(list))))?;
     Ok(PythonEnv { packages })
 }
 

@@ -304,7 +304,7 @@ async fn a_full_subnet_gives_a_uid_away_and_what_was_said_of_its_last_owner_is_v
     let register =
         |limit_price| Call::<Runtime>::register_limit { netuid: OPEN, hotkey: account("//Dave//hotkey"), limit_price };
     world.ask("covey_makeBlock", json!([])).await;
-    world.submit(&world.signed("//Alice//hotkey", weights(&[2], &[1]))).await;
+    world.submit(&world.signed("//Alice//hotkey", weights(&[1, 2], &[1, 1]))).await;
     world.submit(&world.signed("//Dave", register(499_999))).await;
     world.ask("covey_makeBlock", json!([])).await;
     assert!(world.events().contains("Module(ModuleError { index: 7"), "the price is above the limit");
@@ -314,12 +314,12 @@ async fn a_full_subnet_gives_a_uid_away_and_what_was_said_of_its_last_owner_is_v
     world.ask("covey_makeBlock", json!([6])).await;
     world.submit(&world.signed("//Dave", register(600_000))).await;
     world.ask("covey_makeBlock", json!([])).await;
-    assert!(world.events().contains("NeuronRegistered(2, 2,"), "{}", world.events());
-    let since = map("SubtensorModule", "BlockAtRegistration", &[OPEN.encode(), 2_u16.encode()]);
+    assert!(world.events().contains("NeuronRegistered(2, 1,"), "{}", world.events());
+    let since = map("SubtensorModule", "BlockAtRegistration", &[OPEN.encode(), 1_u16.encode()]);
     assert_eq!(world.read::<u64>(&since), Some(10), "the uid is another peer's now");
     world.ask("covey_makeBlock", json!([12])).await;
     let incentive = world.read::<Vec<u16>>(&map("SubtensorModule", "Incentive", &[OPEN.encode()]));
-    assert_eq!(incentive, Some(vec![0, 0, 0]), "Alice's row was about Charlie");
+    assert_eq!(incentive, Some(vec![0, 0, u16::MAX]), "what Alice's row says of uid 1 was about Bob");
 }
 
 #[tokio::test(flavor = "multi_thread")]

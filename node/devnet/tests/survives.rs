@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Where the child, which is this test's own program, finds its folder.
 const FOLDER: &str = "COVEY_DEVNET_FOLDER";
-/// How often a devnet is killed.
+/// How often a devnet is killed, unless COVEY_KILLS says otherwise.
 const KILLS: u64 = 8;
 
 /// Not a test of itself: the process that is killed.
@@ -69,13 +69,25 @@ struct Told {
     finalised: u64,
 }
 
-/// Uses a devnet until it is gone: blocks, transactions, now and then a reorganisation.
-async fn use_up(client: &WsClient, genesis: H256, told: &mut Told) {
+/// Uses a devnet until it is gone: blocks, transactions, now and then a reorganisation. It is killed so long after a
+/// step, which is in the middle of the next one, or of one soon after.
+async fn use_up(child: Killed, client: &WsClient, (last, after): (u64, Duration), told: &mut Told) {
+    let genesis = ask(client, "chain_getBlockHash", json!([0])).await;
+    let genesis = H256::from_slice(&hex::decode(&genesis.as_str().unwrap()[2..]).unwrap());
+    let mut child = Some(child);
     let mut nonce = {
         let address = sp_core::crypto::Ss58Codec::to_ss58check(&account("//Alice"));
         ask(client, "system_accountNextIndex", json!([address])).await.as_u64().unwrap() as u32
     };
     for step in 1_u64.. {
+        if step == last
+            && let Some(child) = child.take()
+        {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                drop(child);
+            });
+        }
         let bytes = sign("//Alice", transfer("//Eve", 1_000_000), nonce, Era::Immortal, genesis, genesis);
         if try_ask(client, "author_submitExtrinsic", json!([hexed(bytes)])).await.is_none() {
             return;
@@ -97,11 +109,12 @@ async fn use_up(client: &WsClient, genesis: H256, told: &mut Told) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_devnet_that_is_killed_at_any_instant_has_all_that_it_told() {
-    let seed = std::env::var("COVEY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
-    println!("seed {seed}: COVEY_SEED chooses another");
+    let number = |name, or| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
+    let (seed, kills) = (number("COVEY_SEED", 1), number("COVEY_KILLS", KILLS));
+    println!("seed {seed}: COVEY_SEED chooses another, COVEY_KILLS how often");
     let dir = tempfile::tempdir().unwrap();
     let mut told = Told::default();
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let (child, url) = start(dir.path());
         let client = connect(&url).await;
         let heads = ask(&client, "covey_heads", json!([])).await;
@@ -116,19 +129,13 @@ async fn a_devnet_that_is_killed_at_any_instant_has_all_that_it_told() {
         }
         let number = hexed(frame_support::storage::storage_prefix(b"System", b"Number"));
         let at = ask(&client, "state_getStorage", json!([number])).await;
-        assert_eq!(at, hexed((best as u32).to_le_bytes()), "kill {kill}: the state is the block's");
-        let genesis = ask(&client, "chain_getBlockHash", json!([0])).await;
-        let genesis = H256::from_slice(&hex::decode(&genesis.as_str().unwrap()[2..]).unwrap());
-        // From a few blocks to a few dozen, in the middle of whatever it is doing.
-        let mut instant = [0; 8];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).update(&kill.to_le_bytes()).finalize_xof().fill(&mut instant);
-        let instant = Duration::from_micros(20_000 + u64::from_le_bytes(instant) % 400_000);
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(instant).await;
-            drop(child);
-        });
-        use_up(&client, genesis, &mut told).await;
-        killer.await.unwrap();
+        let is = if best == 0 { Value::Null } else { hexed((best as u32).to_le_bytes()).into() };
+        assert_eq!(at, is, "kill {kill}: the state is the block's");
+        let mut random = [0; 16];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).update(&kill.to_le_bytes()).finalize_xof().fill(&mut random);
+        let [step, micros] = [0, 8].map(|at| u64::from_le_bytes(random[at..at + 8].try_into().unwrap()));
+        let instant = (1 + step % 40, Duration::from_micros(micros % 6_000));
+        use_up(child, &client, instant, &mut told).await;
     }
     println!("{} blocks were told of", told.blocks.len());
     let replay = Replay::open(dir.path()).unwrap();

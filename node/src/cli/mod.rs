@@ -8,17 +8,21 @@ mod blob;
 mod data;
 #[cfg(feature = "devnet")]
 mod devnet;
+mod init;
 mod lab;
 mod logs;
 mod model;
 mod node;
 mod peers;
+mod register;
+mod run;
 mod signals;
 mod state;
 mod status;
 #[cfg(feature = "devnet")]
 mod swarm;
 mod transfer;
+mod wallet;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -53,6 +57,16 @@ enum Command {
     Status(status::StatusArgs),
     /// Compare methods and settings in one process, without network or chain.
     Lab(lab::LabArgs),
+    /// Make keys, bring them in, show which there are: btcli's own folders and files.
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
+    /// Write a node.toml with every key explained.
+    Init(init::InitArgs),
+    /// Take a uid on the subnet for a node's hotkey, paid by its coldkey.
+    Register(register::RegisterArgs),
+    /// Make a run.toml, show what it asks of a node, check it against data and chain.
+    #[command(subcommand)]
+    Run(run::RunCommand),
     /// Prepare training data.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -102,6 +116,10 @@ pub fn main() -> ExitCode {
         Command::Seeder(args) => node::seeder(args),
         Command::Status(args) => status::run(&args),
         Command::Lab(args) => lab::run(args),
+        Command::Wallet(command) => wallet::run(command),
+        Command::Init(args) => init::run(args),
+        Command::Register(args) => register::run(&args),
+        Command::Run(command) => run::run(command),
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),

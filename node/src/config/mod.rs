@@ -166,13 +166,7 @@ impl NodeConfig {
 
     /// With paths that hold from anywhere: relative ones count from `base`, `~` is the user's folder.
     pub fn resolved(mut self, base: &Path) -> NodeConfig {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let resolve = |path: &mut PathBuf| {
-            *path = match (path.strip_prefix("~"), &home) {
-                (Ok(rest), Some(home)) => home.join(rest),
-                _ => base.join(&*path),
-            };
-        };
+        let resolve = |path: &mut PathBuf| *path = base.join(of_home(path));
         resolve(&mut self.run);
         resolve(&mut self.folder);
         resolve(&mut self.wallet.path);
@@ -193,6 +187,14 @@ impl NodeConfig {
         limits.governor.upload = network.upload.map(Mbit::rate);
         limits.links.download = network.download.map(Mbit::rate);
         limits
+    }
+}
+
+/// `~/x` in the user's home folder; any other path as it is.
+pub fn of_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! state machine ([`covey_round::engine`]) with what happens and does what it says. `tasks` holds what takes time;
 //! [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
 
+pub mod agreement;
 pub mod apply;
 pub mod catchup;
 pub mod collect;
@@ -25,6 +26,7 @@ pub use run::Ended;
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Ledger, LedgerError};
+use agreement::{Elsewhere, RunPrefix};
 use apply::State;
 use collect::{Collector, Inbox};
 use compute::{Cancel, CancelOnDrop, Compute};
@@ -145,6 +147,18 @@ pub enum StartError {
         /// The run's.
         needed: u64,
     },
+    /// The hotkey is another run's.
+    #[error(
+        "hotkey {} commits to run {} (last at block {}); this node has run {run}: compare `covey run show`. If they are two \
+         runs on purpose, use another hotkey, or stop the other node and start this one at block {} or later",
+        .elsewhere.hotkey, .elsewhere.other, .elsewhere.block, .elsewhere.until
+    )]
+    OtherRun {
+        /// Where the hotkey is.
+        elsewhere: Elsewhere,
+        /// This node's run.
+        run: RunPrefix,
+    },
     /// A role without what it needs.
     #[error("a miner or validator needs the training data")]
     NoData,
@@ -190,6 +204,8 @@ pub struct Peer<L: Ledger> {
     uid: Option<Uid>,
     /// Whether it has been said that the hotkey is not registered.
     is_stranger: bool,
+    /// The run of which it has been said that more members are in it than in this one.
+    outnumbered_by: Option<RunPrefix>,
     /// As whom the node has introduced itself to its peers, and when.
     introduced: Option<(PeerKey, BlockNumber)>,
     /// A validator's, as its last scoring left them.
@@ -263,6 +279,7 @@ impl<L: Ledger> Peer<L> {
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         submit::resume(&context).await?;
+        refuse_other_run(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
             context,
@@ -280,6 +297,7 @@ impl<L: Ledger> Peer<L> {
             observer: config.observer,
             uid: None,
             is_stranger: false,
+            outnumbered_by: None,
             introduced: None,
             ratings,
             chosen: UidSet::default(),
@@ -374,4 +392,15 @@ fn restore_roles<L: Ledger>(
         false => None,
     };
     Ok((miner, validator))
+}
+
+/// Refuses to take part with a hotkey that another run's node signs with: they would overwrite each other's commitments.
+async fn refuse_other_run<L: Ledger>(context: &Context<L>) -> Result<(), StartError> {
+    let Some(hotkey) = context.hotkey() else { return Ok(()) };
+    let finalised = context.ledger.heads().borrow().finalised;
+    let view = context.ledger.view(finalised).await?;
+    match agreement::elsewhere(&view, &context.run, context.run_id, hotkey) {
+        Some(elsewhere) => Err(StartError::OtherRun { elsewhere, run: context.run_id.into() }),
+        None => Ok(()),
+    }
 }

@@ -7,7 +7,7 @@ use super::context::RECORD_BLOCKS;
 use super::status::Applied;
 use super::submit::last_vote;
 use super::tasks::{self, Done};
-use super::{Headless, Peer, Status, validator};
+use super::{Headless, Peer, Status, agreement, validator};
 use crate::chain::Ledger;
 use covey_proto::chain::ChainView;
 use covey_proto::record::{UidSet, Vote};
@@ -187,7 +187,7 @@ impl<L: Ledger> Peer<L> {
     }
 
     /// The parameters that a task starts from, and where their head is told.
-    fn base_of(&self, task: &Task) -> Option<(Arc<Vec<f32>>, watch::Receiver<Option<Digest>>)> {
+    fn base_of(&self, task: &Task) -> Option<(Arc<Vec<f32>>, tasks::Head)> {
         match (task.base, &self.headless) {
             (Some(head), _) => {
                 Some((self.state_at(head)?.parameters.clone(), watch::Sender::new(Some(head)).subscribe()))
@@ -340,7 +340,18 @@ impl<L: Ledger> Peer<L> {
             }
         }
         self.context.network.set_members(view.clone());
+        self.compare_runs(&view);
         Event::View(view)
+    }
+
+    /// Says once of each run that most members are in it and this node is not.
+    fn compare_runs(&mut self, view: &ChainView) {
+        if let Some(found) = agreement::outnumbered(view, &self.context.run, self.context.run_id)
+            && self.outnumbered_by != Some(found.other)
+        {
+            self.outnumbered_by = Some(found.other);
+            tracing::error!(node = %self.context.name, "{found}");
+        }
     }
 
     fn on_made(&mut self, made: tasks::Journalled) -> Digest {

@@ -106,14 +106,17 @@ pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber
     }
 }
 
+/// A head, at once or once it is known.
+pub(super) type Head = watch::Receiver<Option<Digest>>;
+
 /// What a miner needs for a round.
 pub(super) struct TrainJob {
     /// What to train on.
     pub task: Task,
     /// The state to start from.
     pub theta: Arc<Vec<f32>>,
-    /// Its head, at once or once it is known; closed if it never will be.
-    pub base: watch::Receiver<Option<Digest>>,
+    /// Its head; closed if it never will be known.
+    pub base: Head,
     /// Cancelled with the node.
     pub life: Cancel,
 }
@@ -184,7 +187,7 @@ async fn train_and_journal<L: Ledger>(
 }
 
 /// Waits until the base's head is told.
-async fn head_of(base: &mut watch::Receiver<Option<Digest>>) -> Result<Digest, TrainFault> {
+async fn head_of(base: &mut Head) -> Result<Digest, TrainFault> {
     let told = base.wait_for(Option::is_some).await.map_err(|_| TrainFault::NoBase)?;
     told.ok_or(TrainFault::NoBase)
 }

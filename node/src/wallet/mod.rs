@@ -114,18 +114,29 @@ impl Wallet {
         write: Write<'_>,
     ) -> Result<Wallet, WalletError> {
         let wallet = Wallet::at(path, name)?;
-        let mut targets = vec![wallet.coldkey_path()];
-        for (hotkey, _) in hotkeys {
-            targets.push(wallet.hotkey_path(hotkey)?);
-        }
+        let names: Vec<&str> = hotkeys.iter().map(|(name, _)| *name).collect();
         if !write.force {
-            targets.iter().try_for_each(|target| files::must_be_free(target))?;
+            wallet.check_free(true, &names)?;
         }
         wallet.write_coldkey(coldkey, write)?;
         for (hotkey, secret) in hotkeys {
             wallet.write_hotkey(hotkey, secret, Write { password: None, ..write })?;
         }
         Ok(wallet)
+    }
+
+    /// Refuses if one of these keys is there.
+    ///
+    /// # Errors
+    /// Not a name, or the first file that is there.
+    pub fn check_free(&self, coldkey: bool, hotkeys: &[&str]) -> Result<(), WalletError> {
+        if coldkey {
+            files::must_be_free(&self.coldkey_path())?;
+        }
+        for hotkey in hotkeys {
+            files::must_be_free(&self.hotkey_path(hotkey)?)?;
+        }
+        Ok(())
     }
 
     /// Its folder.
