@@ -74,3 +74,70 @@ pub(super) fn digest(text: &str) -> Option<Digest> {
 pub(super) fn hexed(bytes: impl AsRef<[u8]>) -> String {
     format!("0x{}", hex::encode(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::needs::tests::finney;
+    use super::*;
+    use subxt::config::substrate::{Digest as Logs, DigestItem, SubstrateHeader};
+    use subxt::utils::H256;
+
+    fn hasher() -> DynamicHasher256 {
+        DynamicHasher256::new(finney().metadata())
+    }
+
+    #[test]
+    fn a_hash_follows_from_a_header() {
+        // Polkadot's genesis.
+        let header: Header = serde_json::from_value(serde_json::json!({
+            "parentHash": hexed([0; 32]),
+            "number": "0x0",
+            "stateRoot": "0x29d0d972cd27cbc511e9589fcb7a4506d5eb6a9e8df205f00472e5ab354a4e17",
+            "extrinsicsRoot": "0x03170a2e7597b7b7e3d84c05391d139a62b157e78786d8c082f29dcf4c111314",
+            "digest": { "logs": [] },
+        }))
+        .unwrap();
+        let hash = "91b171bb158e2d3848fa23a9f1c25182fb8e20313b2c1eb49219da7a70ce90c3".parse().unwrap();
+        assert_eq!(header.head(&hasher()), Some(Head { number: BlockNumber(0), hash, parent: Digest::ZERO }));
+    }
+
+    #[test]
+    fn a_header_with_logs_hashes_as_subxt_encodes_it() {
+        let logs = vec![DigestItem::PreRuntime(*b"aura", vec![7; 8]), DigestItem::Seal(*b"aura", vec![9; 64])];
+        let theirs = SubstrateHeader {
+            parent_hash: H256([1; 32]),
+            number: 7_123_456,
+            state_root: H256([2; 32]),
+            extrinsics_root: H256([3; 32]),
+            digest: Logs { logs },
+        };
+        let text = serde_json::to_string(&theirs).unwrap();
+        let ours: Header = serde_json::from_str(&text).unwrap();
+        let head = ours.head(&hasher()).unwrap();
+        assert_eq!(head.hash, Digest::new(hasher().hash(&theirs.encode()).0));
+        assert_eq!((head.number, head.parent), (BlockNumber(7_123_456), Digest::new([1; 32])));
+    }
+
+    #[test]
+    fn what_is_no_header_has_no_hash() {
+        let with = |field: &str, value: &str| {
+            let mut header = serde_json::json!({
+                "parentHash": hexed([0; 32]), "number": "0x5", "stateRoot": hexed([1; 32]),
+                "extrinsicsRoot": hexed([2; 32]), "digest": { "logs": ["0x00"] },
+            });
+            header[field] = value.into();
+            let header: Header = serde_json::from_value(header).unwrap();
+            header.head(&hasher())
+        };
+        assert!(with("number", "0x7fffffff").is_some());
+        for (field, value) in [
+            ("number", "5"),
+            ("number", "0x100000000"),
+            ("parentHash", "0x00"),
+            ("stateRoot", "?"),
+            ("extrinsicsRoot", "0xzz"),
+        ] {
+            assert_eq!(with(field, value), None, "{field} {value}");
+        }
+    }
+}
