@@ -27,7 +27,7 @@ HELLO = b"hello"
 
 def wallet(number):
     """Keys as the test makes them: hotkeys from seeds of one byte, coldkeys from a hundred more."""
-    cold, hot = (Keypair.create_from_seed("0x" + bytes([seed] * 32).hex()) for seed in (100 + number, number))
+    cold, hot = (Keypair.create_from_seed(bytes([seed] * 32)) for seed in (100 + number, number))
     return types.SimpleNamespace(name=str(number), coldkey=cold, coldkeypub=cold, hotkey=hot, hotkeypub=hot)
 
 
