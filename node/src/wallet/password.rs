@@ -59,7 +59,8 @@ impl Password {
     /// # Errors
     /// No password, two that differ, or one that is too short.
     pub fn for_new(path: &Path) -> Result<Password, PasswordError> {
-        let password = match from_environment(path).pop() {
+        // The likelier reading is also the one that btcli will have of it.
+        let password = match from_environment(path).into_iter().next() {
             Some(password) => password,
             None => {
                 let first = ask(path, &format!("a new password for {}", path.display()))?;

@@ -90,6 +90,24 @@ fn a_file_that_is_no_key_says_why() {
     assert!(said(&mixed).contains("another key's"), "{}", said(&mixed));
 }
 
+/// Without the phrase, whose stretching would take most of the time.
+#[test]
+fn a_damaged_keyfile_never_panics() {
+    let (before, rest) = BTCLI.split_once("\"secretPhrase\"").unwrap();
+    let (_, after) = rest.split_once(',').unwrap();
+    let whole = format!("{before}{after}");
+    assert_eq!(address(&whole).unwrap(), ADDRESS);
+    for at in 0..whole.len() {
+        let cut = keyfile::secret(&whole.as_bytes()[..at]);
+        assert!(cut.is_err(), "{at} bytes");
+        let mut changed = whole.clone().into_bytes();
+        changed[at] ^= 0x11;
+        if let Ok(secret) = keyfile::secret(&changed) {
+            assert_eq!(secret.coldkey().to_string(), ADDRESS, "byte {at}");
+        }
+    }
+}
+
 #[test]
 fn errors_and_debug_show_no_secret() {
     let secret = Secret::from_phrase(PHRASE).unwrap();
