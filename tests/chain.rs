@@ -78,9 +78,8 @@ async fn locked_weights_open(chain: ChainSpec) {
     let call = ledger.sign(&hotkey(1), Call::SetWeights(weights.clone())).await.expect("a call is signed");
     ledger.submit(&call).await.expect("it is taken");
     make(&devnet, 3);
-    let heads = until(&ledger, |heads| heads.best >= BlockNumber(7)).await;
     until_final(&ledger, 5).await;
-    assert_eq!(ledger.fate(&call, heads.finalised).await.expect("it is looked up"), Fate::Done);
+    assert_eq!(ledger.fate(&call, BlockNumber(5)).await.expect("it is looked up"), Fate::Done);
     assert_eq!(ledger.weights().await.expect("weights are read").get(&hotkey(1).hotkey()), None, "they are hidden");
     let mut opened = None;
     for _ in 0..50 {

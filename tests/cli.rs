@@ -288,6 +288,67 @@ fn each_signal_ends_a_server_in_good_order_with_its_exit_code() {
     assert_eq!(stop(server, "TERM"), Some(143));
 }
 
+/// Starts `covey devnet`; gives its first line.
+fn devnet(at: &Path, more: &[&str]) -> (Running, String) {
+    use std::io::BufRead;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(["devnet", "--listen", "127.0.0.1:0", "--on-demand"]).args(more).current_dir(at);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("covey starts");
+    let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+    let running = Running(child);
+    (running, lines.next().expect("a line").expect("a line"))
+}
+
+#[test]
+fn a_devnet_says_where_it_is_and_keeps_its_chain() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for _ in 0..2 {
+        let (running, url) = devnet(at, &["--dir", "chain"]);
+        assert!(url.starts_with("ws://127.0.0.1:"), "{url}");
+        let listen = url.trim_start_matches("ws://");
+        expect_refusal(at, &["devnet", "--listen", listen], &[listen, "in use"]);
+        expect_refusal(at, &["devnet", "--listen", "127.0.0.1:0", "--dir", "chain"], &["chain", "another devnet runs"]);
+        assert_eq!(stop(running, "TERM"), Some(143));
+    }
+    let (running, _) = devnet(at, &["--dir", "chain"]);
+    assert_eq!(stop(running, "KILL"), None);
+    drop(devnet(at, &["--dir", "chain"]));
+    write(at, "other.json", "{\"slot_ms\": 5}");
+    expect_refusal(at, &["devnet", "--dir", "chain", "--spec", "other.json"], &["another chain", "--spec"]);
+    write(at, "wrong.json", "{\"slot\": 5}");
+    expect_refusal(at, &["devnet", "--spec", "wrong.json"], &["wrong.json", "slot"]);
+    expect_refusal(at, &["devnet", "--block-time", "0"], &["--block-time"]);
+}
+
+#[test]
+fn a_node_that_cannot_start_says_what_it_lacks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    expect_refusal(at, &["miner"], &["node.toml"]);
+    expect_refusal(at, &["status", "--status", "127.0.0.1:1"], &["no node answers", "127.0.0.1:1"]);
+    expect_refusal(at, &["status", "--swarm", "nowhere"], &["nowhere", "is a swarm running there?"]);
+    write(at, "node.toml", "run = \"run.toml\"\nfolder = \"node\"\n");
+    expect_refusal(at, &["seeder"], &["run.toml", "node.toml names it"]);
+    let (_, tiny, _) = covey::preset::PRESETS.into_iter().find(|(name, ..)| *name == "tiny").expect("a preset");
+    let genesis = "ab".repeat(32);
+    let chain = format!("[chain]\ngenesis = \"{genesis}\"\nnetuid = 1\nstart = 8\ngenesis_state = \"{genesis}\"\n");
+    let data = format!("[data]\ndigest = \"{genesis}\"\nsamples = 9\n");
+    write(at, "run.toml", &format!("{tiny}{chain}{data}"));
+    let config = |more: &str| {
+        write(at, "node.toml", &format!("run = \"run.toml\"\nfolder = \"node\"\nstatus = \"\"\n{more}"));
+    };
+    config("[wallet]\npath = \"wallets\"\n");
+    expect_refusal(at, &["validator"], &["wallets"]);
+    config("[chain]\nendpoints = [\"ws://127.0.0.1:1\"]\n");
+    expect_refusal(at, &["seeder"], &["no endpoint", "127.0.0.1:1"]);
+    let (_devnet, url) = devnet(at, &[]);
+    config(&format!("[chain]\nendpoints = [\"{url}\"]\n"));
+    // Another chain than the run's.
+    expect_refusal(at, &["seeder"], &["genesis", &url]);
+    assert!(!at.join("node").exists(), "nothing is made before all is checked");
+}
+
 #[test]
 fn a_swarm_that_is_told_to_stop_leaves_its_report() {
     use std::io::BufRead;

@@ -1,4 +1,4 @@
-//! What a swarm leaves on the disk, by name: its run, its chain's log, its nodes' folders. Reading changes nothing.
+//! What a swarm leaves on the disk, by name: its run, its chain, its wallets, its nodes' folders. Reading changes nothing.
 
 use crate::peer::disk::{Disk, DiskError, SavedState};
 use std::path::{Path, PathBuf};
@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 ///
 /// ```text
 /// run.toml        the run
-/// ledger.jsonl    what the chain did
+/// chain/          the devnet's: spec.json, what it began with, and its blocks
+/// wallets/        the keys of all, as btcli has them
 /// tokenizer.json  the tokenizer of the data
-/// nodes/NAME/     each node's own folder
+/// nodes/NAME/     each node's own folder, its node.toml in it
+/// logs/NAME.log   what each process wrote to its standard error
+/// status          where the swarm shows its nodes' status, while it runs
 /// ```
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
@@ -38,14 +41,39 @@ impl Folder {
         self.0.join("run.toml")
     }
 
-    /// What the chain did.
-    pub fn ledger(&self) -> PathBuf {
-        self.0.join("ledger.jsonl")
+    /// The chain's folder.
+    pub fn chain(&self) -> PathBuf {
+        self.0.join("chain")
+    }
+
+    /// What the chain began with.
+    pub fn chain_spec(&self) -> PathBuf {
+        self.chain().join("spec.json")
+    }
+
+    /// The folder of all wallets.
+    pub fn wallets(&self) -> PathBuf {
+        self.0.join("wallets")
+    }
+
+    /// The log of a process.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.0.join("logs").join(format!("{name}.log"))
+    }
+
+    /// Where the swarm shows its nodes' status, while it runs: an address.
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status")
     }
 
     /// The tokenizer of its data.
     pub fn tokenizer(&self) -> PathBuf {
         self.0.join("tokenizer.json")
+    }
+
+    /// A node's node.toml.
+    pub fn node_config(&self, name: &str) -> PathBuf {
+        self.node(name).join("node.toml")
     }
 
     /// A node's folder.

@@ -1,10 +1,13 @@
 //! What makes a peer of Covey, and a swarm of them: everything that knows of chain, network and trainer at once.
 //!
 //! Start with [`peer`]: one node, from one [`config`]. [`chain`] is the ledger as a node sees it, [`scoring`] Gauntlet's
-//! evaluations. [`swarm`] runs many nodes on one machine and leaves a [`folder`], [`report`] shows what came of it,
-//! [`audit`] computes it again, [`watch`] follows any run from outside, [`lab`] compares methods without network or chain.
+//! evaluations. [`service`] makes a process of a node, [`supervise`] looks after processes. `swarm` runs many nodes on
+//! one machine and leaves a [`folder`], [`report`] shows what came of it, `audit` computes it again: these two need a
+//! chain of their own, the feature `devnet`. [`watch`] follows
+//! any run from outside, [`lab`] compares methods without network or chain.
 //! [`state_check`] holds a saved state against a root. [`preset`] holds ready-made runs, [`corpus`] the default training text, [`cli`] the command line.
 
+#[cfg(feature = "devnet")]
 pub mod audit;
 pub mod chain;
 pub mod cli;
@@ -18,7 +21,10 @@ pub mod peer;
 pub mod preset;
 pub mod report;
 pub mod scoring;
+pub mod service;
 pub mod state_check;
+pub mod supervise;
+#[cfg(feature = "devnet")]
 pub mod swarm;
 pub mod wallet;
 pub mod watch;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use covey::wallet::{Password, Secret, Unlock, Wallet, Write};
-use covey_proto::{Hotkey, sign};
+use covey_proto::{Hotkey, verify};
 use covey_tests::foreign::{PythonEnv, wallet_env};
 use serde_json::Value;
 use std::path::Path;
@@ -63,5 +63,5 @@ fn ours(env: &PythonEnv, path: &Path) {
         assert_eq!(said[key], address, "{key}");
     }
     let signature = hex::decode(said["signature"].as_str().unwrap()).unwrap();
-    assert!(sign::verify(&hotkey, b"hello", &signature), "it signs with our key");
+    assert!(verify(&hotkey, b"hello", &signature), "it signs with our key");
 }

@@ -2,6 +2,7 @@
 
 use crate::pallets::subtensor::types::GenesisSubnet;
 use serde::{Deserialize, Serialize};
+use sp_core::H256;
 use sp_runtime::AccountId32;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,6 +68,9 @@ pub enum Blocks {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChainSpec {
+    /// Makes two chains of the same settings two chains; none: drawn when the chain begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<H256>,
     /// Milliseconds between blocks, as clients are told, and by which time goes on demand.
     pub slot_ms: u64,
     /// Milliseconds since 1970 of the genesis, and of the beacon's first round.
@@ -92,6 +96,7 @@ pub struct ChainSpec {
 impl Default for ChainSpec {
     fn default() -> Self {
         Self {
+            nonce: None,
             slot_ms: 12_000,
             genesis_ms: 1_750_000_000_000,
             stateful_epochs: true,

@@ -9,6 +9,7 @@
 pub mod chain;
 mod config;
 mod faults;
+pub mod known;
 pub mod pallets;
 mod rpc;
 pub mod runtime;
@@ -16,6 +17,8 @@ mod server;
 
 pub use chain::{Replay, ReplayError, Replayed};
 pub use config::{Blocks, ChainSpec, Config, Durability};
+pub use pallets::subtensor::types::{GenesisMember, GenesisSubnet};
 pub use rpc::{BlockInfo, Heads};
 pub use server::{Devnet, Handle, StartError};
+pub use sp_core::H256;
 pub use sp_runtime::AccountId32;

@@ -1,18 +1,20 @@
 //! A second pair of eyes: computes a finished swarm again from what it left, and believes none of it.
 //!
-//! The chain is replayed from its log (every signature, hash and commitment); each round's selection follows from it;
+//! The chain's blocks are executed again from its genesis (every signature, nonce, hash and commitment), by the runtime
+//! itself and not by the client that the nodes had; each round's selection follows from it;
 //! contributions are taken from whatever store holds them, by hash; aggregate, state root and header are computed anew,
 //! from the run's own beginning. The headers that the swarm left, the heads that its validators voted for and the states
-//! that its nodes have saved must be these, and none may be of a round that the log does not reach. The first difference
+//! that its nodes have saved must be these, and none may be of a round that the chain does not reach. The first difference
 //! is named: round, shard and tensor, or the node.
 
-use crate::chain::log::{LogError, replay};
-use crate::chain::memory::MemoryLedger;
-use crate::chain::{Ledger, LedgerError};
+pub mod chain;
+
 use crate::folder::{Folder, NodeState};
 use crate::peer::apply::next_parameters;
 use crate::peer::contribution::{Contribution, Unfit, check_shape, decode};
 use crate::peer::disk::DiskError;
+use covey_devnet::chain::{CallError, ChainError};
+use covey_devnet::{Replay, ReplayError, Replayed};
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::blob::{Header, Manifest, StateManifest};
 use covey_proto::chain::ChainView;
@@ -42,9 +44,38 @@ pub enum AuditError {
     /// The run file is not one.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The chain's log is damaged or false.
-    #[error(transparent)]
-    Log(#[from] LogError),
+    /// The chain cannot be read.
+    #[error("the chain cannot be read: {0}")]
+    Chain(#[from] ChainError),
+    /// The chain's blocks are damaged or false.
+    #[error("the chain is not what it says: {0}")]
+    Replay(#[from] ReplayError),
+    /// The runtime does not say what a round needs.
+    #[error("block {number}: {error}")]
+    View {
+        /// The block.
+        number: u32,
+        /// Why.
+        error: CallError,
+    },
+    /// It is another chain than the run's.
+    #[error("the chain in {path} begins with {got}; the run is on {needed}")]
+    OtherChain {
+        /// The chain's folder.
+        path: PathBuf,
+        /// Its genesis.
+        got: Digest,
+        /// The run's.
+        needed: Digest,
+    },
+    /// The run's subnet is not there.
+    #[error("block {number} has no subnet {netuid} that could be a run's")]
+    NoSubnet {
+        /// The block.
+        number: u32,
+        /// The run's subnet.
+        netuid: u16,
+    },
     /// A node's folder cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -54,14 +85,11 @@ pub enum AuditError {
     /// The swarm has not ended.
     #[error("a node still runs in {0}: wait for the swarm's end, or stop it")]
     Running(PathBuf),
-    /// The chain has no state where it must.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The log ends before the swarm did.
-    #[error("the log reaches {}; {node} has a state after round {claimed}: the log is cut off, or the state is false",
+    /// The chain ends before the swarm did.
+    #[error("the chain reaches {}; {node} has a state after round {claimed}: the chain is cut off, or the state is false",
         .computed.map_or_else(|| "no round's end".to_owned(), |round| format!("the end of round {round}")))]
     CutOff {
-        /// The last round that the log gives; none if not even the first.
+        /// The last round that the chain gives; none if not even the first.
         computed: Option<Round>,
         /// The last round that a node says it has.
         claimed: Round,
@@ -312,13 +340,22 @@ impl Auditor {
     fn audit(mut self, folder: &Folder) -> Result<Report, AuditError> {
         let last = newest(&self.claims).and_then(|claim| claim.tip.round);
         let mut views: BTreeMap<BlockNumber, ChainView> = BTreeMap::new();
-        replay::<AuditError>(&folder.ledger(), |ledger, _| {
-            let Some(round) = Some(self.tip.next()).filter(|round| Some(*round) <= last) else { return Ok(()) };
+        let chain = Replay::open(&folder.chain())?;
+        let finalised = chain.finalised();
+        // Number 0, the genesis, comes first.
+        for (number, replayed) in (0..=finalised).zip(chain) {
+            let replayed = replayed?;
+            if number == 0 {
+                self.check_genesis(folder, &replayed)?;
+            }
+            let Some(round) = Some(self.tip.next()).filter(|round| Some(*round) <= last) else { continue };
             let blocks = RoundBlocks::of(&self.run, round).map_err(SelectError::from)?;
             let wanted = [blocks.anchor, blocks.commit, blocks.vote];
-            let finalised = ledger.heads().borrow().finalised;
-            if wanted.contains(&finalised) {
-                views.insert(finalised, view(ledger, finalised)?);
+            if wanted.contains(&BlockNumber(number)) {
+                let netuid = self.run.chain.netuid;
+                let view =
+                    chain::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
+                views.insert(BlockNumber(number), view.ok_or(AuditError::NoSubnet { number, netuid })?);
             }
             if let [Some(at_a), Some(at_c), Some(at_v)] = wanted.map(|block| views.get(&block)) {
                 let selection = select(&self.run, self.run_id, round, at_a, at_c, at_v)?;
@@ -327,13 +364,18 @@ impl Auditor {
                 self.check_round(round, selection, hashes)?;
                 views.clear();
             }
-            Ok(())
-        })?;
+        }
         self.check_claims()?;
         Ok(self.report)
     }
 
-    /// The log reaches as far as every node, and every node has what was computed for its round.
+    /// The chain is the one that the run is on.
+    fn check_genesis(&self, folder: &Folder, first: &Replayed) -> Result<(), AuditError> {
+        let (got, needed) = (Digest::new(first.block.hash.0), self.run.chain.genesis);
+        if got == needed { Ok(()) } else { Err(AuditError::OtherChain { path: folder.chain(), got, needed }) }
+    }
+
+    /// The chain reaches as far as every node, and every node has what was computed for its round.
     fn check_claims(&self) -> Result<(), AuditError> {
         let cut_off = |claim: &&Claim| claim.tip.round > self.tip.round;
         if let Some(Claim { node, tip: Tip { round: Some(claimed), .. }, .. }) = self.claims.iter().find(cut_off) {
@@ -467,9 +509,4 @@ fn open_stores(folder: &Folder) -> Result<Vec<Store>, AuditError> {
         })
     };
     folder.nodes()?.iter().filter(|path| path.join("blobs").is_dir()).map(open).collect()
-}
-
-/// The in-memory chain answers at once.
-fn view(ledger: &MemoryLedger, block: BlockNumber) -> Result<ChainView, LedgerError> {
-    futures::executor::block_on(ledger.view(block))
 }

@@ -1,6 +1,6 @@
 //! A chain inside the process: blocks when told, finality a fixed number of blocks behind, signatures and nonces checked.
 //!
-//! For simulation: it neither persists nor talks. What it did can be kept with [`super::log`], and done again from there.
+//! For simulation: it neither persists nor talks.
 
 use super::{Call, Heads, Ledger, LedgerError, STATE_KEPT, SignedCall, Weights};
 use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView, Member, Slot};
@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Calls that wait for a block. 256 members of a few calls each.
-pub(super) const POOL_MAX: usize = 4096;
+const POOL_MAX: usize = 4096;
 /// Bytes of a signed call: weights for all 256 uids are some 1,270.
-pub(super) const CALL_BYTES_MAX: usize = 2048;
+const CALL_BYTES_MAX: usize = 2048;
 /// Blocks that finality may be behind: their states are kept besides the last [`STATE_KEPT`] final ones.
 pub const FINALITY_LAG_MAX: u32 = 64;
 
@@ -116,28 +116,6 @@ impl MemoryLedger {
         drop(chain);
         self.announce(number);
         block
-    }
-
-    /// Does a block again that was made before.
-    ///
-    /// # Errors
-    /// A block that does not follow, or holds a call that fails.
-    pub fn replay(&self, block: &Block) -> Result<(), LedgerError> {
-        let mut chain = self.chain();
-        let (number, hash, state) = chain.tip();
-        let fault = |what: String| LedgerError::Refused(format!("block {}: {what}", block.number));
-        if block.number.0 != number.0 + 1 || block.hash != block_hash(hash, block.number, &block.calls) {
-            return Err(fault(format!("does not follow block {number} ({hash})")));
-        }
-        let mut state = State::clone(&state);
-        for call in &block.calls {
-            let signed = Signed::from_bytes(&call.0, self.genesis.hash()).map_err(|error| fault(error.to_string()))?;
-            state.execute(block.number, &signed).map_err(|error| fault(error.to_string()))?;
-        }
-        chain.push(block, state, self.genesis.finality_lag);
-        drop(chain);
-        self.announce(block.number);
-        Ok(())
     }
 
     fn announce(&self, best: BlockNumber) {

@@ -4,7 +4,6 @@
 //! commitment overwrites the one before, old state is gone after [`STATE_KEPT`] blocks. [`memory`] implements it inside
 //! the process, for simulation; [`substrate`] is the client of a chain.
 
-pub mod log;
 pub mod memory;
 pub mod substrate;
 

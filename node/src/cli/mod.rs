@@ -6,15 +6,20 @@
 mod bar;
 mod blob;
 mod data;
+#[cfg(feature = "devnet")]
+mod devnet;
 mod init;
 mod lab;
 mod logs;
 mod model;
+mod node;
 mod peers;
 mod register;
 mod run;
 mod signals;
 mod state;
+mod status;
+#[cfg(feature = "devnet")]
 mod swarm;
 mod transfer;
 mod wallet;
@@ -34,11 +39,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a whole swarm on this machine: miners train, validators score, everyone ends with the same bits.
+    #[cfg(feature = "devnet")]
     Swarm(swarm::SwarmArgs),
     /// Write a finished swarm's report.html again, from its summary.json.
+    #[cfg(feature = "devnet")]
     Report(swarm::ReportArgs),
     /// Compute a finished swarm again from what it left, and name the first round that differs.
+    #[cfg(feature = "devnet")]
     Audit(swarm::AuditArgs),
+    /// Train for a run: one node, on the chain that its run.toml names.
+    Miner(node::MinerArgs),
+    /// Score and vote for a run.
+    Validator(node::NodeArgs),
+    /// Follow a run, and keep every round for others.
+    Seeder(node::NodeArgs),
+    /// Show what a running node does, or all nodes of a swarm.
+    Status(status::StatusArgs),
     /// Compare methods and settings in one process, without network or chain.
     Lab(lab::LabArgs),
     /// Make keys, bring them in, show which there are: btcli's own folders and files.
@@ -60,6 +76,9 @@ enum Command {
     /// Check a node's saved state.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Run a Substrate chain of your own: subtensor's names on this machine.
+    #[cfg(feature = "devnet")]
+    Devnet(devnet::DevnetArgs),
     /// Show whom a running node is connected to.
     Peers(peers::PeersArgs),
     /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
@@ -86,9 +105,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        #[cfg(feature = "devnet")]
         Command::Swarm(args) => swarm::run(args),
+        #[cfg(feature = "devnet")]
         Command::Report(args) => swarm::report(&args),
+        #[cfg(feature = "devnet")]
         Command::Audit(args) => swarm::audit(&args),
+        Command::Miner(args) => node::miner(args),
+        Command::Validator(args) => node::validator(args),
+        Command::Seeder(args) => node::seeder(args),
+        Command::Status(args) => status::run(&args),
         Command::Lab(args) => lab::run(args),
         Command::Wallet(command) => wallet::run(command),
         Command::Init(args) => init::run(args),
@@ -97,6 +123,8 @@ pub fn main() -> ExitCode {
         Command::Data(command) => data::run(command),
         Command::State(command) => state::run(command),
         Command::Blob(command) => blob::run(command),
+        #[cfg(feature = "devnet")]
+        Command::Devnet(args) => devnet::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Export(args) => model::export(&args),

@@ -1,5 +1,6 @@
 //! `covey peers`: who a running node is connected to.
 
+use super::status::Which;
 use super::{Done, Failure};
 use crate::observe::{self, PeerLine};
 use crate::report::units;
@@ -8,9 +9,11 @@ use std::net::SocketAddr;
 
 #[derive(Debug, Args)]
 pub(super) struct PeersArgs {
-    /// Where the node shows its status: what was given to its --status.
-    #[arg(default_value = "127.0.0.1:9464")]
-    address: SocketAddr,
+    /// Where the node shows its status: what was given to its --status, or as its node.toml says.
+    #[arg(conflicts_with_all = ["config", "status", "swarm"])]
+    address: Option<SocketAddr>,
+    #[command(flatten)]
+    which: Which,
     /// The node's name, if the process has several [default: all].
     #[arg(long)]
     node: Option<String>,
@@ -21,7 +24,8 @@ pub(super) struct PeersArgs {
 
 pub(super) fn run(args: &PeersArgs) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ask = |path: String| runtime.block_on(observe::get(args.address, &path));
+    let address = args.address.map_or_else(|| args.which.address(), Ok)?;
+    let ask = |path: String| runtime.block_on(observe::get(address, &path));
     let names: Vec<String> = match &args.node {
         Some(name) => vec![name.clone()],
         None => ask("/".into())?.lines().map(str::to_owned).collect(),

@@ -4,7 +4,6 @@ use super::signals::stopped;
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
 use crate::folder::Folder;
-use crate::observe;
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
@@ -49,19 +48,23 @@ pub(super) struct SwarmArgs {
     /// So many miners misbehave: noise=1, flip=1, corrupt=1, withhold=1, drift=1.
     #[arg(long, value_name = "KIND=N", value_parser = misbehaving)]
     misbehave: Vec<(Misbehaviour, usize)>,
-    /// Kill a node in a round, and start it again two rounds later: miner-1@3. With a phase (joining, wait, train,
-    /// commit, exchange, apply, score): miner-1@3:train.
+    /// Kill a node's process in a round, and start it again two rounds later: miner-1@3. With a phase (joining, wait,
+    /// train, commit, exchange, apply, score): miner-1@3:train. The chain's: devnet@3; it is started again at once.
     #[arg(long, value_name = "NODE@ROUND")]
     kill: Vec<Kill>,
     /// One more miner comes in this round.
     #[arg(long, value_name = "ROUND")]
     join: Vec<u32>,
-    /// Cores for training and scoring. Default: all.
+    /// Cores that each node may use at once. There are more nodes than cores, mostly, and the system shares them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    cores: u16,
+    /// Hide validators' weights until a later epoch, as is usual on Bittensor.
     #[arg(long)]
-    cores: Option<usize>,
-    /// Show every node's metrics and peers on this local port, for `covey peers` and Prometheus: 127.0.0.1:9464.
-    #[arg(long, value_name = "ADDRESS")]
-    status: Option<SocketAddr>,
+    hidden_weights: bool,
+    /// Show every node's status, metrics and peers on this local port, for `covey status --swarm`, `covey peers` and
+    /// Prometheus.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    status: SocketAddr,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +98,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     swarm::check(rounds, args.miners, args.validators, &script)?;
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
     let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
-    logs::start(&out.path().join("logs"))?;
+    logs::start(&out.log("swarm"))?;
     let options = Options {
         template,
         data,
@@ -109,7 +112,9 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         },
         repeatable: args.seed.is_some(),
         script,
-        cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        cores: args.cores.into(),
+        hidden_weights: args.hidden_weights,
+        program: std::env::current_exe()?,
         patience: PATIENCE,
         heldout_sequences: HELDOUT_SEQUENCES,
     };
@@ -118,10 +123,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
-        if let Some(address) = args.status {
-            let listening = observe::listen(address, swarm.nodes().clone()).await;
-            listening.map_err(|error| Plain(format!("--status {address}: {error}")))?;
-        }
+        swarm.show(args.status).await?;
         Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await?)
     })?;
     // On the screen first: a full disk must not take the result with it.

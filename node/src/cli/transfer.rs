@@ -217,7 +217,7 @@ async fn start(net: &NetArgs, store: Store, bootstrap: Vec<String>) -> Result<(H
     if let Some(address) = net.status {
         let nodes = Nodes::default();
         let shown = network.clone();
-        nodes.show("blob", move || Some(shown.clone()));
+        nodes.show("blob", None, move || Some(shown.clone()));
         let address =
             observe::listen(address, nodes).await.map_err(|error| Plain(format!("--status {address}: {error}")))?;
         match net.json {

@@ -1,10 +1,11 @@
 //! node.toml as text: which keys there are, what may stand in them, and every fault of a file at once.
 
-use super::{ADDRESSES_MAX, ENDPOINTS_MAX, Mbit, NodeConfig, Size};
+use super::{ADDRESSES_MAX, ENDPOINTS_MAX, Mbit, NetworkConfig, NodeConfig, Size};
 use covey_gossip::{Congestion, check_address};
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::{Table, Value};
@@ -93,45 +94,85 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
 fn config(keys: &mut Keys) -> NodeConfig {
     let mut config = NodeConfig::new("run.toml", "node");
     let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = &mut config;
-    keys.path("run", run);
-    keys.path("folder", folder);
-    keys.name("name", name);
-    keys.optional_path("data", data);
-    keys.count("cores", 0..=4096, &mut |number| *cores = Some(number).filter(|number| *number > 0));
-    keys.address("status", status);
-    keys.parsed("log", |filter: String| match EnvFilter::try_new(&filter) {
-        Ok(_) => Ok(*log = filter),
+    keys.set("run", run, path);
+    keys.set("folder", folder, path);
+    keys.set("name", name, word);
+    keys.set("data", data, |text: String| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
+    keys.set("cores", cores, |number| count(number, 0..=4096).map(|number| Some(number).filter(|number| *number > 0)));
+    keys.set("status", status, address);
+    keys.set("log", log, |filter: String| match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
         Err(error) => Err(format!("is {filter:?}: {error}; like \"info,covey=debug\"")),
     });
-    keys.path("wallet.path", &mut wallet.path);
-    keys.name("wallet.name", &mut wallet.name);
-    keys.name("wallet.hotkey", &mut wallet.hotkey);
+    keys.set("wallet.path", &mut wallet.path, path);
+    keys.set("wallet.name", &mut wallet.name, word);
+    keys.set("wallet.hotkey", &mut wallet.hotkey, word);
     keys.list("chain.endpoints", 1..=ENDPOINTS_MAX, endpoint, &mut chain.endpoints);
+    self::network(keys, network);
+    keys.set("storage.quota", &mut storage.quota, |text: String| {
+        text.parse::<Size>().map_err(|error| error.to_string())
+    });
+    keys.set("storage.archive", &mut storage.archive, Ok::<bool, _>);
+    config
+}
+
+fn network(keys: &mut Keys, network: &mut NetworkConfig) {
     keys.list("network.listen", 0..=ADDRESSES_MAX, multiaddr, &mut network.listen);
     keys.list("network.bootstrap", 0..=ADDRESSES_MAX, multiaddr, &mut network.bootstrap);
-    keys.address("network.external", &mut network.external);
-    keys.flag("network.reachable", &mut network.reachable);
-    keys.parsed("network.congestion", |word: String| match word.as_str() {
-        "bbr" => Ok(network.congestion = Congestion::Bbr),
-        "system" => Ok(network.congestion = Congestion::System),
+    keys.set("network.external", &mut network.external, address);
+    keys.set("network.reachable", &mut network.reachable, Ok::<bool, _>);
+    keys.set("network.congestion", &mut network.congestion, |word: String| match word.as_str() {
+        "bbr" => Ok(Congestion::Bbr),
+        "system" => Ok(Congestion::System),
         _ => Err(format!("is {word:?}; it must be \"bbr\" or \"system\"")),
     });
-    keys.rate("network.upload_mbit", &mut network.upload);
-    keys.rate("network.download_mbit", &mut network.download);
-    keys.count("network.connections_max", 4..=4096, &mut |number| network.connections_max = number);
-    keys.count("network.peers_target", 1..=1024, &mut |number| network.peers_target = number);
+    keys.set("network.upload_mbit", &mut network.upload, rate);
+    keys.set("network.download_mbit", &mut network.download, rate);
+    keys.set("network.connections_max", &mut network.connections_max, |number| count(number, 4..=4096));
+    keys.set("network.peers_target", &mut network.peers_target, |number| count(number, 1..=1024));
     let milliseconds = |number: usize| Duration::from_millis(number as u64);
-    keys.count("network.heartbeat_ms", 100..=60_000, &mut |number| network.heartbeat = milliseconds(number));
-    keys.count("network.patience_ms", 100..=600_000, &mut |number| network.patience = milliseconds(number));
-    if network.peers_target > network.connections_max {
-        let (target, max) = (network.peers_target, network.connections_max);
-        keys.fault(format!("network.peers_target is {target}; network.connections_max allows {max}"));
+    keys.set("network.heartbeat_ms", &mut network.heartbeat, |number| count(number, 100..=60_000).map(milliseconds));
+    keys.set("network.patience_ms", &mut network.patience, |number| count(number, 100..=600_000).map(milliseconds));
+    let (target, max) = (network.peers_target, network.connections_max);
+    if target > max {
+        keys.faults.push(format!("network.peers_target is {target}; network.connections_max allows {max}"));
     }
-    keys.parsed("storage.quota", |text: String| {
-        text.parse().map(|size: Size| storage.quota = size).map_err(|error| error.to_string())
-    });
-    keys.flag("storage.archive", &mut storage.archive);
-    config
+}
+
+fn path(text: String) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty; it must be a path".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A name that is one part of a path.
+fn word(text: String) -> Result<String, String> {
+    match is_name(&text) {
+        true => Ok(text),
+        false => {
+            Err(format!("is {text:?}; a name has 1 to 64 letters, digits and . - _, and does not begin with a dot"))
+        }
+    }
+}
+
+/// Nothing stands for none.
+fn address(text: String) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| format!("is {text:?}; it must be IP:PORT, like 127.0.0.1:9464, or \"\" for none");
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn count(number: i64, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let wrong = || format!("is {number}; it must be {} to {}", range.start(), range.end());
+    usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+}
+
+/// 0 stands for none.
+fn rate(number: f64) -> Result<Option<Mbit>, String> {
+    match number {
+        0.0 => Ok(None),
+        _ => Mbit::new(number).map(Some).map_err(|error| format!("is {error}, or 0 for no limit")),
+    }
 }
 
 fn endpoint(url: &str) -> Result<(), String> {
@@ -194,10 +235,6 @@ impl Kind for Vec<String> {
 }
 
 impl Keys {
-    fn fault(&mut self, fault: String) {
-        self.faults.push(fault);
-    }
-
     /// The value of `key`, `section.key` within a section. It is not there afterwards.
     fn take(&mut self, key: &str) -> Option<Value> {
         match key.split_once('.') {
@@ -206,86 +243,33 @@ impl Keys {
         }
     }
 
-    /// Hands a value of the right kind on; what that makes of it may be a fault.
-    fn parsed<K: Kind>(&mut self, key: &str, mut set: impl FnMut(K) -> Result<(), String>) {
+    /// Sets `target` to what `read` makes of the key's value, if that is of the right kind and right.
+    fn set<K: Kind, T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(K) -> Result<T, String>) {
         let Some(value) = self.take(key) else { return };
-        let result =
-            K::of(value.clone()).ok_or_else(|| format!("is {value}; it must be {}", K::NAME)).and_then(&mut set);
-        if let Err(fault) = result {
-            self.fault(format!("{key} {fault}"));
+        let kind = K::of(value.clone()).ok_or_else(|| format!("is {value}; it must be {}", K::NAME));
+        match kind.and_then(read) {
+            Ok(value) => *target = value,
+            Err(fault) => self.faults.push(format!("{key} {fault}")),
         }
-    }
-
-    fn flag(&mut self, key: &str, flag: &mut bool) {
-        self.parsed(key, |value| Ok(*flag = value));
-    }
-
-    fn count(&mut self, key: &str, range: std::ops::RangeInclusive<usize>, set: &mut dyn FnMut(usize)) {
-        self.parsed(key, |value: i64| match usize::try_from(value) {
-            Ok(number) if range.contains(&number) => Ok(set(number)),
-            _ => Err(format!("is {value}; it must be {} to {}", range.start(), range.end())),
-        });
-    }
-
-    /// 0 stands for none.
-    fn rate(&mut self, key: &str, rate: &mut Option<Mbit>) {
-        self.parsed(key, |number: f64| match number {
-            0.0 => Ok(*rate = None),
-            _ => Mbit::new(number)
-                .map(|mbit| *rate = Some(mbit))
-                .map_err(|error| format!("is {error}, or 0 for no limit")),
-        });
-    }
-
-    fn path(&mut self, key: &str, path: &mut PathBuf) {
-        self.parsed(key, |text: String| match text.is_empty() {
-            true => Err("is empty; it must be a path".to_owned()),
-            false => Ok(*path = text.into()),
-        });
-    }
-
-    /// Nothing stands for none.
-    fn optional_path(&mut self, key: &str, path: &mut Option<PathBuf>) {
-        self.parsed(key, |text: String| Ok(*path = Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
-    }
-
-    /// A name that is one part of a path.
-    fn name(&mut self, key: &str, name: &mut String) {
-        self.parsed(key, |text: String| match is_name(&text) {
-            true => Ok(*name = text),
-            false => {
-                Err(format!("is {text:?}; a name has 1 to 64 letters, digits and . - _, and does not begin with a dot"))
-            }
-        });
-    }
-
-    /// Nothing stands for none.
-    fn address(&mut self, key: &str, address: &mut Option<SocketAddr>) {
-        self.parsed(key, |text: String| match text.is_empty() {
-            true => Ok(*address = None),
-            false => match text.parse() {
-                Ok(parsed) => Ok(*address = Some(parsed)),
-                Err(_) => Err(format!("is {text:?}; it must be IP:PORT, like 127.0.0.1:9464, or \"\" for none")),
-            },
-        });
     }
 
     fn list(
         &mut self,
         key: &str,
-        count: std::ops::RangeInclusive<usize>,
+        range: RangeInclusive<usize>,
         check: fn(&str) -> Result<(), String>,
         list: &mut Vec<String>,
     ) {
         let mut faults = Vec::new();
-        self.parsed(key, |texts: Vec<String>| {
-            if !count.contains(&texts.len()) {
-                return Err(format!("has {} entries; it must have {} to {}", texts.len(), count.start(), count.end()));
+        self.set(key, list, |texts: Vec<String>| {
+            if !range.contains(&texts.len()) {
+                let (got, least, most) = (texts.len(), range.start(), range.end());
+                return Err(format!("has {got} entries; it must have {least} to {most}"));
             }
-            faults = texts.iter().filter_map(|text| check(text).err()).collect();
-            Ok(*list = texts)
+            faults = texts.iter().filter_map(|text| check(text).err()).map(|fault| format!("{key}: {fault}")).collect();
+            Ok(texts)
         });
-        faults.into_iter().for_each(|fault| self.fault(format!("{key}: {fault}")));
+        self.faults.extend(faults);
     }
 
     /// Every fault, and every key that nobody asked for.

@@ -10,6 +10,7 @@ use toml::Value;
 const HEAD: &str = "\
 # A node of Covey. What all nodes of the run must agree on is in run.toml, which is named here.
 # Relative paths count from this file's folder. A key that is commented out has the value shown.
+
 ";
 
 pub(super) fn write(config: &NodeConfig) -> String {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A place in the queue for a core. Nodes of one process share one.
+/// A place in the queue for a core.
 #[derive(Clone, Debug)]
 pub struct Compute(Arc<Semaphore>);
 
@@ -40,7 +40,7 @@ impl Compute {
         Compute(Arc::new(Semaphore::new(cores.max(1))))
     }
 
-    /// Runs `work` when a core is free; gives its result and the time it took.
+    /// Runs `work` when a core is free; gives its result and the time that it was on a core.
     ///
     /// # Panics
     /// If `work` does.
@@ -91,10 +91,13 @@ async fn run_in<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (T, Duration) {
     let timed = move || {
-        let start = Instant::now();
+        // Nodes of a swarm share the machine: waiting for a core is no work. Of more threads this one knows nothing.
+        let is_alone = places.len() == 1;
+        let (start, on_core_before) = (Instant::now(), on_core().filter(|_| is_alone));
         let result = work();
         drop(places);
-        (result, start.elapsed())
+        let worked = on_core_before.zip(on_core()).map(|(before, now)| now.saturating_sub(before));
+        (result, worked.unwrap_or_else(|| start.elapsed()))
     };
     match tokio::task::spawn_blocking(timed).await {
         Ok(done) => done,
@@ -102,6 +105,12 @@ async fn run_in<T: Send + 'static>(
         // The runtime is going away, and with it whoever waits here.
         Err(_) => std::future::pending().await,
     }
+}
+
+/// How long this thread has been on a core so far, as Linux says.
+fn on_core() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ pub struct Context<L> {
     pub disk: Disk,
     /// What was committed last.
     pub journal: JournalFile,
-    /// The hotkey.
-    pub pair: HotkeyPair,
+    /// The hotkey; a node that only follows signs nothing.
+    pub pair: Option<HotkeyPair>,
     /// What the node does besides following.
     pub roles: Roles,
     /// Where heavy work goes.
@@ -58,6 +58,7 @@ pub struct Context<L> {
 impl<L> Context<L> {
     /// Tells the network who this node is: its peer id speaks for the member's hotkey.
     pub fn introduce(&self, member: &Member, now: BlockNumber) {
+        let Some(pair) = &self.pair else { return };
         let record = PeerRecord {
             genesis: self.run.chain.genesis,
             netuid: self.run.chain.netuid,
@@ -69,12 +70,13 @@ impl<L> Context<L> {
             sequence: milliseconds_now(),
             expiry: BlockNumber(now.0.saturating_add(RECORD_BLOCKS)),
         };
-        self.network.set_record(record.sign(&self.pair));
+        self.network.set_record(record.sign(pair));
     }
 
     /// The public half of the hotkey; none of a node that only follows.
     pub fn hotkey(&self) -> Option<Hotkey> {
-        (self.roles != Roles::default()).then(|| self.pair.hotkey())
+        let pair = self.pair.as_ref().filter(|_| self.roles != Roles::default());
+        pair.map(HotkeyPair::hotkey)
     }
 }
 

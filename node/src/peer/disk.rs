@@ -2,10 +2,9 @@
 //!
 //! Every file is written beside, synced and renamed; nothing is edited in place. Paths are resolved at every operation
 //! and the folder is never created again after [`Disk::open`]: if it is taken away, writes fail instead of landing
-//! elsewhere.
+//! elsewhere. Keys are not here: they are in a wallet ([`crate::wallet`]).
 //!
 //! ```text
-//! hotkey.seed          32 bytes, hexadecimal, mode 0600
 //! identity.key blobs/  covey-gossip's
 //! state-R.bin          the state after round R ("genesis" before round 0): the newest two; .damaged if it was none
 //! feedback-R.bin       error feedback after the contribution of round R
@@ -15,7 +14,7 @@
 //! ```
 
 use covey_proto::layout::Layout;
-use covey_proto::{Digest, HotkeyPair, Round};
+use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
 use covey_sparseloco::ErrorFeedback;
 use covey_sparseloco::state::{from_le_bytes, to_le_bytes};
@@ -161,14 +160,9 @@ impl Disk {
     /// # Errors
     /// The file system refuses; the file is as it was.
     pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.write_mode(name, parts, 0o644)
-    }
-
-    fn write_mode(&self, name: &str, parts: &[&[u8]], mode: u32) -> Result<(), DiskError> {
-        use std::os::unix::fs::OpenOptionsExt;
         let beside = self.path(&format!("{name}.part"));
         let write = || -> io::Result<()> {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+            let mut file = fs::File::create(&beside)?;
             for part in parts {
                 file.write_all(part)?;
             }
@@ -196,25 +190,6 @@ impl Disk {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError { path: self.path(name), error }),
             _ => Ok(()),
         }
-    }
-
-    /// The node's hotkey: made from `seed` on the first start, read afterwards.
-    ///
-    /// # Errors
-    /// The file system refuses, or the file holds no seed.
-    pub fn hotkey(&self, seed: impl FnOnce() -> [u8; 32]) -> Result<HotkeyPair, DiskError> {
-        const NAME: &str = "hotkey.seed";
-        if let Some(bytes) = self.read(NAME)? {
-            let mut seed = [0; 32];
-            let text = bytes.trim_ascii();
-            return match hex::decode_to_slice(text, &mut seed) {
-                Ok(()) => Ok(HotkeyPair::from_seed(seed)),
-                Err(_) => Err(self.damaged(NAME, "not 64 hexadecimal digits; move it away to get a new hotkey")),
-            };
-        }
-        let seed = seed();
-        self.write_mode(NAME, &[hex::encode(seed).as_bytes(), b"\n"], 0o600)?;
-        Ok(HotkeyPair::from_seed(seed))
     }
 
     fn damaged(&self, name: &str, what: &str) -> DiskError {
@@ -286,7 +261,10 @@ impl Disk {
     }
 
     /// The state after `round`, if its file is there and whole.
-    fn state(&self, round: Option<Round>, elements: usize) -> Result<Option<SavedState>, DiskError> {
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn state(&self, round: Option<Round>, elements: usize) -> Result<Option<SavedState>, DiskError> {
         let bytes = self.read(&state_name(round))?;
         let state = bytes.and_then(|bytes| parse_state(&bytes, elements));
         Ok(state.filter(|state| state.tip.round == round))
@@ -446,16 +424,5 @@ mod tests {
         assert_eq!(disk.feedback(&contribution(Digest::ZERO), &layout).unwrap(), None);
         disk.keep_only_feedback(None).unwrap();
         assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), None);
-    }
-
-    #[test]
-    fn a_hotkey_is_made_once_and_kept_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::open(folder.path()).unwrap();
-        let first = disk.hotkey(|| [4; 32]).unwrap().hotkey();
-        assert_eq!(disk.hotkey(|| [5; 32]).unwrap().hotkey(), first);
-        let mode = fs::metadata(folder.path().join("hotkey.seed")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -22,6 +22,7 @@ mod tasks;
 pub mod validator;
 
 pub use context::Context;
+pub use run::Ended;
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Ledger, LedgerError};
@@ -34,7 +35,7 @@ use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::record::UidSet;
 use covey_proto::run::{Run, RunError};
-use covey_proto::{BlockNumber, Digest, Round, Uid};
+use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
@@ -79,12 +80,14 @@ pub struct Config<L> {
     pub heartbeat: Duration,
     /// Bounds of its network half.
     pub limits: Limits,
+    /// How its connections are set up.
+    pub transport: TransportOptions,
     /// Bytes that its blob store may hold.
     pub store_bytes_max: u64,
     /// Where heavy work goes.
     pub compute: Compute,
-    /// The hotkey's seed on the first start.
-    pub hotkey_seed: [u8; 32],
+    /// What a miner or validator signs with.
+    pub hotkey: Option<HotkeyPair>,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
     /// Whether it keeps every round for ever.
@@ -159,6 +162,9 @@ pub enum StartError {
     /// A role without what it needs.
     #[error("a miner or validator needs the training data")]
     NoData,
+    /// A role without a key.
+    #[error("a miner or validator needs a hotkey to sign with")]
+    NoHotkey,
     /// The beginning is not the run's.
     #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
     OtherGenesis {
@@ -196,6 +202,8 @@ pub struct Peer<L: Ledger> {
     status: watch::Sender<Status>,
     observer: Option<mpsc::Sender<Applied>>,
     uid: Option<Uid>,
+    /// Whether it has been said that the hotkey is not registered.
+    is_stranger: bool,
     /// The run of which it has been said that more members are in it than in this one.
     outnumbered_by: Option<RunPrefix>,
     /// As whom the node has introduced itself to its peers, and when.
@@ -225,7 +233,6 @@ impl<L: Ledger> Peer<L> {
         // The store takes the folder's lock: until then another node may be at home in it.
         let store = Store::open(&config.directory, config.store_bytes_max)?;
         disk.remove_leftovers()?;
-        let pair = disk.hotkey(|| config.hotkey_seed)?;
         let run_id = config.run.id();
         let config_of_network = covey_gossip::Config {
             directory: config.directory.clone(),
@@ -236,7 +243,7 @@ impl<L: Ledger> Peer<L> {
             netuid: config.run.chain.netuid,
             run: run_id,
             heartbeat: config.heartbeat,
-            transport: TransportOptions::default(),
+            transport: config.transport,
             limits: config.limits,
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
@@ -250,7 +257,7 @@ impl<L: Ledger> Peer<L> {
             ledger: config.ledger,
             network,
             disk,
-            pair,
+            pair: config.hotkey,
             roles: config.roles,
             compute: config.compute,
             patience: config.patience,
@@ -273,7 +280,6 @@ impl<L: Ledger> Peer<L> {
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         submit::resume(&context).await?;
         refuse_other_run(&context).await?;
-        look_for_uid(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
             context,
@@ -290,6 +296,7 @@ impl<L: Ledger> Peer<L> {
             status: watch::Sender::new(Status::default()),
             observer: config.observer,
             uid: None,
+            is_stranger: false,
             outnumbered_by: None,
             introduced: None,
             ratings,
@@ -323,6 +330,9 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
     if (run.chain.genesis, run.chain.netuid) != (chain, netuid) {
         let (run, run_netuid) = (run.chain.genesis, run.chain.netuid);
         return Err(StartError::OtherChain { run, run_netuid, chain, netuid });
+    }
+    if config.roles != Roles::default() && config.hotkey.is_none() {
+        return Err(StartError::NoHotkey);
     }
     match &config.data {
         None if config.roles != Roles::default() => Err(StartError::NoData),
@@ -382,20 +392,6 @@ fn restore_roles<L: Ledger>(
         false => None,
     };
     Ok((miner, validator))
-}
-
-/// Says so if the hotkey has no uid: its coldkey must take one, and until then this node only looks on.
-async fn look_for_uid<L: Ledger>(context: &Context<L>) -> Result<(), LedgerError> {
-    if context.roles == Roles::default() {
-        return Ok(());
-    }
-    let finalised = context.ledger.heads().borrow().finalised;
-    let view = context.ledger.view(finalised).await?;
-    let (hotkey, netuid) = (context.pair.hotkey(), context.ledger.netuid());
-    if view.member(&hotkey).is_none() {
-        tracing::warn!(node = %context.name, "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`");
-    }
-    Ok(())
 }
 
 /// Refuses to take part with a hotkey that another run's node signs with: they would overwrite each other's commitments.

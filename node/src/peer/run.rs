@@ -101,6 +101,8 @@ impl<L: Ledger> Peer<L> {
             status.idle = engine.is_idle();
             status.live = engine.is_live();
             status.round = tip.next();
+            status.head = tip.head;
+            status.root = self.states.last().map_or(Digest::ZERO, |state| state.root);
             status.phase = engine.phase();
             status.uid = self.uid;
             status.peers = network.peers().len();
@@ -111,6 +113,7 @@ impl<L: Ledger> Peer<L> {
     fn on_heads(&mut self, heads: crate::chain::Heads) -> Event {
         self.status.send_modify(|status| {
             status.seen = heads.best;
+            status.finalised = heads.finalised;
             // Not idle until the state machine has said so for this block.
             status.idle = false;
         });
@@ -310,8 +313,23 @@ impl<L: Ledger> Peer<L> {
 
     fn on_view(&mut self, view: ChainView) -> Event {
         let view = Arc::new(view);
-        if let Some(member) = self.context.hotkey().and_then(|hotkey| view.member(&hotkey).copied()) {
-            self.uid = Some(member.uid);
+        let hotkey = self.context.hotkey();
+        let member = hotkey.and_then(|hotkey| view.member(&hotkey).copied());
+        self.uid = member.map(|member| member.uid);
+        if let Some(hotkey) = hotkey.filter(|_| self.is_stranger == member.is_some()) {
+            self.is_stranger = member.is_none();
+            let (node, netuid) = (&self.context.name, self.context.run.chain.netuid);
+            match &member {
+                Some(member) => {
+                    tracing::info!(%node, uid = %member.uid, "registered: taking part from the next round on")
+                }
+                None => tracing::error!(
+                    %node,
+                    "hotkey {hotkey} is not registered on subnet {netuid}: run `covey register`; following meanwhile"
+                ),
+            }
+        }
+        if let Some(member) = member {
             let who = PeerKey::from(&member);
             let is_stale = |(known, at): (PeerKey, BlockNumber)| {
                 known != who || view.block.0.saturating_sub(at.0) > RECORD_BLOCKS / 2
@@ -354,14 +372,12 @@ impl<L: Ledger> Peer<L> {
         self.status.send_modify(|status| status.seconds.add("apply", took));
         if let Some(observer) = &self.observer {
             let told = observer.try_send(Applied {
-                node: self.context.name.clone(),
                 round,
                 head: state.tip.head,
                 root: state.root,
                 chosen: settlement.chosen,
                 offered,
                 void: settlement.void.map(|reason| reason.to_string()),
-                parameters: state.parameters.clone(),
             });
             if told.is_err() {
                 tracing::warn!(node = %self.context.name, %round, "nobody takes the report of this round");

@@ -2,8 +2,8 @@
 
 use covey_gossip::Traffic;
 use covey_proto::{BlockNumber, Digest, Round, Uid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A node, now.
@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Status {
     /// The newest block it has dealt with.
     pub seen: BlockNumber,
+    /// The newest block that it knows as final.
+    pub finalised: BlockNumber,
     /// Whether it waits for nothing but blocks.
     pub idle: bool,
     /// Whether it takes part: neither starting, nor catching up, nor halted.
@@ -19,6 +21,10 @@ pub struct Status {
     pub halted: Option<String>,
     /// The round it is in.
     pub round: Round,
+    /// The header that its state follows from.
+    pub head: Digest,
+    /// The root of its state.
+    pub root: Digest,
     /// A word for what it does.
     pub phase: &'static str,
     /// The last training loss, nats a token.
@@ -50,11 +56,9 @@ impl Timings {
     }
 }
 
-/// A round that a node has applied: for whoever watches.
-#[derive(Clone, Debug)]
+/// A round that a node has applied: for whoever watches. The state itself is in the node's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The node's name.
-    pub node: Arc<str>,
     /// The round.
     pub round: Round,
     /// The header's digest.
@@ -67,6 +71,4 @@ pub struct Applied {
     pub offered: Vec<Uid>,
     /// Why the round was void, if it was.
     pub void: Option<String>,
-    /// The state.
-    pub parameters: Arc<Vec<f32>>,
 }

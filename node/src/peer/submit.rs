@@ -163,8 +163,10 @@ pub(super) async fn resume<L: Ledger>(context: &Context<L>) -> Result<(), Ledger
 }
 
 async fn sign<L: Ledger>(context: &Context<L>, call: Call, until: BlockNumber) -> Option<SignedCall> {
+    // A node without a key takes no part, and wishes for nothing.
+    let pair = context.pair.as_ref()?;
     loop {
-        match context.ledger.sign(&context.pair, call.clone()).await {
+        match context.ledger.sign(pair, call.clone()).await {
             Ok(call) => return Some(call),
             Err(error) => wait_or_give_up(context, &error, until).await?,
         }
@@ -203,7 +205,7 @@ async fn insist<L: Ledger>(context: Arc<Context<L>>, wish: Wish, mut call: Signe
             return;
         }
         let Ok(view) = context.ledger.view(now.finalised).await else { continue };
-        let slot = view.slots.get(&context.pair.hotkey());
+        let slot = context.hotkey().and_then(|hotkey| view.slots.get(&hotkey));
         if slot.and_then(|slot| Record::from_bytes(&slot.bytes).ok()).is_some_and(|record| wish.is_in(&record)) {
             return;
         }

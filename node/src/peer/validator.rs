@@ -83,8 +83,8 @@ impl Validator {
 
     fn evaluate<L>(&mut self, context: &Context<L>, job: &ScoreJob) -> Result<Vec<Scored>, ValidatorError> {
         let ScoreJob { collection, before, held, chosen, life } = job;
-        let hotkey = context.pair.hotkey();
-        let Some(me) = collection.members.values().find(|member| member.hotkey == hotkey) else {
+        let hotkey = context.hotkey();
+        let Some(me) = collection.members.values().find(|member| Some(member.hotkey) == hotkey) else {
             return Ok(Vec::new());
         };
         let mut scored = self.absent(collection);

@@ -1,53 +1,53 @@
-//! A swarm: many nodes on one machine, each with its own identity, folder, sockets and blob store, on one chain in this
-//! process. Nodes are [`crate::peer`]s and nothing else; `pacer` makes the blocks, `host` starts and kills,
-//! `watch` measures what the report shows.
+//! A swarm: many nodes on one machine, each a process with its own identity, folder, sockets and blob store, on a chain
+//! that is a process, too. All are `covey` itself, told what they are by files in the swarm's folder and looked after by
+//! [`crate::supervise`].
+//!
+//! `plan` says who is there and what happens to them, `prepare` writes their files, `chain` is the devnet and its blocks,
+//! `pacer` says when one is due, `watch` measures what the report shows; the loop here joins them.
 
+mod chain;
 pub mod display;
-mod host;
 mod pacer;
 mod plan;
+mod prepare;
 mod watch;
 
-pub use host::HostError;
+pub use chain::ChainError;
 pub use plan::{Kill, Moment, Options, PlanError, Script, check};
 
-use crate::chain::log::{ChainLog, LogError};
-use crate::chain::memory::{Genesis, MemoryLedger};
+use crate::chain::Ledger;
+use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger};
 use crate::folder::Folder;
-use crate::observe::Nodes;
-use crate::peer::compute::Compute;
+use crate::observe::{self, Nodes};
 use crate::peer::misbehave::Misbehaviour;
-use crate::peer::{Applied, Config, Status};
 use crate::preset::PresetError;
 use crate::report::Summary;
-use covey_proto::chain::Member;
-use covey_proto::run::{Beacon, Chain, Data, Run};
-use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid, derive};
-use covey_round::engine::Roles;
-use covey_sparseloco::state_root;
-use covey_trainer::genesis::initial_state;
-use host::Host;
-use pacer::{Pacer, Waited};
-use plan::Plan;
+use crate::supervise::{Event, Keeper, Limits, Line, Next, Pace, Program, SpawnError};
+use crate::wallet::WalletError;
+use chain::Blocks;
+use covey_proto::run::Run;
+use covey_proto::{BlockNumber, Hotkey, Round, Uid};
+use pacer::{Due, Pacer, Part};
+use plan::{DEVNET, Plan};
+use prepare::Keys;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use watch::Watcher;
 
-/// Stake of each validator of a swarm.
-const STAKE: u64 = 1_000_000_000;
-/// Blocks that finality is behind.
-const FINALITY_LAG: u32 = 2;
-/// The subnet of a swarm.
-const NETUID: u16 = 1;
-/// Rounds that nodes may be ahead of whoever watches: back-pressure is not needed, memory is bounded.
-const APPLIED_MAX: usize = 4096;
-/// Loopback is quick: a mesh need not take seconds to form.
-const HEARTBEAT: Duration = Duration::from_millis(200);
-/// Bytes of each node's blob store: a demo's rounds are a few megabytes each, and the seeder keeps all.
-const STORE_BYTES_MAX: u64 = 16 << 30;
+/// Lines of its processes that a swarm may be behind; then they wait, and with them what writes them, not their nodes.
+const EVENTS_MAX: usize = 1024;
+/// How long a process may take from its start to its first word.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the nodes may take to say good-bye before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the last block may take to reach who reads the last weights.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rounds that a killed node stays away.
 const AWAY_ROUNDS: u32 = 2;
 
@@ -70,12 +70,42 @@ pub enum SwarmError {
         /// Tokens of a sequence.
         sequence: u32,
     },
-    /// A node does not run.
+    /// A process cannot be started.
     #[error(transparent)]
-    Host(#[from] HostError),
-    /// The chain's log cannot be written.
+    Spawn(#[from] SpawnError),
+    /// A process does not do what it was started for.
+    #[error("{name} {how}: {why}")]
+    Process {
+        /// Its name.
+        name: Arc<str>,
+        /// How it ended.
+        how: String,
+        /// Why it stays away.
+        why: String,
+    },
+    /// A process says nothing.
+    #[error("{name} has not said a word in {} s; its log is logs/{name}.log", START_TIMEOUT.as_secs())]
+    Mute {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// The chain's process does not answer.
     #[error(transparent)]
-    Log(#[from] LogError),
+    Chain(#[from] ChainError),
+    /// No client of the chain.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A key cannot be written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// The status port.
+    #[error("--status {address}: {error}")]
+    Status {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// A file or folder of the swarm cannot be written.
     #[error("{path}: {error}")]
     Folder {
@@ -89,19 +119,41 @@ pub enum SwarmError {
     AllHalted(String),
 }
 
+/// A node of the swarm that was started.
+struct Host {
+    keeper: Keeper,
+    state: State,
+}
+
+/// What a node is doing, as far as it has said.
+enum State {
+    /// It has said nothing yet in this life, or waits for the next.
+    Starting,
+    /// It runs.
+    Running(Pace),
+    /// It stays away, and why.
+    Gone(String),
+}
+
 /// A swarm that runs.
 pub struct Swarm {
     options: Options,
     folder: Folder,
     run: Arc<Run>,
-    ledger: MemoryLedger,
-    pacer: Pacer,
-    compute: Compute,
+    keys: Keys,
     plan: Plan,
+    devnet: Keeper,
+    url: String,
+    blocks: Blocks,
+    pacer: Pacer,
+    ledger: SubstrateLedger,
     hosts: BTreeMap<Arc<str>, Host>,
     nodes: Nodes,
     bootstrap: Vec<String>,
-    applied: mpsc::Sender<Applied>,
+    sender: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    /// Late-comers whose hotkey is on its way into a final block.
+    registering: JoinSet<(Arc<str>, Result<(), String>)>,
     watcher: Watcher,
 }
 
@@ -114,46 +166,65 @@ pub struct Outcome {
 }
 
 impl Swarm {
-    /// Starts every node that is there from the beginning.
+    /// Starts the chain, and every node that is there from the beginning.
     ///
     /// # Errors
-    /// What was asked for cannot be, or a node does not start.
+    /// What was asked for cannot be, or a process does not start.
     pub async fn start(options: Options, folder: Folder, display: display::Display) -> Result<Swarm, SwarmError> {
         let plan = Plan::new(&options)?;
-        let genesis = genesis(&options, &plan);
-        let run = Arc::new(resolve(&options, &genesis)?);
-        prepare_folder(&folder, &run, &options.data.tokenizer_path())?;
-        let ledger = MemoryLedger::new(genesis.clone());
-        let pacer = Pacer::new(ledger.clone(), ChainLog::create(&folder.ledger(), &genesis)?);
-        let (applied, applications) = mpsc::channel(APPLIED_MAX);
-        let compute = Compute::new(options.cores);
-        let watcher = Watcher::new(&options, &run, &plan, compute.clone(), applications, display);
+        let keys = Keys::new(options.seed);
+        prepare::folder(&folder, &options, &plan, &keys)?;
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        let devnet = chain::start(&options.program, &folder, sender.clone())?;
+        let url = serving(&mut events).await?;
+        if let Some(address) = url.strip_prefix("ws://").and_then(|address| address.parse::<SocketAddr>().ok()) {
+            devnet.set_arguments(chain::arguments(&folder, address));
+        }
+        let ledger = SubstrateLedger::connect(Settings::new(vec![url.clone()], chain::NETUID)).await?;
+        let run = Arc::new(prepare::run(&options, &folder, ledger.genesis())?);
+        let watcher = Watcher::new(&options, &folder, &run, &plan, display);
+        let mut blocks = Blocks::new(url.clone());
+        let pacer = Pacer::new(blocks.best().await?, chain::FINALITY_LAG, Instant::now());
         let mut swarm = Swarm {
             options,
             folder,
             run,
-            ledger,
-            pacer,
-            compute,
+            keys,
             plan,
+            devnet,
+            url,
+            blocks,
+            pacer,
+            ledger,
             hosts: BTreeMap::new(),
             nodes: Nodes::default(),
             bootstrap: Vec::new(),
-            applied,
+            sender,
+            events,
+            registering: JoinSet::new(),
             watcher,
         };
-        for name in swarm.plan.first_nodes() {
-            swarm.start_node(&name).await?;
-            if swarm.bootstrap.is_empty() {
-                swarm.bootstrap = swarm.hosts.get(&name).map(|host| host.addresses.clone()).unwrap_or_default();
+        let first = swarm.plan.first_nodes();
+        let (seeder, others) = first.split_at(1.min(first.len()));
+        for group in [seeder, others] {
+            for name in group {
+                swarm.start_node(name)?;
             }
+            swarm.all_started().await?;
         }
         Ok(swarm)
     }
 
-    /// What its nodes show of themselves, while they live.
-    pub fn nodes(&self) -> &Nodes {
-        &self.nodes
+    /// Shows its nodes' status, metrics and peers at an address, and writes that into its folder.
+    ///
+    /// # Errors
+    /// The address is taken, or none of this machine's; the folder refuses.
+    pub async fn show(&self, address: SocketAddr) -> Result<SocketAddr, SwarmError> {
+        let taken = |error| SwarmError::Status { address, error };
+        let address = observe::listen(address, self.nodes.clone()).await.map_err(taken)?;
+        let path = self.folder.status();
+        std::fs::write(&path, format!("{address}\n")).map_err(prepare::fault(&path))?;
+        Ok(address)
     }
 
     /// The run.
@@ -161,185 +232,298 @@ impl Swarm {
         &self.run
     }
 
-    async fn start_node(&mut self, name: &Arc<str>) -> Result<(), SwarmError> {
-        let node = self.plan.node(name);
-        let config = Config {
-            name: name.clone(),
-            directory: self.folder.node(name),
-            roles: node.roles,
-            run: self.run.clone(),
-            ledger: self.ledger.clone(),
-            data: (node.roles != Roles::default()).then(|| self.options.data.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".into(), "/ip4/127.0.0.1/udp/0/quic-v1".into()],
-            bootstrap: self.bootstrap.clone(),
-            reachable: true,
-            heartbeat: HEARTBEAT,
-            limits: covey_gossip::Limits::default(),
-            store_bytes_max: STORE_BYTES_MAX,
-            compute: self.compute.clone(),
-            hotkey_seed: hotkey_seed(self.options.seed, name),
-            misbehaviour: node.misbehaviour,
-            archive: node.roles == Roles::default(),
-            patience: self.options.patience,
-            observer: Some(self.applied.clone()),
-        };
-        if node.roles != Roles::default() {
-            let pair = HotkeyPair::from_seed(config.hotkey_seed);
-            self.ledger
-                .register(&pair)
-                .await
-                .map_err(|error| HostError::Start { name: name.clone(), error: Box::new(error.into()) })?;
+    fn start_node(&mut self, name: &Arc<str>) -> Result<(), SwarmError> {
+        let node = (name, self.plan.node(name));
+        let arguments = prepare::node(&self.options, &self.folder, node, &self.url, self.bootstrap.clone())?;
+        let (path, log) = (self.options.program.clone(), self.folder.log(name));
+        let program = Program { name: name.clone(), path, arguments, log };
+        let keeper = Keeper::start(program, Limits::default(), self.sender.clone())?;
+        self.hosts.insert(name.clone(), Host { keeper, state: State::Starting });
+        Ok(())
+    }
+
+    /// Waits until every node that was started has said so.
+    async fn all_started(&mut self) -> Result<(), SwarmError> {
+        let until = Instant::now() + START_TIMEOUT;
+        let starting = |(name, host): (&Arc<str>, &Host)| matches!(host.state, State::Starting).then(|| name.clone());
+        while let Some(name) = self.hosts.iter().find_map(starting) {
+            match tokio::time::timeout_at(until, self.events.recv()).await {
+                Ok(Some(Event::Ended { name, how, next: Next::Never(why) })) => {
+                    return Err(SwarmError::Process { name, how, why });
+                }
+                Ok(Some(event)) => self.on_event(event).await?,
+                Ok(None) | Err(_) => return Err(SwarmError::Mute { name }),
+            }
         }
-        let host = Host::start(config).await?;
-        let context = host.context.clone();
-        self.nodes.show(&**name, move || context.upgrade().map(|context| context.network.clone()));
-        self.watcher.node_started(name, host.status.clone());
-        self.hosts.insert(name.clone(), host);
         Ok(())
     }
 
     /// Runs until every live node has applied the last round, or `interrupt` says so. Its files are written either way.
     ///
     /// # Errors
-    /// A node does not start again, the log cannot be written, or no node is left.
+    /// A node or the chain does not start again, or no node is left.
     pub async fn run_to_end(mut self, interrupt: impl Future<Output = ()>) -> Result<Outcome, SwarmError> {
         let mut interrupt = std::pin::pin!(interrupt);
         self.watcher.begin();
         let interrupted = loop {
-            let statuses: Vec<_> = self.hosts.values().map(|host| host.status.clone()).collect();
+            let (at, is_late) = match self.pacer.due(self.hosts.values().filter_map(Host::part)) {
+                Due::At(at) => (at, false),
+                Due::Late(at) => (at, true),
+            };
             tokio::select! {
+                biased;
                 () = &mut interrupt => break true,
-                waited = self.pacer.wait(&statuses) => {
-                    if waited == Waited::TimedOut {
+                () = self.watcher.watch() => {}
+                Some(event) = self.events.recv() => self.on_event(event).await?,
+                Some(registered) = self.registering.join_next() => self.on_registered(registered)?,
+                () = tokio::time::sleep_until(at) => {
+                    if is_late {
                         self.watcher.event("a node hangs: a block is made without it");
                     }
-                }
-                () = self.watcher.watch() => {
-                    self.kill_who_is_due().await?;
-                    continue;
+                    self.watcher.catch_up();
+                    self.watcher.note_weights(&self.ledger).await;
+                    self.check_alive()?;
+                    if self.is_over() {
+                        break false;
+                    }
+                    self.follow_plan()?;
+                    self.make_block().await?;
                 }
             }
-            self.watcher.catch_up().await;
-            self.watcher.note_weights(&self.ledger).await;
-            self.check_alive()?;
-            if self.is_over() {
-                break false;
-            }
-            self.follow_plan().await?;
-            self.pacer.produce()?;
+            self.kill_who_is_due();
         };
-        // The weights of the last round go into one block more.
-        self.pacer.produce()?;
-        self.watcher.note_last_weights(&self.ledger).await;
-        futures::future::join_all(std::mem::take(&mut self.hosts).into_values().map(Host::stop)).await;
+        if !interrupted {
+            // The weights of the last round go into one block more.
+            let last = self.make_block().await?;
+            let mut heads = self.ledger.heads();
+            let seen = heads.wait_for(|heads| heads.best >= last);
+            // A chain that is silent at the end costs the report's last weights, not the run.
+            let _ = tokio::time::timeout(HEAD_TIMEOUT, seen).await;
+            self.watcher.note_last_weights(&self.ledger).await;
+        }
+        self.stop().await;
         let summary = self.watcher.finish(interrupted).await;
         Ok(Outcome { summary, folder: self.folder })
     }
 
-    /// Whether every live node has applied the last round.
-    fn is_over(&self) -> bool {
-        let mut live = self.statuses().filter(|status| status.live).peekable();
-        live.peek().is_some() && live.all(|status| status.round.0 >= self.options.rounds)
+    async fn make_block(&mut self) -> Result<BlockNumber, SwarmError> {
+        let best = self.blocks.make().await?;
+        self.pacer.made(best, Instant::now());
+        Ok(best)
     }
 
-    fn statuses(&self) -> impl Iterator<Item = Status> + '_ {
-        self.hosts.values().map(Host::now)
-    }
+    // ---- what processes say ----------------------------------------------------------------------------------------
 
-    fn check_alive(&self) -> Result<(), SwarmError> {
-        let halted: Vec<String> = self.statuses().filter_map(|status| status.halted).collect();
-        if !halted.is_empty() && halted.len() == self.hosts.len() {
-            return Err(SwarmError::AllHalted(halted.join("; ")));
-        }
-        Ok(())
-    }
-
-    /// Kills, starts again and lets join whom the plan says.
-    async fn follow_plan(&mut self) -> Result<(), SwarmError> {
-        let round = self.statuses().filter(|status| status.live).map(|status| status.round).max().unwrap_or(Round(0));
-        for name in self.plan.due_to_return(round) {
-            self.start_node(&name).await?;
-            self.watcher.event(&format!("{name} is started again"));
-        }
-        for name in self.plan.due_to_join(round) {
-            self.start_node(&name).await?;
-            self.watcher.node_joined(&name, round);
-        }
-        self.kill_who_is_due().await
-    }
-
-    async fn kill_who_is_due(&mut self) -> Result<(), SwarmError> {
-        let now = |(name, host): (&Arc<str>, &Host)| {
-            let status = host.status.borrow();
-            (name.clone(), (status.round, status.phase))
-        };
-        let phases = self.hosts.iter().map(now).collect();
-        for (name, round) in self.plan.due_to_die(&phases) {
-            if let Some(host) = self.hosts.remove(&name) {
-                host.kill().await?;
-                self.plan.killed(&name, Round(round.0 + AWAY_ROUNDS));
-                self.watcher.node_killed(&name, round);
+    async fn on_event(&mut self, event: Event) -> Result<(), SwarmError> {
+        match event {
+            Event::Said { name, line } => self.on_line(&name, line).await,
+            Event::Begun { name } => tracing::info!(%name, "is started again"),
+            Event::Ended { name, how, next } => {
+                if let Some(host) = self.hosts.get_mut(&name) {
+                    host.state = State::Starting;
+                    if let Next::Never(why) = &next {
+                        host.state = State::Gone(why.clone());
+                    }
+                }
+                let round = self.round();
+                match next {
+                    Next::AsTold => {}
+                    Next::Again(_) => {
+                        self.watcher.node_died(&name, round);
+                        self.watcher.event(&format!("{name} {how}: started again"));
+                    }
+                    Next::Never(why) if *name == *DEVNET => return Err(SwarmError::Process { name, how, why }),
+                    Next::Never(why) => {
+                        self.nodes.forget(&name);
+                        self.watcher.node_gone(&name, why.clone());
+                        self.watcher.event(&format!("{name} {how}: {why}"));
+                    }
+                }
             }
         }
         Ok(())
     }
-}
 
-fn genesis(options: &Options, plan: &Plan) -> Genesis {
-    let member = |(name, node): (&Arc<str>, &plan::Node)| {
-        let uid = node.uid?;
-        Some(Member {
-            uid,
-            hotkey: HotkeyPair::from_seed(hotkey_seed(options.seed, name)).hotkey(),
-            registered_at: BlockNumber(0),
-            permit: node.roles.validator,
-            stake: if node.roles.validator { STAKE } else { 0 },
+    async fn on_line(&mut self, name: &Arc<str>, line: Line) {
+        if let Line::Applied(applied) = line {
+            return self.watcher.on_applied(name, applied).await;
+        }
+        // What a node has said before it was killed counts no more.
+        if !self.hosts.contains_key(name) {
+            return;
+        }
+        match line {
+            Line::Started { addresses, status } => {
+                if let Some(host) = self.hosts.get_mut(name) {
+                    host.state = State::Running(Pace::default());
+                }
+                if let Some(status) = status {
+                    self.nodes.refer(&**name, status);
+                }
+                // The seeder is the first, and may come back at another place.
+                if self.plan.node(name).is_seeder() {
+                    self.bootstrap = addresses;
+                }
+                self.watcher.node_started(name);
+            }
+            Line::Pace(pace) => {
+                self.watcher.node_paced(name, &pace);
+                if let Some(host) = self.hosts.get_mut(name) {
+                    host.state = State::Running(pace);
+                }
+            }
+            Line::Status(status) => self.watcher.node_told(name, *status),
+            // Its end comes next, and says the same.
+            Line::Halted { .. } | Line::Failed { .. } | Line::Serving { .. } | Line::Applied(_) => {}
+        }
+    }
+
+    // ---- the plan --------------------------------------------------------------------------------------------------
+
+    fn paces(&self) -> impl Iterator<Item = (&Arc<str>, &Pace)> {
+        self.hosts.iter().filter_map(|(name, host)| match &host.state {
+            State::Running(pace) => Some((name, pace)),
+            _ => None,
         })
-    };
-    let mut members: Vec<Member> = plan.nodes().filter_map(member).collect();
-    members.sort();
-    Genesis { nonce: options.seed, netuid: NETUID, members, finality_lag: FINALITY_LAG }
-}
-
-fn hotkey_seed(seed: u64, name: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    derive("covey/1/swarm-hotkey", &[&seed.to_le_bytes(), name.as_bytes()]).fill(&mut bytes);
-    bytes
-}
-
-/// The preset on this chain, with this data.
-fn resolve(options: &Options, genesis: &Genesis) -> Result<Run, SwarmError> {
-    // The template's own clock says how early the anchor is; any start behind it will do.
-    let start = 8;
-    let mut chain = Chain { genesis: genesis.hash(), netuid: NETUID, start, genesis_state: Digest::ZERO };
-    let mut data = Data { digest: options.data.digest(), samples: 1 };
-    // A small text has fewer tokens than the preset asks for: the model's are the data's.
-    let vocabulary = format!("model.vocabulary={}", options.data.vocabulary());
-    let template = options.template.clone().with(&[vocabulary])?;
-    let draft = template.resolve(&chain, &data)?;
-    let sequence = draft.model.sequence;
-    let (training, held_out) = (options.data.samples(sequence), options.data.heldout_samples(sequence));
-    if training == 0 || held_out == 0 {
-        return Err(SwarmError::TooLittleData { held_out, training, sequence });
     }
-    data.samples = training;
-    chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
-    let mut run = template.resolve(&chain, &data)?;
-    if options.repeatable {
-        run.clock.beacon = Beacon::Seed;
+
+    /// Whether every live node has applied the last round.
+    fn is_over(&self) -> bool {
+        let mut live = self.paces().filter(|(_, pace)| pace.live).peekable();
+        live.peek().is_some() && live.all(|(_, pace)| pace.round.0 >= self.options.rounds)
     }
-    Ok(run)
+
+    /// The newest round that a live node is in.
+    fn round(&self) -> Round {
+        self.paces().filter(|(_, pace)| pace.live).map(|(_, pace)| pace.round).max().unwrap_or(Round(0))
+    }
+
+    fn check_alive(&self) -> Result<(), SwarmError> {
+        let gone = |(name, host): (&Arc<str>, &Host)| match &host.state {
+            State::Gone(why) => Some(format!("{name}: {why}")),
+            _ => None,
+        };
+        let gone: Vec<String> = self.hosts.iter().filter_map(gone).collect();
+        if !gone.is_empty() && gone.len() == self.hosts.len() {
+            return Err(SwarmError::AllHalted(gone.join("; ")));
+        }
+        Ok(())
+    }
+
+    /// Starts again and lets join whom the plan says.
+    fn follow_plan(&mut self) -> Result<(), SwarmError> {
+        let round = self.round();
+        for name in self.plan.due_to_return(round) {
+            self.start_node(&name)?;
+            self.watcher.event(&format!("{name} is started again"));
+        }
+        for name in self.plan.due_to_join(round) {
+            let (ledger, coldkey) = (self.ledger.clone(), self.keys.coldkey());
+            let hotkey: Hotkey = self.keys.hotkey(&name);
+            self.watcher.node_joined(&name, round);
+            self.registering.spawn(async move {
+                let registered = ledger.register(&coldkey, hotkey, None).await;
+                (name, registered.map(drop).map_err(|error| error.to_string()))
+            });
+        }
+        Ok(())
+    }
+
+    fn on_registered(
+        &mut self,
+        registered: Result<(Arc<str>, Result<(), String>), tokio::task::JoinError>,
+    ) -> Result<(), SwarmError> {
+        match registered {
+            Ok((name, Ok(()))) => self.start_node(&name),
+            Ok((name, Err(why))) => Err(SwarmError::Process { name, how: "cannot be registered".into(), why }),
+            Err(error) => {
+                let (name, how) = ("a late-comer".into(), "cannot be registered".into());
+                Err(SwarmError::Process { name, how, why: error.to_string() })
+            }
+        }
+    }
+
+    fn kill_who_is_due(&mut self) {
+        if !self.plan.has_kills() {
+            return;
+        }
+        let mut phases: BTreeMap<Arc<str>, (Round, String)> =
+            self.paces().map(|(name, pace)| (name.clone(), (pace.round, pace.phase.clone()))).collect();
+        phases.insert(DEVNET.into(), (self.round(), String::new()));
+        for (name, round) in self.plan.due_to_die(&phases) {
+            if *name == *DEVNET {
+                self.devnet.crash();
+            } else if let Some(host) = self.hosts.remove(&name) {
+                host.keeper.kill();
+                self.nodes.forget(&name);
+                self.plan.killed(&name, Round(round.0 + AWAY_ROUNDS));
+                self.watcher.node_died(&name, round);
+                self.watcher.event(&format!("{name} is killed in round {round}"));
+            }
+        }
+    }
+
+    // ---- the end ---------------------------------------------------------------------------------------------------
+
+    /// Ends all processes: the nodes, then the chain. Who does not end in time is killed.
+    async fn stop(&mut self) {
+        self.registering.abort_all();
+        self.hosts.values().for_each(|host| host.keeper.stop());
+        let nodes = self.hosts.iter().filter(|(_, host)| !matches!(host.state, State::Gone(_)));
+        let nodes = nodes.map(|(name, _)| name.clone()).collect();
+        self.all_ended(nodes).await;
+        self.devnet.stop();
+        self.all_ended(vec![DEVNET.into()]).await;
+        // Nobody shows anything any more; it may never have been there.
+        let _ = std::fs::remove_file(self.folder.status());
+    }
+
+    async fn all_ended(&mut self, mut left: Vec<Arc<str>>) {
+        let mut until = Instant::now() + STOP_TIMEOUT;
+        while !left.is_empty() {
+            match tokio::time::timeout_at(until, self.events.recv()).await {
+                Ok(Some(Event::Ended { name, next: Next::AsTold | Next::Never(_), .. })) => {
+                    left.retain(|other| *other != name);
+                }
+                Ok(Some(Event::Said { name, line })) => self.on_line(&name, line).await,
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => {
+                    tracing::warn!(?left, "not ended in time: killed");
+                    for name in &left {
+                        self.hosts.get(name).map_or(&self.devnet, |host| &host.keeper).kill();
+                    }
+                    until = Instant::now() + STOP_TIMEOUT;
+                }
+            }
+        }
+    }
 }
 
-fn prepare_folder(folder: &Folder, run: &Run, tokenizer: &Path) -> Result<(), SwarmError> {
-    let fault = |path: &Path| {
-        let path = path.to_owned();
-        move |error| SwarmError::Folder { path, error }
-    };
-    let nodes = folder.node("");
-    std::fs::create_dir_all(&nodes).map_err(fault(&nodes))?;
-    std::fs::copy(tokenizer, folder.tokenizer()).map_err(fault(tokenizer))?;
-    std::fs::write(folder.run(), run.to_toml()).map_err(fault(&folder.run()))
+impl Host {
+    /// What the pacer must know of it.
+    fn part(&self) -> Option<Part<'_>> {
+        match &self.state {
+            State::Running(pace) => Some(Part::Running(pace)),
+            State::Starting => Some(Part::Starting),
+            State::Gone(_) => None,
+        }
+    }
+}
+
+/// Waits until the chain's process says where it answers.
+async fn serving(events: &mut mpsc::Receiver<Event>) -> Result<String, SwarmError> {
+    let until = Instant::now() + START_TIMEOUT;
+    loop {
+        match tokio::time::timeout_at(until, events.recv()).await {
+            Ok(Some(Event::Said { line: Line::Serving { url }, .. })) => return Ok(url),
+            Ok(Some(Event::Ended { name, how, next: Next::Never(why) })) => {
+                return Err(SwarmError::Process { name, how, why });
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return Err(SwarmError::Mute { name: DEVNET.into() }),
+        }
+    }
 }
 
 /// A miner's uid in a swarm: miners come first, then validators.

@@ -1,85 +1,109 @@
-//! Who makes blocks in a swarm, and when: as soon as no live node has work left, or after a timeout.
+//! When a swarm's chain makes a block: as soon as no live node has work left, or after a timeout.
 //!
-//! It knows the nodes by their status alone, beside the ledger: a slow machine makes a round longer, never emptier.
-//! Nodes that start or catch up do not hold the others up, but while there are any, blocks come no faster than
-//! `BLOCK_MIN`: a run of idle nodes would be rounds ahead before a newcomer has shaken a hand.
+//! It knows the nodes by what they say of their pace: a slow machine makes a round longer, never emptier. Nodes that
+//! start or catch up do not hold the others up, but while there are any, blocks come no faster than `BLOCK_MIN`: a run of
+//! idle nodes would be rounds ahead before a newcomer has shaken a hand. Pure: it is told the time.
 
-use crate::chain::log::{ChainLog, LogError};
-use crate::chain::memory::MemoryLedger;
-use crate::peer::Status;
+use crate::supervise::Pace;
 use covey_proto::BlockNumber;
-use futures::stream::{FuturesUnordered, StreamExt};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// After so long without a block one is made all the same: a node hangs.
-const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The least time between blocks while somebody catches up: a round of 24 takes more than a second then, and a catch-up
-/// of some rounds less. A devnet's block takes 500 ms.
-const BLOCK_MIN: Duration = Duration::from_millis(50);
+/// of some rounds less.
+pub(super) const BLOCK_MIN: Duration = Duration::from_millis(50);
 
-/// Makes blocks.
+/// Says when blocks are due.
 pub(super) struct Pacer {
-    ledger: MemoryLedger,
-    log: ChainLog,
+    finality_lag: u32,
     best: BlockNumber,
     since: Instant,
 }
 
+/// A node, as far as blocks are concerned.
+pub(super) enum Part<'a> {
+    /// It runs, and says how far it is.
+    Running(&'a Pace),
+    /// It starts.
+    Starting,
+}
+
+/// When the next block is due, as things stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nobody has work left.
+    At(Instant),
+    /// Somebody has; this is when it is made all the same.
+    Late(Instant),
+}
+
 impl Pacer {
-    /// Makes the blocks of `ledger`, and keeps them in `log`.
-    pub(super) fn new(ledger: MemoryLedger, log: ChainLog) -> Pacer {
-        Pacer { ledger, log, best: BlockNumber(0), since: Instant::now() }
+    /// For a chain whose newest block is `best`, and whose finality is so many blocks behind.
+    pub(super) fn new(best: BlockNumber, finality_lag: u32, now: Instant) -> Pacer {
+        Pacer { finality_lag, best, since: now }
     }
 
-    /// Makes a block now.
-    ///
-    /// # Errors
-    /// The log cannot be written.
-    pub(super) fn produce(&mut self) -> Result<BlockNumber, LogError> {
-        let block = self.ledger.produce();
-        self.log.append(&block)?;
-        self.best = block.number;
-        self.since = Instant::now();
-        Ok(block.number)
+    /// A block was made.
+    pub(super) fn made(&mut self, best: BlockNumber, now: Instant) {
+        (self.best, self.since) = (best, now);
     }
 
-    /// Waits until none of the live nodes has work left at the newest block, or the timeout is over; says which.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    pub(super) async fn wait(&self, nodes: &[watch::Receiver<Status>]) -> Waited {
-        let best = self.best;
-        let idle = |status: &Status| !status.live || (status.idle && status.seen >= best);
-        let mut waits: FuturesUnordered<_> = nodes
-            .iter()
-            .cloned()
-            // A status that is gone belongs to a node that is.
-            .map(|mut status| async move { drop(status.wait_for(idle).await) })
-            .collect();
-        let catches_up = |status: &Status| !status.live && status.halted.is_none();
-        let earliest = match nodes.iter().any(|node| catches_up(&node.borrow())) {
-            true => self.since + BLOCK_MIN,
-            false => self.since,
-        };
-        let all = async {
-            while waits.next().await.is_some() {}
-            tokio::time::sleep_until(earliest).await;
-        };
-        match tokio::time::timeout_at(self.since + BLOCK_TIMEOUT, all).await {
-            Ok(()) => Waited::AllIdle,
-            Err(_) => Waited::TimedOut,
+    /// When the next block is due.
+    pub(super) fn due<'a>(&self, nodes: impl IntoIterator<Item = Part<'a>>) -> Due {
+        let finalised = self.best.0.saturating_sub(self.finality_lag);
+        let (mut busy, mut catches_up) = (false, false);
+        for node in nodes {
+            match node {
+                Part::Running(pace) if pace.live => {
+                    busy |= !pace.idle || pace.seen < self.best || pace.finalised.0 < finalised;
+                }
+                Part::Running(_) | Part::Starting => catches_up = true,
+            }
+        }
+        match (busy, catches_up) {
+            (true, _) => Due::Late(self.since + BLOCK_TIMEOUT),
+            (false, true) => Due::At(self.since + BLOCK_MIN),
+            (false, false) => Due::At(self.since),
         }
     }
 }
 
-/// Why the wait for a block is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
-    /// No live node has work left.
-    AllIdle,
-    /// Some node has not said so for long.
-    TimedOut,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(seen: u32, idle: bool) -> Pace {
+        let (seen, finalised) = (BlockNumber(seen), BlockNumber(seen.saturating_sub(2)));
+        Pace { seen, finalised, idle, live: true, ..Pace::default() }
+    }
+
+    #[test]
+    fn a_block_is_due_once_every_live_node_has_seen_the_last_and_is_idle() {
+        let now = Instant::now();
+        let pacer = Pacer::new(BlockNumber(7), 2, now);
+        let due = |paces: &[Pace]| pacer.due(paces.iter().map(Part::Running));
+        assert_eq!(due(&[pace(7, true), pace(8, true)]), Due::At(now));
+        let late = Due::Late(now + BLOCK_TIMEOUT);
+        assert_eq!(due(&[pace(7, true), pace(7, false)]), late, "one works");
+        assert_eq!(due(&[pace(7, true), pace(6, true)]), late, "one has not seen it");
+        let unsure = Pace { finalised: BlockNumber(4), ..pace(7, true) };
+        assert_eq!(due(&[unsure]), late, "one does not know what is final");
+        assert_eq!(due(&[]), Due::At(now));
+    }
+
+    #[test]
+    fn who_catches_up_holds_nobody_up_and_slows_everybody_down() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(BlockNumber(0), 2, now);
+        let later = now + Duration::from_secs(1);
+        pacer.made(BlockNumber(7), later);
+        let away = Pace { live: false, ..pace(3, false) };
+        let due = pacer.due([Part::Running(&pace(7, true)), Part::Running(&away)]);
+        assert_eq!(due, Due::At(later + BLOCK_MIN));
+        assert_eq!(pacer.due([Part::Starting]), Due::At(later + BLOCK_MIN));
+        assert_eq!(pacer.due([Part::Running(&pace(6, true)), Part::Starting]), Due::Late(later + BLOCK_TIMEOUT));
+    }
 }

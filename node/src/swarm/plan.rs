@@ -6,6 +6,7 @@ use covey_proto::{Round, Uid};
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use std::time::Duration;
 /// Nodes of a swarm on one machine; a run has 256 uids.
 const NODES_MAX: usize = 256;
 
+/// The chain's process, for who wants to kill it.
+pub(super) const DEVNET: &str = "devnet";
+
 /// The phases that a node's status shows (`covey_round::engine::Engine::phase`).
-const PHASES: [&str; 7] = ["joining", "wait", "train", "commit", "exchange", "apply", "score"];
+pub(super) const PHASES: [&str; 7] = ["joining", "wait", "train", "commit", "exchange", "apply", "score"];
 
 /// All that `covey swarm` can be asked.
 #[derive(Clone)]
@@ -37,8 +41,12 @@ pub struct Options {
     pub repeatable: bool,
     /// What goes wrong on purpose.
     pub script: Script,
-    /// Cores to spread heavy work over.
+    /// Cores that each node may use at once.
     pub cores: usize,
+    /// Whether validators' weights are hidden until a later epoch, as is usual on Bittensor.
+    pub hidden_weights: bool,
+    /// The executable that nodes and chain are processes of: `covey`.
+    pub program: PathBuf,
     /// How long what others have is waited for before a node calls itself idle.
     pub patience: Duration,
     /// Held-out sequences behind each round's loss.
@@ -156,6 +164,13 @@ pub(super) struct Node {
     pub joins: Option<Round>,
 }
 
+impl Node {
+    /// Whether it only follows, and keeps every round.
+    pub(super) fn is_seeder(&self) -> bool {
+        self.roles == Roles::default()
+    }
+}
+
 /// Who is there, and what happens to them.
 pub(super) struct Plan {
     /// In the order of starting.
@@ -214,8 +229,12 @@ impl Plan {
         if let Some(round) = self.kills.iter().map(|kill| kill.round).chain(joins).find(|round| round.0 >= rounds) {
             return Err(PlanError::NoRound { round, rounds, last: rounds.saturating_sub(1) });
         }
-        match self.kills.iter().find(|kill| !self.nodes.contains_key(kill.node.as_str())) {
-            Some(kill) => Err(PlanError::NoNode { name: kill.node.clone(), known: self.order.join(", ") }),
+        let is_there = |name: &str| name == DEVNET || self.nodes.contains_key(name);
+        match self.kills.iter().find(|kill| !is_there(&kill.node)) {
+            Some(kill) => {
+                let known = format!("{}, {DEVNET}", self.order.join(", "));
+                Err(PlanError::NoNode { name: kill.node.clone(), known })
+            }
             None => Ok(()),
         }
     }
@@ -251,7 +270,7 @@ impl Plan {
     }
 
     /// Who is to be killed now, given each node's round and phase; with the round.
-    pub(super) fn due_to_die(&mut self, phases: &BTreeMap<Arc<str>, (Round, &'static str)>) -> Vec<(Arc<str>, Round)> {
+    pub(super) fn due_to_die(&mut self, phases: &BTreeMap<Arc<str>, (Round, String)>) -> Vec<(Arc<str>, Round)> {
         let mut due: Vec<(Arc<str>, Round)> = Vec::new();
         self.kills.retain(|kill| {
             let Some((name, (round, phase))) = phases.get_key_value(kill.node.as_str()) else { return true };
@@ -266,6 +285,11 @@ impl Plan {
             !now
         });
         due
+    }
+
+    /// Whether anybody is still to be killed.
+    pub(super) fn has_kills(&self) -> bool {
+        !self.kills.is_empty()
     }
 
     /// A node was killed, and is to be started again in a round.

@@ -2,14 +2,17 @@
 //! held-out text, feeds the display, and sums up.
 
 use super::display::{Display, Frame, NodeLine, RoundLine};
-use super::plan::{Node, Options, Plan};
+use super::plan::{Node, Options, PHASES, Plan};
 use crate::chain::Ledger;
-use crate::chain::memory::MemoryLedger;
 use crate::evaluation::Evaluator;
+use crate::folder::Folder;
+use crate::observe::{NodeStatus, RECEIVED};
+use crate::peer::Applied;
 use crate::peer::compute::Compute;
-use crate::peer::{Applied, Status, Timings};
+use crate::peer::disk::Disk;
 use crate::report::{Baselines, Disagreement, NodeSummary, Summary, VoidRound};
-use covey_gossip::Traffic;
+use crate::service::all_cores;
+use crate::supervise::Pace;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid};
 use covey_round::engine::Roles;
@@ -18,20 +21,24 @@ use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often the display is drawn when nothing happens.
 const FRAME: Duration = Duration::from_millis(200);
+/// Rounds whose evaluation may be waited for: a run has some hundreds.
+const ROUNDS_MAX: usize = 1 << 16;
 /// Held-out sequences of the last evaluation: some 260,000 tokens, seconds on one core.
 const FINAL_SEQUENCES: u64 = 2048;
 
 /// Takes in what a swarm does.
 pub(super) struct Watcher {
     options: Options,
+    folder: Folder,
     run: Arc<Run>,
     display: Display,
+    frames: Interval,
     start: Instant,
-    applications: mpsc::Receiver<Applied>,
     rounds: Vec<RoundSeen>,
     heldout: Heldout,
     weights: Vec<BTreeMap<Uid, f64>>,
@@ -54,7 +61,8 @@ struct RoundSeen {
 /// A node over all its lives.
 struct NodeSeen {
     plan: Node,
-    status: Option<watch::Receiver<Status>>,
+    /// What it said last in this life.
+    status: Option<NodeStatus>,
     /// What its former lives did.
     before: Lived,
     killed: Vec<Round>,
@@ -80,8 +88,8 @@ struct Heldout {
 
 impl Heldout {
     fn new(evaluator: Evaluator, compute: Compute, sequences: u64) -> Heldout {
-        let (states, mut wanted) = mpsc::channel::<Arc<Vec<f32>>>(super::APPLIED_MAX);
-        let (done, losses) = mpsc::channel(super::APPLIED_MAX);
+        let (states, mut wanted) = mpsc::channel::<Arc<Vec<f32>>>(ROUNDS_MAX);
+        let (done, losses) = mpsc::channel(ROUNDS_MAX);
         tokio::spawn(async move {
             let mut evaluator = Some(evaluator);
             while let Some(state) = wanted.recv().await {
@@ -111,14 +119,9 @@ impl Heldout {
 
 impl Watcher {
     /// Watches a swarm that is about to start.
-    pub(super) fn new(
-        options: &Options,
-        run: &Arc<Run>,
-        plan: &Plan,
-        compute: Compute,
-        applications: mpsc::Receiver<Applied>,
-        display: Display,
-    ) -> Watcher {
+    pub(super) fn new(options: &Options, folder: &Folder, run: &Arc<Run>, plan: &Plan, display: Display) -> Watcher {
+        let mut frames = tokio::time::interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let evaluator = Evaluator::new(options.data.clone(), &run.model);
         let node = |plan: &Node| NodeSeen {
             plan: plan.clone(),
@@ -128,12 +131,13 @@ impl Watcher {
             joined: None,
         };
         Watcher {
-            heldout: Heldout::new(evaluator, compute, options.heldout_sequences),
+            heldout: Heldout::new(evaluator, Compute::new(1), options.heldout_sequences),
             options: options.clone(),
+            folder: folder.clone(),
             run: run.clone(),
             display,
+            frames,
             start: Instant::now(),
-            applications,
             rounds: Vec::new(),
             weights: Vec::new(),
             nodes: plan.nodes().map(|(name, plan)| (name.clone(), node(plan))).collect(),
@@ -150,13 +154,28 @@ impl Watcher {
     }
 
     /// A node runs, for the first time or again.
-    pub(super) fn node_started(&mut self, name: &Arc<str>, status: watch::Receiver<Status>) {
+    pub(super) fn node_started(&mut self, name: &Arc<str>) {
         if let Some(node) = self.nodes.get_mut(name) {
-            node.status = Some(status);
+            node.status = Some(NodeStatus::default());
         }
     }
 
-    /// A node has come while the run goes on.
+    /// A node has come a step further.
+    pub(super) fn node_paced(&mut self, name: &Arc<str>, pace: &Pace) {
+        if let Some(status) = self.nodes.get_mut(name).and_then(|node| node.status.as_mut()) {
+            (status.round, status.live) = (pace.round, pace.live);
+            status.phase.clone_from(&pace.phase);
+        }
+    }
+
+    /// A node says all of itself.
+    pub(super) fn node_told(&mut self, name: &Arc<str>, told: NodeStatus) {
+        if let Some(status) = self.nodes.get_mut(name).and_then(|node| node.status.as_mut()) {
+            *status = told;
+        }
+    }
+
+    /// A node comes while the run goes on.
     pub(super) fn node_joined(&mut self, name: &Arc<str>, round: Round) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.joined = Some(round);
@@ -164,14 +183,22 @@ impl Watcher {
         self.event(&format!("{name} joins in round {round}"));
     }
 
-    /// A node was killed.
-    pub(super) fn node_killed(&mut self, name: &Arc<str>, round: Round) {
+    /// A node was killed, and comes again.
+    pub(super) fn node_died(&mut self, name: &Arc<str>, round: Round) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.before = node.lived();
             node.status = None;
             node.killed.push(round);
         }
-        self.event(&format!("{name} is killed in round {round}"));
+    }
+
+    /// A node stays away.
+    pub(super) fn node_gone(&mut self, name: &Arc<str>, why: String) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            let status = node.status.get_or_insert_default();
+            status.live = false;
+            status.halted.get_or_insert(why);
+        }
     }
 
     /// Something that a person should see.
@@ -180,33 +207,31 @@ impl Watcher {
         self.display.event(text);
     }
 
-    /// Takes in one more report, evaluation, change of a node's status, or the passing of time.
+    /// Takes in one more evaluation, or draws the next frame.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn watch(&mut self) {
         tokio::select! {
-            Some(applied) = self.applications.recv() => self.on_applied(applied),
-            Some(loss) = self.heldout.losses.recv() => self.heldout.found.push(loss),
-            () = tokio::time::sleep(FRAME) => {}
+            Some(loss) = self.heldout.losses.recv() => {
+                self.heldout.found.push(loss);
+                self.tell_rounds();
+            }
+            _ = self.frames.tick() => self.draw(),
         }
-        self.tell_rounds();
-        self.draw();
     }
 
-    /// Takes in what has been reported already.
-    pub(super) async fn catch_up(&mut self) {
-        while let Ok(applied) = self.applications.try_recv() {
-            self.on_applied(applied);
-        }
+    /// Takes in what has been evaluated already.
+    pub(super) fn catch_up(&mut self) {
         while let Ok(loss) = self.heldout.losses.try_recv() {
             self.heldout.found.push(loss);
         }
         self.tell_rounds();
     }
 
-    fn on_applied(&mut self, applied: Applied) {
-        let Applied { node, round, root, chosen, offered, void, parameters, .. } = applied;
+    /// A node has applied a round. The first one's state is evaluated.
+    pub(super) async fn on_applied(&mut self, node: &Arc<str>, applied: Applied) {
+        let Applied { round, root, chosen, offered, void, .. } = applied;
         let is_next = round.0 as usize == self.rounds.len();
         match self.rounds.get_mut(round.0 as usize) {
             Some(seen) => {
@@ -222,12 +247,34 @@ impl Watcher {
                     self.event(&format!("round {round} is void: {reason}"));
                 }
                 let at = self.start.elapsed();
-                let roots = BTreeMap::from([(node, root)]);
+                let roots = BTreeMap::from([(node.clone(), root)]);
                 self.rounds.push(RoundSeen { roots, chosen, offered, void, at, told: false });
-                self.last_state = parameters.clone();
-                self.heldout.ask(parameters);
+                match self.saved(node, round).await {
+                    Some(state) => self.last_state = Arc::new(state),
+                    // Killed with its disk, at once: the last state stands for it in the plot.
+                    None => tracing::error!(%node, %round, "the state that was applied is not in the node's folder"),
+                }
+                self.heldout.ask(self.last_state.clone());
             }
             None => tracing::warn!(%round, "a round was reported before the one before it"),
+        }
+    }
+
+    /// The state after a round, from the folder of a node that has just applied it: it is there until two rounds later,
+    /// and blocks come from who asks here.
+    async fn saved(&self, node: &Arc<str>, round: Round) -> Option<Vec<f32>> {
+        let (disk, elements) = (Disk::at(self.folder.node(node)), self.last_state.len());
+        let read = move || disk.state(Some(round), elements);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(saved)) => saved.map(|saved| saved.parameters),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a state cannot be read");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading a state broke");
+                None
+            }
         }
     }
 
@@ -257,7 +304,7 @@ impl Watcher {
     }
 
     /// Notes the weights as they stand on chain now, for the rounds applied since the last look.
-    pub(super) async fn note_weights(&mut self, ledger: &MemoryLedger) {
+    pub(super) async fn note_weights(&mut self, ledger: &impl Ledger) {
         if self.weights.len() < self.rounds.len() {
             let weights = mean_weights(ledger).await;
             self.weights.resize(self.rounds.len(), weights);
@@ -265,15 +312,15 @@ impl Watcher {
     }
 
     /// Notes the last round's weights once more: they are on chain a block after its end.
-    pub(super) async fn note_last_weights(&mut self, ledger: &MemoryLedger) {
+    pub(super) async fn note_last_weights(&mut self, ledger: &impl Ledger) {
         self.weights.truncate(self.rounds.len().saturating_sub(1));
         self.note_weights(ledger).await;
     }
 
     // ---- the display -------------------------------------------------------------------------------------------------
 
-    fn live(&self) -> impl Iterator<Item = (&Arc<str>, &NodeSeen, Status)> {
-        self.nodes.iter().filter_map(|(name, node)| Some((name, node, node.status.as_ref()?.borrow().clone())))
+    fn live(&self) -> impl Iterator<Item = (&Arc<str>, &NodeSeen, &NodeStatus)> {
+        self.nodes.iter().filter_map(|(name, node)| Some((name, node, node.status.as_ref()?)))
     }
 
     fn tokens(&self) -> u64 {
@@ -295,10 +342,10 @@ impl Watcher {
     }
 
     fn draw(&mut self) {
-        let node = |(name, node, status): (&Arc<str>, &NodeSeen, Status)| NodeLine {
+        let node = |(name, node, status): (&Arc<str>, &NodeSeen, &NodeStatus)| NodeLine {
             name: name.to_string(),
             role: node.role().into(),
-            phase: if status.phase.is_empty() { "start" } else { status.phase },
+            phase: PHASES.into_iter().find(|phase| *phase == status.phase).unwrap_or("start"),
             round: status.round.0,
             loss: status.loss,
             live: status.live,
@@ -325,7 +372,7 @@ impl Watcher {
     /// Waits for the evaluations and sums up.
     pub(super) async fn finish(mut self, interrupted: bool) -> Summary {
         let wall_seconds = self.start.elapsed().as_secs_f64();
-        self.catch_up().await;
+        self.catch_up();
         while self.heldout.found.len() < self.heldout.asked {
             match self.heldout.losses.recv().await {
                 Some(loss) => self.heldout.found.push(loss),
@@ -365,7 +412,7 @@ impl Watcher {
             bytes: add(self.nodes.values().map(|node| node.lived().bytes)),
             seconds: sum(|lived| &lived.seconds),
             wall_seconds,
-            cores: self.options.cores,
+            cores: all_cores().min(self.options.cores * self.nodes.len()),
             round_ends: self.rounds.iter().map(|seen| seen.at.as_secs_f64()).collect(),
             nodes: self.nodes.iter().map(|(name, node)| self.node_summary(name, node)).collect(),
             interrupted,
@@ -445,15 +492,11 @@ impl NodeSeen {
 
     /// All its lives, with the present one.
     fn lived(&self) -> Lived {
-        let Some(status) = self.status.as_ref().map(|status| status.borrow().clone()) else {
-            return self.before.clone();
-        };
-        let Timings(seconds) = &status.seconds;
-        let seconds = seconds.iter().map(|(phase, seconds)| ((*phase).to_owned(), *seconds)).collect();
+        let Some(status) = &self.status else { return self.before.clone() };
         Lived {
             tokens: self.before.tokens + status.tokens,
-            bytes: add([self.before.bytes.clone(), by_kind(&status.traffic)]),
-            seconds: add([self.before.seconds.clone(), seconds]),
+            bytes: add([self.before.bytes.clone(), status.bytes.clone()]),
+            seconds: add([self.before.seconds.clone(), status.seconds.clone()]),
             uid: status.uid.or(self.before.uid),
         }
     }
@@ -467,29 +510,8 @@ fn add<K: Ord, V: std::ops::AddAssign + Default>(maps: impl IntoIterator<Item = 
     sum
 }
 
-/// The kinds that add up to what was received: payload, each byte once.
-const RECEIVED: [&str; 3] = ["gossip received, duplicates included", "announcements pulled", "blobs received"];
-
-/// Bytes by kind: payload by what it was for, and what TCP carried in all.
-fn by_kind(traffic: &Traffic) -> BTreeMap<String, u64> {
-    let kinds = [
-        ("announcements received", traffic.announcements_in.bytes),
-        ("gossip received, duplicates included", traffic.gossip_in.bytes),
-        ("announcements pulled", traffic.announcements_pulled.bytes),
-        ("blobs received", traffic.blobs_in.bytes),
-        ("blobs sent", traffic.blobs_out.bytes),
-        ("pieces of the round received", traffic.round_in.bytes),
-        ("pieces of the round sent", traffic.round_out.bytes),
-        ("pieces of states received", traffic.state_in.bytes),
-        ("pieces of states sent", traffic.state_out.bytes),
-        ("TCP received", traffic.tcp_bytes_in),
-        ("TCP sent", traffic.tcp_bytes_out),
-    ];
-    kinds.into_iter().map(|(kind, bytes)| (kind.to_owned(), bytes)).collect()
-}
-
 /// The validators' weights, each set normalised, weighed by stake.
-async fn mean_weights(ledger: &MemoryLedger) -> BTreeMap<Uid, f64> {
+async fn mean_weights(ledger: &impl Ledger) -> BTreeMap<Uid, f64> {
     let finalised = ledger.heads().borrow().finalised;
     let (Ok(weights), Ok(view)) = (ledger.weights().await, ledger.view(finalised).await) else {
         return BTreeMap::new();

@@ -88,7 +88,7 @@ impl Fields {
         (0..3).filter_map(|at| match at {
             0 => Secret::from_phrase(field(&self.secret_phrase)?).ok(),
             1 => Secret::from_seed_hex(field(&self.secret_seed)?).ok(),
-            _ => Secret::from_expanded(&*Zeroizing::new(digits(field(&self.private_key)?)?)),
+            _ => Secret::from_expanded(&Zeroizing::new(digits(field(&self.private_key)?)?)),
         })
     }
 }
@@ -176,7 +176,7 @@ fn hexadecimal(bytes: &[u8]) -> Zeroizing<String> {
     text.push_str("0x");
     for byte in bytes {
         for digit in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(digit.into(), 16).expect("four bits are one digit"));
+            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
         }
     }
     text

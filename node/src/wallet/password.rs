@@ -146,19 +146,19 @@ mod tests {
 
     #[test]
     fn the_variable_is_named_as_btcli_names_it() {
-        let path = Path::new("/tmp/scratch-keys/w/x.y/alice-b c");
-        assert_eq!(variable(path), "BT_PW__TMP_SCRATCH-KEYS_W_X_Y_ALICE-B C");
+        let path = Path::new("/w/x.y/alice-b c");
+        assert_eq!(variable(path), "BT_PW__W_X_Y_ALICE-B C");
         assert_eq!(
-            variable(Path::new("/root/.bittensor/wallets/default/coldkey")),
-            "BT_PW__ROOT__BITTENSOR_WALLETS_DEFAULT_COLDKEY"
+            variable(Path::new("/w/.bittensor/wallets/default/coldkey")),
+            "BT_PW__W__BITTENSOR_WALLETS_DEFAULT_COLDKEY"
         );
     }
 
     /// The value is what bittensor-wallet 4.1.0 put there for this password.
     #[test]
     fn the_variable_s_value_is_read_as_btcli_hides_it_and_plain() {
-        let readings = |value| readings("BT_PW__TMP_SCRATCH-KEYS_W_X_Y_ALICE-B C", value);
-        assert_eq!(readings("ETE8IjIrbnU9MSwg"), ["Secret1!pass", "ETE8IjIrbnU9MSwg"]);
+        let readings = |value| readings("BT_PW__W_X_Y_ALICE-B C", value);
+        assert_eq!(readings("ETE8IjIrbnYvOSwq"), ["Secret1!pass", "ETE8IjIrbnYvOSwq"]);
         assert_eq!(readings("Secret1!pass"), ["Secret1!pass"]);
     }
 

@@ -41,7 +41,8 @@ pub enum SeedError {
 
 /// An sr25519 key: its secret, and what it was made from if that is known.
 pub struct Secret {
-    pair: HotkeyPair,
+    hotkey: HotkeyPair,
+    coldkey: ColdkeyPair,
     public: [u8; 32],
     expanded: Zeroizing<[u8; 64]>,
     seed: Option<Zeroizing<[u8; 32]>>,
@@ -63,7 +64,7 @@ impl Secret {
     pub fn generate() -> Result<Secret, SeedError> {
         let mut entropy = Zeroizing::new([0; WORDS * 4 / 3]);
         getrandom::fill(&mut *entropy).map_err(|error| SeedError::Random(error.to_string()))?;
-        let mnemonic = Mnemonic::from_entropy(&*entropy).expect("sixteen bytes are twelve words");
+        let mnemonic = Mnemonic::from_entropy(&*entropy).map_err(|error| SeedError::Random(error.to_string()))?;
         Ok(Secret::of(&mnemonic))
     }
 
@@ -115,7 +116,10 @@ impl Secret {
 
     /// The key of a 32-byte seed.
     pub fn from_seed(mut seed: [u8; 32]) -> Secret {
-        let secret = Secret { seed: Some(Zeroizing::new(seed)), ..Secret::with(HotkeyPair::from_seed(seed)) };
+        let secret = Secret {
+            seed: Some(Zeroizing::new(seed)),
+            ..Secret::with(HotkeyPair::from_seed(seed), ColdkeyPair::from_seed(seed))
+        };
         seed.zeroize();
         secret
     }
@@ -133,12 +137,13 @@ impl Secret {
 
     /// The key of an expanded secret: schnorrkel's scalar and nonce. None for bytes that are no scalar.
     pub fn from_expanded(expanded: &[u8; 64]) -> Option<Secret> {
-        HotkeyPair::from_secret(expanded).map(Secret::with)
+        Some(Secret::with(HotkeyPair::from_secret(expanded)?, ColdkeyPair::from_secret(expanded)?))
     }
 
-    fn with(pair: HotkeyPair) -> Secret {
-        let expanded = Zeroizing::new(pair.to_secret());
-        Secret { public: *pair.hotkey().as_bytes(), pair, expanded, seed: None, phrase: None }
+    /// One key in its two parts.
+    fn with(hotkey: HotkeyPair, coldkey: ColdkeyPair) -> Secret {
+        let (public, expanded) = (*hotkey.hotkey().as_bytes(), Zeroizing::new(hotkey.to_secret()));
+        Secret { hotkey, coldkey, public, expanded, seed: None, phrase: None }
     }
 
     /// The public key.
@@ -158,12 +163,12 @@ impl Secret {
 
     /// Signs as a hotkey.
     pub fn hotkey_pair(self) -> HotkeyPair {
-        self.pair
+        self.hotkey
     }
 
     /// Signs as a coldkey.
     pub fn coldkey_pair(self) -> ColdkeyPair {
-        ColdkeyPair::from_secret(&self.expanded).expect("a pair's own secret is a scalar")
+        self.coldkey
     }
 
     /// The phrase it was made from: to be shown once, when it is new.

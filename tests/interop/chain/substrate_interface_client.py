@@ -3,7 +3,7 @@ it needs an environment of its own.
 
     python3 -m venv target/interop/substrate-interface
     target/interop/substrate-interface/bin/pip install substrate-interface==1.8.1
-    cargo run -p covey-devnet --example devnet -- 127.0.0.1:9944 "" 250
+    covey devnet --listen 127.0.0.1:9944 --block-time 250
     target/interop/substrate-interface/bin/python tests/interop/chain/substrate_interface_client.py ws://127.0.0.1:9944
 """
 

@@ -1,10 +1,6 @@
 //! What a node reads from its own folder or is handed as a file: a crash, a bad disk or another's hand may have been at it.
 
-use covey::chain::log::{ChainLog, LogError, replay};
-use covey::chain::memory::{Genesis, MemoryLedger};
-use covey::chain::{Call, Ledger};
 use covey::peer::disk::{Disk, Journal, JournalContribution};
-use covey_proto::chain::Member;
 use covey_proto::layout::Layout;
 use covey_proto::run::{Run, Scoring};
 use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
@@ -13,7 +9,6 @@ use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
 use covey_sparseloco::ErrorFeedback;
 use covey_trainer::Moments;
 use covey_trainer::data::Manifest;
-use futures::FutureExt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -158,40 +153,4 @@ pub(super) fn datasets() -> Vec<Vec<u8>> {
         r#"{{"format":1,"name":"a \"name\"","tokenizer":"{digest}","vocabulary":512,"end_of_text":0,"train_documents":2,"train_bytes":3,"heldout_documents":1,"heldout_bytes":1,"train":[{{"digest":"{digest}","tokens":524288}},{{"digest":"{digest}","tokens":1}}],"heldout":[]}}"#
     );
     vec![text.into_bytes()]
-}
-
-/// `ledger.jsonl`, as an audit replays it.
-pub(super) fn ledger(data: &[u8]) -> bool {
-    with_file("ledger.jsonl", data, |path| {
-        let mut blocks = 0;
-        let done = replay(path, |_, number| {
-            blocks += 1;
-            assert_eq!(number, BlockNumber(blocks), "blocks follow one another");
-            Ok::<(), LogError>(())
-        });
-        done.is_ok()
-    })
-}
-
-pub(super) fn ledgers() -> Vec<Vec<u8>> {
-    let member = |uid: u8| Member {
-        uid: Uid::from(uid),
-        hotkey: key(uid).hotkey(),
-        registered_at: BlockNumber(0),
-        permit: uid == 0,
-        stake: 5,
-    };
-    let genesis = Genesis { nonce: 1, netuid: 3, members: vec![member(0), member(1)], finality_lag: 2 };
-    let path = tempfile::tempdir().expect("a temporary folder");
-    let path = path.path().join("ledger.jsonl");
-    let mut log = ChainLog::create(&path, &genesis).expect("a temporary file");
-    let ledger = MemoryLedger::new(genesis);
-    log.append(&ledger.produce()).expect("a temporary file");
-    let shares = vec![(Uid::from(1), 65_535)].into_iter().collect();
-    for call in [Call::Commit(vec![0xc5; 46]), Call::SetWeights(shares)] {
-        let signed = ledger.sign(&key(0), call).now_or_never().expect("it waits for nobody").expect("a nonce is left");
-        ledger.submit(&signed).now_or_never().expect("it waits for nobody").expect("a call of a member");
-        log.append(&ledger.produce()).expect("a temporary file");
-    }
-    vec![fs::read(&path).expect("what was written")]
 }

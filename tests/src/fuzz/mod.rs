@@ -79,7 +79,6 @@ pub const TARGETS: &[Target] = &[
     },
     Target { name: "header", run: proto::header, seeds: proto::headers, inputs: 20_000, memory_max: (SMALL, LISTED) },
     Target { name: "journal", run: files::journal, seeds: files::journals, inputs: 2_000, memory_max: (SMALL, PARSED) },
-    Target { name: "ledger", run: files::ledger, seeds: files::ledgers, inputs: 300, memory_max: (1 << 20, PARSED) },
     Target {
         name: "manifest",
         run: proto::manifest,

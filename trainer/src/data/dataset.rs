@@ -50,6 +50,11 @@ impl Dataset {
         self.digest
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What the manifest says.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

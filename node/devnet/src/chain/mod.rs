@@ -264,7 +264,7 @@ fn begin(store: &Store, spec: &ChainSpec) -> Result<(), ChainError> {
         let same = build::genesis(spec, nonce)?.0.header.hash() == hash;
         return if same { Ok(()) } else { Err(ChainError::OtherRuntime) };
     }
-    let nonce = H256::random();
+    let nonce = spec.nonce.unwrap_or_else(H256::random);
     let (built, _) = build::genesis(spec, nonce)?;
     let hash = built.header.hash();
     store.commit(Batch {

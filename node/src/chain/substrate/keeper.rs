@@ -5,7 +5,7 @@ use super::advice::{self, Case};
 use super::header::{hexed, unhex};
 use super::link::{Failure, Link};
 use super::nonces::{Nonces, Settled};
-use super::signed::Signed;
+use super::signed::{Final, Signed};
 use super::storage::Place;
 use crate::chain::{Fate, LedgerError};
 use covey_proto::{BlockNumber, Digest};
@@ -73,8 +73,8 @@ impl Keeper {
     }
 
     /// The nonce of an account's next call; see [`Nonces::next`].
-    pub(super) fn next(&self, account: &[u8; 32], next: u64, finalised: BlockNumber) -> u64 {
-        self.nonces().next(account, next, finalised)
+    pub(super) fn next(&self, account: &[u8; 32], next: u64, at: Final) -> u64 {
+        self.nonces().next(account, next, at)
     }
 
     /// Hands a call to the chain's pool.
@@ -151,28 +151,39 @@ impl Keeper {
         let runtime = self.link.runtime_at(hash, finalised).await?;
         let nonces = self.link.final_nonces(&runtime, &accounts, hash).await?;
         for (account, nonce) in accounts.iter().zip(nonces) {
-            let settled = self.nonces().settled(account, nonce, finalised);
+            let at = Final { block: finalised, spec_version: runtime.spec_version };
+            let settled = self.nonces().settled(account, nonce, at);
             for Settled { call, used } in settled {
-                let fate = if used { self.look_up(&call, finalised).await? } else { Fate::Lost };
-                self.tell(&call, &fate);
-                self.fates().insert(call.name(), fate);
+                if used {
+                    self.resolve(&call, finalised).await?;
+                } else {
+                    self.learn(&call, Fate::Lost);
+                }
                 self.nonces().forget(&call);
             }
         }
         Ok(())
     }
 
-    fn tell(&self, call: &Signed, fate: &Fate) {
+    /// What has become of a call that can come no more.
+    pub(super) async fn resolve(&self, call: &Signed, finalised: BlockNumber) -> Result<Fate, LedgerError> {
+        let fate = self.look_up(call, finalised).await?;
+        self.learn(call, fate.clone());
+        Ok(fate)
+    }
+
+    fn learn(&self, call: &Signed, fate: Fate) {
         let key = covey_proto::Hotkey::new(call.account);
-        match fate {
+        match &fate {
             Fate::Failed(why) => tracing::warn!(%key, nonce = call.nonce, %why, "a call failed on chain"),
             Fate::Lost => tracing::info!(%key, nonce = call.nonce, "a call came to nothing"),
             Fate::Open | Fate::Done => tracing::debug!(%key, nonce = call.nonce, ?fate, "a call is final"),
         }
+        self.fates().insert(call.name(), fate);
     }
 
     /// Finds a call whose nonce is used: in a block of its era, or nowhere, since another has its nonce.
-    pub(super) async fn look_up(&self, call: &Signed, finalised: BlockNumber) -> Result<Fate, LedgerError> {
+    async fn look_up(&self, call: &Signed, finalised: BlockNumber) -> Result<Fate, LedgerError> {
         let last = finalised.0.min(call.dies.saturating_sub(1));
         let first = call.birth.saturating_add(1).max(last.saturating_sub(SEARCHED_MAX));
         let text = hexed(&call.extrinsic);

@@ -3,7 +3,7 @@
 use super::runtime::{Misfit, Runtime};
 use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView, Member, Slot};
 use covey_proto::{BlockNumber, Coldkey, Digest, Hotkey, Uid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use subxt::ext::scale_decode::ext::scale_type_resolver::TypeResolver;
 use subxt::ext::scale_decode::visitor::types::{Composite, Variant};
@@ -29,6 +29,10 @@ pub(super) const PARTS: [(u16, &str); 6] = [
 /// More of a member than a round needs: for who looks.
 pub(super) const MORE: [(u16, &str); 5] =
     [(8, "tempo"), (53, "coldkeys"), (55, "axons"), (59, "last_update"), (62, "incentives")];
+
+/// Slots of hotkeys that are no members any more which are read: a chain never clears them, and a round needs those of
+/// members that left while it went on.
+const DEPARTED_MAX: usize = 16_384;
 
 /// Why what the chain says of a subnet cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -170,11 +174,19 @@ pub(super) fn view(
     let commitments = part(answer.commitments, "commitments")?;
     let registration = runtime.value_type("Commitments", "CommitmentOf")?;
     let mut slots = BTreeMap::new();
-    // Members have one slot each; more would be a fault of the chain.
-    for (hotkey, bytes) in commitments.into_iter().take(members.len()) {
+    let present: HashSet<Hotkey> = members.values().map(|member| member.hotkey).collect();
+    let mut departed = 0;
+    for (hotkey, bytes) in commitments {
+        let hotkey = Hotkey::new(hotkey);
+        if !present.contains(&hotkey) {
+            departed += 1;
+            if departed > DEPARTED_MAX {
+                continue;
+            }
+        }
         // What is not one field of raw bytes is another protocol's, whatever it is.
-        if let Ok(slot) = slot(runtime, registration, &bytes) {
-            slots.extend(slot.map(|slot| (Hotkey::new(hotkey), slot)));
+        if let Ok(Some(slot)) = slot(runtime, registration, &bytes) {
+            slots.insert(hotkey, slot);
         }
     }
     Ok(ChainView { block, hash, members, slots })
@@ -280,5 +292,103 @@ impl<R: TypeResolver> Visitor for FieldVisitor<R> {
         _: Unexpected,
     ) -> Result<Self::Value<'scale, 'resolver>, scale_decode::Error> {
         Ok(Field::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::needs::tests::finney;
+    use super::*;
+    use codec::{Compact, Encode};
+    use std::sync::OnceLock;
+
+    const BLOCK: BlockNumber = BlockNumber(4_711);
+
+    /// A slot as the chain keeps it, with these fields.
+    fn registration(fields: &[Vec<u8>]) -> Vec<Compact<u8>> {
+        let fields = [Compact(fields.len() as u32).encode(), fields.concat()].concat();
+        let bytes = [0_u64.encode(), 4_700_u32.encode(), fields].concat();
+        bytes.into_iter().map(Compact).collect()
+    }
+
+    fn raw(bytes: &[u8]) -> Vec<u8> {
+        [&[bytes.len() as u8 + 1], bytes].concat()
+    }
+
+    /// An answer by hand: the netuid, then 73 parts, of which those that were asked for are there.
+    fn answer(members: u8, slots: &[([u8; 32], Vec<Compact<u8>>)]) -> Vec<u8> {
+        let mut bytes = [vec![1], Compact(3_u16).encode()].concat();
+        let each = |of: fn(u8) -> u64| (0..members).map(|uid| Compact(of(uid))).collect::<Vec<_>>();
+        for number in 1..=73_u16 {
+            bytes.extend(match number {
+                7 => Some(Compact(u64::from(BLOCK.0))).encode(),
+                52 => Some((0..members).map(|uid| [uid; 32]).collect::<Vec<_>>()).encode(),
+                57 => Some((0..members).map(|uid| uid == 0).collect::<Vec<_>>()).encode(),
+                66 => Some(each(|uid| 10 * u64::from(uid))).encode(),
+                69 => Some(each(|uid| 5_000_000_000 * u64::from(uid))).encode(),
+                73 => Some(slots.to_vec()).encode(),
+                _ => vec![0],
+            });
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<ChainView, MetagraphError> {
+        static FINNEY: OnceLock<Runtime> = OnceLock::new();
+        view(FINNEY.get_or_init(finney), 3, BLOCK, Digest::ZERO, bytes)
+    }
+
+    #[test]
+    fn an_answer_is_read_as_the_real_chain_encodes_it() {
+        let slots = [
+            ([0; 32], registration(&[raw(&[0xc5; 114])])),
+            ([1; 32], registration(&[raw(&[1; 5]), raw(&[2; 5])])),
+            ([2; 32], registration(&[[vec![130], vec![7; 32]].concat()])),
+            ([9; 32], registration(&[raw(b"of one who left")])),
+        ];
+        let view = read(&answer(3, &slots)).unwrap();
+        let member = |uid: u8, permit| Member {
+            uid: Uid::from(uid),
+            hotkey: Hotkey::new([uid; 32]),
+            registered_at: BlockNumber(10 * u32::from(uid)),
+            permit,
+            stake: 5_000_000_000 * u64::from(uid),
+        };
+        let members: Vec<Member> = view.members.into_values().collect();
+        assert_eq!(members, [member(0, true), member(1, false), member(2, false)]);
+        let slot = |bytes: &[u8]| Slot { block: BlockNumber(4_700), bytes: bytes.to_vec() };
+        let slots: Vec<(Hotkey, Slot)> = view.slots.into_iter().collect();
+        let expected = [(Hotkey::new([0; 32]), slot(&[0xc5; 114])), (Hotkey::new([9; 32]), slot(b"of one who left"))];
+        assert_eq!(slots, expected, "two fields, or a hash, are another protocol's");
+    }
+
+    #[test]
+    fn what_is_not_there_or_does_not_fit_is_named() {
+        let said = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
+        assert_eq!(said(&[0]), "there is no subnet 3 at block 4711");
+        let bare = [vec![1], Compact(3_u16).encode(), vec![0; 73]].concat();
+        assert!(said(&bare).contains("part 7, \"block\""), "{}", said(&bare));
+        let mut late = answer(1, &[]);
+        let at = late.windows(2).position(|two| two == &Compact(4_711_u64).encode()[..2]).unwrap();
+        late[at] ^= 4;
+        assert!(said(&late).contains("asked for block 4711, the chain answered for 4710"), "{}", said(&late));
+        assert!(said(&answer(3, &[])[..100]).contains("does not fit the chain's runtime 365"));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let whole = answer(3, &[([0; 32], registration(&[raw(&[0xc5; 46])]))]);
+        let mut state = 1_u64;
+        for round in 0..3_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + round % 4 {
+                // Knuth's generator: a failure repeats itself.
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = (state >> 33) as usize % bytes.len();
+                bytes[at] = (state >> 25) as u8;
+            }
+            // Read or refused.
+            let _ = read(&bytes);
+        }
     }
 }

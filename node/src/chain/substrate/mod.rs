@@ -42,7 +42,7 @@ use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
 use keeper::Keeper;
 use link::Link;
 use runtime::{DynamicCall, Mortality, Runtime, Sign};
-use signed::Signed;
+use signed::{Final, Signed};
 use std::sync::Arc;
 use storage::{Account, Place};
 use subxt::rpcs::client::rpc_params;
@@ -153,11 +153,12 @@ impl SubstrateLedger {
         let (birth, birth_hash) = link
             .newest_final()
             .ok_or_else(|| LedgerError::Unreachable("it has said nothing of its final blocks".into()))?;
-        let nonce = self.shared.keeper.next(&account, next, heads.finalised);
+        let at = Final { block: heads.finalised, spec_version: runtime.spec_version };
+        let nonce = self.shared.keeper.next(&account, next, at);
         let period = signed::period(heads.best, birth, link.settings.bounds.mortality);
         let mortality = Mortality { period, birth: birth.0, birth_hash };
         let extrinsic = runtime.sign(pair, call, nonce, mortality)?;
-        Ok(Signed::new(account, nonce, mortality, extrinsic).to_call())
+        Ok(Signed::new(account, nonce, mortality, runtime.spec_version, extrinsic).to_call())
     }
 }
 
@@ -259,10 +260,10 @@ impl Ledger for SubstrateLedger {
         let link = self.link();
         link.agreed()?;
         let hash = link.final_hash(block).await?;
-        if signed.is_over(block) {
+        let runtime = link.runtime_at(hash, block).await?;
+        if signed.is_over(Final { block, spec_version: runtime.spec_version }) {
             return Ok(true);
         }
-        let runtime = link.runtime_at(hash, block).await?;
         let nonces = link.final_nonces(&runtime, &[signed.account], hash).await?;
         Ok(nonces.first().is_some_and(|nonce| signed.nonce < *nonce))
     }
@@ -275,7 +276,7 @@ impl Ledger for SubstrateLedger {
         match self.shared.keeper.fate(&signed, block).await {
             Some(fate) => Ok(fate),
             // Handed over by an earlier life of this process, or not at all.
-            None => self.shared.keeper.look_up(&signed, block).await,
+            None => self.shared.keeper.resolve(&signed, block).await,
         }
     }
 

@@ -250,13 +250,13 @@ fn look_up_call(runtime: &Runtime, call: &DynamicCall) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use covey_proto::Digest;
     use subxt::Metadata;
 
     /// The chain's metadata of December 2025: see tests/data/finney.md.
-    fn finney() -> Runtime {
+    pub(in super::super) fn finney() -> Runtime {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/finney.scale");
         let metadata = Metadata::decode_from(&std::fs::read(path).unwrap()).unwrap();
         Runtime::new(metadata.arc(), 365, 1, Digest::ZERO)

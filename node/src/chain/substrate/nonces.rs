@@ -1,7 +1,6 @@
 //! Which nonce a call gets, and which calls that were handed over are still on their way. Decides; asks nobody.
 
-use super::signed::Signed;
-use covey_proto::BlockNumber;
+use super::signed::{Final, Signed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,9 +23,9 @@ pub(super) struct Settled {
 
 impl Nonces {
     /// The nonce of the account's next call. `next` is the chain's: it counts what is in blocks and what its pool has.
-    pub(super) fn next(&self, account: &[u8; 32], next: u64, finalised: BlockNumber) -> u64 {
+    pub(super) fn next(&self, account: &[u8; 32], next: u64, at: Final) -> u64 {
         // What waits here and not there was lost by a reorganisation or a restart: it is sent again, and keeps its nonce.
-        let taken = |nonce: u64| self.live.get(&(*account, nonce)).is_some_and(|call| !call.is_over(finalised));
+        let taken = |nonce: u64| self.live.get(&(*account, nonce)).is_some_and(|call| !call.is_over(at));
         (next..).find(|nonce| !taken(*nonce)).unwrap_or(next)
     }
 
@@ -62,10 +61,10 @@ impl Nonces {
     }
 
     /// What a final block has settled of an account's: `nonce` is the account's after it.
-    pub(super) fn settled(&self, account: &[u8; 32], nonce: u64, finalised: BlockNumber) -> Vec<Settled> {
+    pub(super) fn settled(&self, account: &[u8; 32], nonce: u64, at: Final) -> Vec<Settled> {
         let of_account = self.live.range((*account, 0)..=(*account, u64::MAX));
         of_account
-            .filter(|((_, its), call)| *its < nonce || call.is_over(finalised))
+            .filter(|((_, its), call)| *its < nonce || call.is_over(at))
             .map(|((_, its), call)| Settled { call: call.clone(), used: *its < nonce })
             .collect()
     }
@@ -75,21 +74,25 @@ impl Nonces {
 mod tests {
     use super::super::runtime::Mortality;
     use super::*;
-    use covey_proto::Digest;
+    use covey_proto::{BlockNumber, Digest};
 
     const ME: [u8; 32] = [1; 32];
 
     fn call(nonce: u64, birth: u32) -> Arc<Signed> {
         let mortality = Mortality { period: 64, birth, birth_hash: Digest::ZERO };
-        Arc::new(Signed::new(ME, nonce, mortality, vec![nonce as u8, birth as u8]))
+        Arc::new(Signed::new(ME, nonce, mortality, 365, vec![nonce as u8, birth as u8]))
+    }
+
+    fn at(block: u32) -> Final {
+        Final { block: BlockNumber(block), spec_version: 365 }
     }
 
     #[test]
     fn a_call_that_the_chain_lost_keeps_its_nonce() {
         let mut nonces = Nonces::default();
         nonces.note(call(5, 100));
-        assert_eq!(nonces.next(&ME, 6, BlockNumber(101)), 6, "the pool has it");
-        assert_eq!(nonces.next(&ME, 5, BlockNumber(101)), 6, "a reorganisation lost it; it is sent again");
+        assert_eq!(nonces.next(&ME, 6, at(101)), 6, "the pool has it");
+        assert_eq!(nonces.next(&ME, 5, at(101)), 6, "a reorganisation lost it; it is sent again");
         assert_eq!(nonces.lost(&ME, 5), [call(5, 100)]);
         assert!(nonces.lost(&ME, 6).is_empty());
     }
@@ -99,8 +102,8 @@ mod tests {
         let mut nonces = Nonces::default();
         nonces.note(call(5, 100));
         nonces.note(call(6, 150));
-        assert_eq!(nonces.next(&ME, 5, BlockNumber(163)), 5);
-        assert_eq!(nonces.settled(&ME, 5, BlockNumber(163)), [Settled { call: call(5, 100), used: false }]);
+        assert_eq!(nonces.next(&ME, 5, at(163)), 5);
+        assert_eq!(nonces.settled(&ME, 5, at(163)), [Settled { call: call(5, 100), used: false }]);
         nonces.forget(&call(5, 100));
         assert_eq!(nonces.accounts(), [ME], "nonce 6 still waits");
     }
@@ -110,9 +113,9 @@ mod tests {
         let mut nonces = Nonces::default();
         (5..8).for_each(|nonce| nonces.note(call(nonce, 100)));
         let used = |nonce| Settled { call: call(nonce, 100), used: true };
-        assert_eq!(nonces.settled(&ME, 7, BlockNumber(110)), [used(5), used(6)]);
-        assert_eq!(nonces.settled(&[2; 32], 99, BlockNumber(110)), []);
-        assert_eq!(nonces.next(&ME, 7, BlockNumber(110)), 8);
+        assert_eq!(nonces.settled(&ME, 7, at(110)), [used(5), used(6)]);
+        assert_eq!(nonces.settled(&[2; 32], 99, at(110)), []);
+        assert_eq!(nonces.next(&ME, 7, at(110)), 8);
     }
 
     #[test]

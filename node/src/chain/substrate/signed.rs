@@ -11,6 +11,13 @@ const BYTES_MAX: usize = 16 << 10;
 /// Which form of this it is.
 const VERSION: u8 = 1;
 
+/// A final block, and the version of the runtime that made it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Final {
+    pub(super) block: BlockNumber,
+    pub(super) spec_version: u32,
+}
+
 /// A signed call.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Signed {
@@ -23,14 +30,23 @@ pub(super) struct Signed {
     pub(super) birth: u32,
     /// The first block that cannot hold it.
     pub(super) dies: u32,
+    /// The version of the runtime that it was signed for: another takes it for a forgery.
+    spec_version: u32,
     /// What is submitted.
     pub(super) extrinsic: Vec<u8>,
 }
 
 impl Signed {
-    pub(super) fn new(account: [u8; 32], nonce: u64, mortality: Mortality, extrinsic: Vec<u8>) -> Signed {
+    pub(super) fn new(
+        account: [u8; 32],
+        nonce: u64,
+        mortality: Mortality,
+        spec_version: u32,
+        extrinsic: Vec<u8>,
+    ) -> Signed {
         let Mortality { period, birth, .. } = mortality;
-        Signed { version: VERSION, account, nonce, birth, dies: birth.saturating_add(period), extrinsic }
+        let dies = birth.saturating_add(period);
+        Signed { version: VERSION, account, nonce, birth, dies, spec_version, extrinsic }
     }
 
     pub(super) fn to_call(&self) -> SignedCall {
@@ -55,9 +71,9 @@ impl Signed {
         Digest::of(&self.extrinsic)
     }
 
-    /// Whether no block after this final one can hold it, whatever its nonce.
-    pub(super) fn is_over(&self, finalised: BlockNumber) -> bool {
-        finalised.0.saturating_add(1) >= self.dies
+    /// Whether no block after a final one can hold it, whatever its nonce: its era ends, or the runtime is another.
+    pub(super) fn is_over(&self, at: Final) -> bool {
+        at.block.0.saturating_add(1) >= self.dies || at.spec_version != self.spec_version
     }
 }
 
@@ -76,7 +92,7 @@ mod tests {
 
     fn signed() -> Signed {
         let mortality = Mortality { period: 64, birth: 100, birth_hash: Digest::ZERO };
-        Signed::new([3; 32], 9, mortality, vec![1, 2, 3])
+        Signed::new([3; 32], 9, mortality, 365, vec![1, 2, 3])
     }
 
     #[test]
@@ -93,8 +109,10 @@ mod tests {
     #[test]
     fn a_call_is_over_once_the_last_block_of_its_era_is_final() {
         let call = signed();
-        assert!(!call.is_over(BlockNumber(162)));
-        assert!(call.is_over(BlockNumber(163)), "block 164 would be of another era");
+        let at = |block, spec_version| Final { block: BlockNumber(block), spec_version };
+        assert!(!call.is_over(at(162, 365)));
+        assert!(call.is_over(at(163, 365)), "block 164 would be of another era");
+        assert!(call.is_over(at(101, 366)), "an upgraded runtime takes it for a forgery");
     }
 
     #[test]

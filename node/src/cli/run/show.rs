@@ -85,7 +85,7 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     let window = f64::from(clock.vote.saturating_sub(clock.announce_margin + clock.commit)) * block;
     let mbit = |number: u64| number as f64 * 8.0 / 1e6 / window.max(1e-3);
     page.line("a node", &format!("receives a full round within {}: {} down", seconds(window), rate(mbit(all))));
-    page.line("", &format!("a miner sends its own at least twice in that time: {} up", rate(2.0 * mbit(contribution))));
+    page.line("", &format!("a miner sends its own twice or more: {} up", rate(2.0 * mbit(contribution))));
     page.line(
         "memory",
         &format!(

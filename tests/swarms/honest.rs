@@ -1,15 +1,14 @@
 //! Whole swarms that nothing goes wrong in, or only what a miner does wrong.
 
-use covey::chain::Ledger;
-use covey::chain::log::{self, LogError};
+use crate::rig::{Finished, Rig};
+use covey::audit::chain::view;
 use covey::peer::misbehave::{DRIFT_ROUND, Misbehaviour};
+use covey_devnet::Replay;
 use covey_proto::chain::Member;
 use covey_proto::record::Record;
 use covey_proto::run::Run;
 use covey_proto::{Round, Uid};
 use covey_round::clock::RoundBlocks;
-use covey_tests::{Finished, Rig};
-use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -111,19 +110,29 @@ fn records(swarm: &Finished, rounds: u32) -> Vec<[Records; 2]> {
     let deadlines = (0..rounds).map(|round| RoundBlocks::of(&run, Round(round)).expect("a round of a short run"));
     let deadlines: Vec<_> = deadlines.flat_map(|blocks| [blocks.commit, blocks.vote]).collect();
     let mut found: Vec<Records> = Vec::new();
-    log::replay::<LogError>(&swarm.folder.ledger(), |chain, _| {
-        let finalised = chain.heads().borrow().finalised;
-        if deadlines.get(found.len()) == Some(&finalised) {
-            let view = chain.view(finalised).now_or_never().expect("a chain in memory answers at once");
-            let view = view.expect("a final block's state");
+    let chain = Replay::open(&swarm.folder.chain()).expect("the swarm's chain");
+    for (number, replayed) in (0_u32..).zip(chain) {
+        let replayed = replayed.expect("a block as it was made");
+        if deadlines.get(found.len()).map(|block| block.0) == Some(number) {
+            let view =
+                view(run.chain.netuid, number, &replayed).expect("the runtime answers").expect("the run's subnet");
             let record = |(uid, member): (&Uid, &Member)| {
                 Some((*uid, Record::from_bytes(&view.slots.get(&member.hotkey)?.bytes).ok()?))
             };
             found.push(view.members.iter().filter_map(record).collect());
         }
-        Ok(())
-    })
-    .expect("the swarm's log");
-    assert_eq!(found.len(), deadlines.len(), "the log ends before the last vote");
+    }
+    assert_eq!(found.len(), deadlines.len(), "the chain ends before the last vote");
     found.chunks_exact(2).map(|two| [two[0].clone(), two[1].clone()]).collect()
+}
+
+/// Weights that are hidden until a later epoch are opened by the chain, and are then what validators meant.
+#[test]
+fn hidden_weights_come_to_light() {
+    // An epoch is 100 blocks: what the first rounds gave is open by the last.
+    let swarm = Rig::seeded(13).rounds(13).hidden_weights().misbehave(Misbehaviour::Noise, 1).run();
+    swarm.expect_agreement();
+    let first = swarm.summary.weights_by_round.iter().position(|weights| !weights.is_empty());
+    assert!(first.is_some_and(|round| round >= 3), "seen in round {first:?}");
+    assert!(swarm.weight(3) < 0.1, "noise has {:?}", swarm.summary.weights);
 }

@@ -1,6 +1,6 @@
 //! Nodes that are killed in every phase, come back, or come late.
 
-use covey_tests::{Finished, Rig};
+use crate::rig::{Finished, Rig};
 use std::time::Duration;
 
 fn swarm_with_kills(seed: u64, kills: &[&str]) -> Finished {

@@ -1,19 +1,22 @@
 //! An audit finds what was changed after the fact, and says where.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
+use crate::rig::{Finished, Rig};
 use covey::audit::AuditError;
+use covey::folder::Folder;
 use covey::peer::disk::{Disk, SavedState};
 use covey_gossip::store::{Durability, Store};
 use covey_proto::Round;
 use covey_proto::blob::{BlobRef, Header, StateManifest};
 use covey_proto::run::Run;
 use covey_round::engine::Tip;
-use covey_tests::{Finished, Rig};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fs;
+use std::sync::OnceLock;
 
+/// A swarm of three rounds, of which each test has a copy to spoil.
 fn small() -> Finished {
-    Rig::seeded(11).rounds(3).run()
+    static ONE: OnceLock<Finished> = OnceLock::new();
+    ONE.get_or_init(|| Rig::seeded(11).rounds(3).run()).copy()
 }
 
 /// Gives every node a header for the last round that claims another state, as if all had agreed on it.
@@ -50,23 +53,40 @@ fn a_forged_state_is_named_by_round_shard_and_tensor() {
     assert!(text.contains(".weight"), "{text}");
 }
 
+const BLOCKS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("blocks");
+const CANON: TableDefinition<'_, u32, [u8; 32]> = TableDefinition::new("canon");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The chain's file, for somebody else's hand.
+fn chain(folder: &Folder) -> Database {
+    Database::open(folder.chain().join("chain.redb")).unwrap()
+}
+
+/// The block that has the longest body: there are calls in it.
+fn fullest(database: &Database) -> (u32, [u8; 32], Vec<u8>) {
+    let read = database.begin_read().unwrap();
+    let (canon, blocks) = (read.open_table(CANON).unwrap(), read.open_table(BLOCKS).unwrap());
+    let block = |entry: Result<(redb::AccessGuard<'_, u32>, redb::AccessGuard<'_, [u8; 32]>), _>| {
+        let (number, hash) = entry.unwrap();
+        (number.value(), hash.value(), blocks.get(hash.value()).unwrap().unwrap().value().to_vec())
+    };
+    canon.iter().unwrap().map(block).max_by_key(|(_, _, bytes)| bytes.len()).unwrap()
+}
+
 #[test]
-fn a_changed_block_is_named_by_its_line() {
+fn a_changed_block_is_named_by_its_number() {
     let swarm = small();
-    let text = fs::read_to_string(swarm.folder.ledger()).unwrap();
-    let line = text.lines().position(|line| line.contains("calls")).unwrap();
-    let changed: Vec<String> = text
-        .lines()
-        .enumerate()
-        .map(
-            |(number, text)| {
-                if number == line { text.replacen("\"calls\":[\"0a20", "\"calls\":[\"0a21", 1) } else { text.into() }
-            },
-        )
-        .collect();
-    fs::write(swarm.folder.ledger(), changed.join("\n") + "\n").unwrap();
-    let error = swarm.audit().unwrap_err().to_string();
-    assert!(error.contains(&format!("line {}", line + 1)), "{error}");
+    let database = chain(&swarm.folder);
+    let (number, hash, mut bytes) = fullest(&database);
+    // The last byte of a commitment, or of a signed call.
+    *bytes.last_mut().unwrap() ^= 1;
+    let write = database.begin_write().unwrap();
+    write.open_table(BLOCKS).unwrap().insert(hash, &bytes[..]).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let error = swarm.audit().unwrap_err();
+    assert!(matches!(error, AuditError::Replay(_)), "{error}");
+    assert!(error.to_string().contains(&format!("block {number}")), "{error}");
 }
 
 /// A node's folder, and what it has saved last.
@@ -78,18 +98,43 @@ fn newest(swarm: &Finished, node: &str) -> (Disk, SavedState) {
 }
 
 #[test]
-fn a_log_that_ends_before_its_swarm_is_no_proof() {
+fn a_chain_that_ends_before_its_swarm_is_no_proof() {
     let swarm = small();
     swarm.audit().unwrap();
-    let text = fs::read_to_string(swarm.folder.ledger()).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    for kept in [lines.len() / 2, 1] {
-        fs::write(swarm.folder.ledger(), lines[..kept].join("\n") + "\n").unwrap();
+    let database = chain(&swarm.folder);
+    let newest = database.begin_read().unwrap().open_table(CANON).unwrap().last().unwrap().unwrap().0.value();
+    drop(database);
+    for kept in [newest / 2, 0] {
+        let database = chain(&swarm.folder);
+        let write = database.begin_write().unwrap();
+        write.open_table(CANON).unwrap().retain_in(kept + 1.., |_, _| false).unwrap();
+        write.open_table(META).unwrap().insert("final", &kept.to_le_bytes()[..]).unwrap();
+        write.commit().unwrap();
+        drop(database);
         let error = swarm.audit().unwrap_err();
-        let AuditError::CutOff { computed, claimed, .. } = &error else { panic!("{kept} lines: {error}") };
-        assert!(*claimed == Round(2) && *computed < Some(*claimed), "{kept} lines: {error}");
-        assert!(error.to_string().contains("state after round 2: the log is cut off"), "{error}");
+        let AuditError::CutOff { computed, claimed, .. } = &error else { panic!("{kept} blocks: {error}") };
+        assert!(*claimed == Round(2) && *computed < Some(*claimed), "{kept} blocks: {error}");
+        assert!(error.to_string().contains("state after round 2: the chain is cut off"), "{error}");
     }
+}
+
+#[test]
+fn another_chain_is_no_proof() {
+    let swarm = small();
+    let text = fs::read_to_string(swarm.folder.run()).unwrap();
+    let genesis = Run::from_toml(&text).unwrap().chain.genesis.to_string();
+    fs::write(swarm.folder.run(), text.replace(&genesis, &"ab".repeat(32))).unwrap();
+    let error = swarm.audit().unwrap_err();
+    assert!(matches!(error, AuditError::OtherChain { .. }), "{error}");
+}
+
+#[test]
+fn a_folder_without_a_chain_is_refused_and_left_as_it_is() {
+    let swarm = small();
+    fs::remove_dir_all(swarm.folder.chain()).unwrap();
+    let error = swarm.audit().unwrap_err();
+    assert!(matches!(error, AuditError::Chain(_)), "{error}");
+    assert!(!swarm.folder.chain().exists(), "an audit makes nothing");
 }
 
 #[test]

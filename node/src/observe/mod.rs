@@ -1,11 +1,17 @@
-//! What a running node shows on a local port: its metrics for Prometheus, its peers for `covey peers`.
+//! What a running node shows on a local port: its metrics for Prometheus, its peers for `covey peers`, its status for
+//! `covey status`. A swarm shows its nodes' by passing requests on to them.
 //!
 //! ```text
 //! GET /              the nodes' names, a line each
 //! GET /NODE/metrics  Prometheus' text
 //! GET /NODE/peers    JSON: [PeerLine]
+//! GET /NODE/status   JSON: NodeStatus
 //! ```
 //! Reading changes nothing, and nothing here is secret; but it is meant for the machine itself, so listen on loopback.
+
+mod status;
+
+pub use status::{Board, NodeStatus, RECEIVED};
 
 use bytes::Bytes;
 use covey_gossip::Handle;
@@ -38,28 +44,54 @@ const GET_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node's network, while it lives.
 type Look = Arc<dyn Fn() -> Option<Handle> + Send + Sync>;
 
-/// The nodes of this process that can be looked at, by name.
+/// Where a node can be looked at.
+#[derive(Clone)]
+enum Place {
+    /// In this process.
+    Here(Look, Option<Board>),
+    /// At another process's port, under the same name.
+    There(SocketAddr),
+}
+
+/// The nodes that can be looked at, by name.
 #[derive(Clone, Default)]
-pub struct Nodes(Arc<Mutex<BTreeMap<String, Look>>>);
+pub struct Nodes(Arc<Mutex<BTreeMap<String, Place>>>);
 
 impl Nodes {
-    /// Shows a node from now on, in place of an earlier one of its name. `look` gives its network while it lives, and must
-    /// not keep it alive.
-    pub fn show(&self, name: impl Into<String>, look: impl Fn() -> Option<Handle> + Send + Sync + 'static) {
-        self.lock().insert(name.into(), Arc::new(look));
+    /// Shows a node of this process from now on, in place of an earlier one of its name. `look` gives its network while
+    /// it lives, and must not keep it alive; `board` has its status, if it has one.
+    pub fn show(
+        &self,
+        name: impl Into<String>,
+        board: Option<Board>,
+        look: impl Fn() -> Option<Handle> + Send + Sync + 'static,
+    ) {
+        self.lock().insert(name.into(), Place::Here(Arc::new(look), board));
     }
 
-    fn get(&self, name: &str) -> Option<Handle> {
-        let look = self.lock().get(name).cloned();
-        look.and_then(|look| look())
+    /// Passes requests for a node on to another process from now on.
+    pub fn refer(&self, name: impl Into<String>, address: SocketAddr) {
+        self.lock().insert(name.into(), Place::There(address));
+    }
+
+    /// Shows a node no more.
+    pub fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn get(&self, name: &str) -> Option<Place> {
+        self.lock().get(name).cloned()
     }
 
     fn names(&self) -> Vec<String> {
-        let lives = |(name, look): (&String, &Look)| look().map(|_| name.clone());
-        self.lock().iter().filter_map(lives).collect()
+        let lives = |place: &Place| match place {
+            Place::Here(look, _) => look().is_some(),
+            Place::There(_) => true,
+        };
+        self.lock().iter().filter(|(_, place)| lives(place)).map(|(name, _)| name.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Look>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,8 +165,8 @@ async fn accept(listener: TcpListener, nodes: Nodes) {
         let nodes = nodes.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |request| {
-                let response = answer(&request, &nodes);
-                async move { Ok::<_, Infallible>(response) }
+                let nodes = nodes.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &nodes).await) }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
@@ -145,22 +177,40 @@ async fn accept(listener: TcpListener, nodes: Nodes) {
     }
 }
 
-fn answer(request: &Request<Incoming>, nodes: &Nodes) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, nodes: &Nodes) -> Response<Full<Bytes>> {
+    const JSON: &str = "application/json";
+    const TEXT: &str = "text/plain";
+    const METRICS: &str = "text/plain; version=0.0.4";
     if request.method() != Method::GET {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into());
+        return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".into());
     }
     let path = request.uri().path().trim_matches('/');
     if path.is_empty() {
-        return respond(StatusCode::OK, "text/plain", nodes.names().iter().map(|name| format!("{name}\n")).collect());
+        return respond(StatusCode::OK, TEXT, nodes.names().iter().map(|name| format!("{name}\n")).collect());
     }
-    let found = path.split_once('/').and_then(|(name, what)| Some((nodes.get(name)?, what)));
-    match found {
-        Some((network, "metrics")) => respond(StatusCode::OK, "text/plain; version=0.0.4", network.metrics()),
-        Some((network, "peers")) => match serde_json::to_string(&peers(&network)) {
-            Ok(json) => respond(StatusCode::OK, "application/json", json),
-            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+    let nothing =
+        || respond(StatusCode::NOT_FOUND, TEXT, "there is /, /NODE/metrics, /NODE/peers, /NODE/status\n".into());
+    let Some((name, what)) = path.split_once('/') else { return nothing() };
+    let kind = match what {
+        "metrics" => METRICS,
+        "peers" | "status" => JSON,
+        _ => return nothing(),
+    };
+    let text = match nodes.get(name) {
+        Some(Place::Here(look, board)) => match (look(), what, board) {
+            (Some(network), "metrics", _) => Ok(network.metrics()),
+            (Some(network), "peers", _) => serde_json::to_string(&peers(&network)).map_err(|error| error.to_string()),
+            (_, "status", Some(board)) => serde_json::to_string(&board.read()).map_err(|error| error.to_string()),
+            _ => return nothing(),
         },
-        _ => respond(StatusCode::NOT_FOUND, "text/plain", "there is /, /NODE/metrics and /NODE/peers\n".into()),
+        Some(Place::There(address)) => {
+            get(address, &format!("/{name}/{what}")).await.map_err(|error| error.to_string())
+        }
+        None => return nothing(),
+    };
+    match text {
+        Ok(text) => respond(StatusCode::OK, kind, text),
+        Err(error) => respond(StatusCode::BAD_GATEWAY, TEXT, error),
     }
 }
 

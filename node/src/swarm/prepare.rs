@@ -1,0 +1,156 @@
+//! What a swarm writes before anything runs: keys, the chain's beginning, and once that is known the run; then a
+//! node.toml a node.
+
+use super::plan::{Node, Options, Plan};
+use super::{SwarmError, chain};
+use crate::config::{NodeConfig, Size};
+use crate::folder::Folder;
+use crate::wallet::{Secret, Wallet, Write};
+use covey_proto::run::{Beacon, Chain, Data, Run};
+use covey_proto::{ColdkeyPair, Digest, Hotkey, derive};
+use covey_round::engine::Roles;
+use covey_sparseloco::state_root;
+use covey_trainer::genesis::initial_state;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The wallet that holds all keys of a swarm; a hotkey has its node's name.
+const WALLET: &str = "swarm";
+/// Loopback is quick: a mesh need not take seconds to form.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+/// Bytes of each node's blob store: a demo's rounds are a few megabytes each, and the seeder keeps all.
+const STORE_BYTES_MAX: u64 = 16 << 30;
+
+/// The keys of a swarm: all are made from its seed.
+pub(super) struct Keys {
+    seed: u64,
+}
+
+impl Keys {
+    /// Of the swarm with this seed.
+    pub(super) fn new(seed: u64) -> Keys {
+        Keys { seed }
+    }
+
+    /// A node's hotkey.
+    pub(super) fn hotkey(&self, name: &str) -> Hotkey {
+        self.secret("covey/1/swarm-hotkey", name).hotkey()
+    }
+
+    /// The coldkey that owns all hotkeys.
+    pub(super) fn coldkey(&self) -> ColdkeyPair {
+        self.secret("covey/1/swarm-coldkey", WALLET).coldkey_pair()
+    }
+
+    fn secret(&self, context: &str, name: &str) -> Secret {
+        let mut bytes = [0; 32];
+        derive(context, &[&self.seed.to_le_bytes(), name.as_bytes()]).fill(&mut bytes);
+        Secret::from_seed(bytes)
+    }
+
+    fn write(&self, folder: &Folder, plan: &Plan) -> Result<(), SwarmError> {
+        let coldkey = self.secret("covey/1/swarm-coldkey", WALLET);
+        let members = plan.nodes().filter(|(_, node)| node.roles != Roles::default());
+        let hotkeys: Vec<(&str, Secret)> =
+            members.map(|(name, _)| (&**name, self.secret("covey/1/swarm-hotkey", name))).collect();
+        let hotkeys: Vec<(&str, &Secret)> = hotkeys.iter().map(|(name, secret)| (*name, secret)).collect();
+        Wallet::create(&folder.wallets(), WALLET, &coldkey, &hotkeys, Write::default())?;
+        Ok(())
+    }
+}
+
+/// Makes the swarm's folder: keys, the chain's beginning, the tokenizer.
+pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Keys) -> Result<(), SwarmError> {
+    for path in [folder.node(""), folder.chain(), folder.path().join("logs")] {
+        std::fs::create_dir_all(&path).map_err(fault(&path))?;
+    }
+    keys.write(folder, plan)?;
+    let spec = chain::spec(options, plan, keys.coldkey().coldkey(), |name| keys.hotkey(name));
+    let text = serde_json::to_vec_pretty(&spec).map_err(chain::ChainError::from)?;
+    write(&folder.chain_spec(), &text)?;
+    let tokenizer = options.data.tokenizer_path();
+    std::fs::copy(&tokenizer, folder.tokenizer()).map_err(fault(&tokenizer))?;
+    Ok(())
+}
+
+/// The preset on this chain, with this data; written down.
+pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result<Run, SwarmError> {
+    // The template's own clock says how early the anchor is; any start behind it will do.
+    let start = 8;
+    let mut chain = Chain { genesis, netuid: chain::NETUID, start, genesis_state: Digest::ZERO };
+    let mut data = Data { digest: options.data.digest(), samples: 1 };
+    // A small text has fewer tokens than the preset asks for: the model's are the data's.
+    let vocabulary = format!("model.vocabulary={}", options.data.vocabulary());
+    let template = options.template.clone().with(&[vocabulary])?;
+    let draft = template.resolve(&chain, &data)?;
+    let sequence = draft.model.sequence;
+    let (training, held_out) = (options.data.samples(sequence), options.data.heldout_samples(sequence));
+    if training == 0 || held_out == 0 {
+        return Err(SwarmError::TooLittleData { held_out, training, sequence });
+    }
+    data.samples = training;
+    chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
+    let mut run = template.resolve(&chain, &data)?;
+    if options.repeatable {
+        run.clock.beacon = Beacon::Seed;
+    }
+    write(&folder.run(), run.to_toml().as_bytes())?;
+    Ok(run)
+}
+
+/// Writes a node's folder with its node.toml, and gives what its process is told.
+pub(super) fn node(
+    options: &Options,
+    folder: &Folder,
+    (name, node): (&Arc<str>, &Node),
+    url: &str,
+    bootstrap: Vec<String>,
+) -> Result<Vec<OsString>, SwarmError> {
+    let directory = folder.node(name);
+    std::fs::create_dir_all(&directory).map_err(fault(&directory))?;
+    // Relative paths: a swarm's folder can be moved, and a node of it started by hand.
+    let mut config = NodeConfig::new("../../run.toml", ".");
+    config.name = name.to_string();
+    config.cores = Some(options.cores);
+    config.status = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    if node.roles != Roles::default() {
+        config.data = Some(std::path::absolute(options.data.folder()).map_err(fault(options.data.folder()))?);
+    }
+    config.wallet.path = "../../wallets".into();
+    (config.wallet.name, config.wallet.hotkey) = (WALLET.into(), name.to_string());
+    config.chain.endpoints = vec![url.to_owned()];
+    config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".into(), "/ip4/127.0.0.1/udp/0/quic-v1".into()];
+    config.network.bootstrap = bootstrap;
+    config.network.reachable = true;
+    config.network.heartbeat = HEARTBEAT;
+    config.network.patience = options.patience;
+    config.storage.quota = Size(STORE_BYTES_MAX);
+    config.storage.archive = node.roles == Roles::default();
+    let path = folder.node_config(name);
+    write(&path, config.to_toml().as_bytes())?;
+    let role = match node.roles {
+        Roles { miner: true, .. } => "miner",
+        Roles { validator: true, .. } => "validator",
+        _ => "seeder",
+    };
+    let mut arguments: Vec<OsString> = vec![role.into(), "--config".into(), path.into(), "--supervised".into()];
+    if node.roles == (Roles { miner: true, validator: true }) {
+        arguments.push("--validate".into());
+    }
+    if let Some(kind) = node.misbehaviour {
+        arguments.extend(["--misbehave".into(), kind.to_string().into()]);
+    }
+    Ok(arguments)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), SwarmError> {
+    std::fs::write(path, bytes).map_err(fault(path))
+}
+
+pub(super) fn fault(path: &Path) -> impl FnOnce(std::io::Error) -> SwarmError {
+    let path = path.to_owned();
+    move |error| SwarmError::Folder { path, error }
+}

@@ -1,6 +1,0 @@
-//! `ledger` of `tests/src/fuzz/`, under libFuzzer.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    (covey_tests::fuzz::target("ledger").run)(data);
-});
