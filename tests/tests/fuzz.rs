@@ -78,12 +78,14 @@ fn check(target: &Target, input: &[u8], which: &str) -> bool {
     let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     let (fixed, each) = target.memory_max;
     let (taken, most) = (MEMORY.peak_usage().saturating_sub(before), fixed + each * input.len());
-    let Ok(accepted) = outcome else {
+    let keep = || {
         let kept = std::env::temp_dir().join(format!("covey-fuzz-{}", target.name));
-        let written = fs::write(&kept, input);
-        panic!("{}: {which} breaks a promise (above); kept as {}: {written:?}", target.name, kept.display());
+        format!("kept as {}: {:?}", kept.display(), fs::write(&kept, input))
     };
-    assert!(taken <= most, "{}: {which}, {} bytes, takes {taken} bytes; at most {most}", target.name, input.len());
+    let Ok(accepted) = outcome else { panic!("{}: {which} breaks a promise (above); {}", target.name, keep()) };
+    if taken > most {
+        panic!("{}: {which}, {} bytes, takes {taken} bytes; at most {most}; {}", target.name, input.len(), keep());
+    }
     accepted
 }
 

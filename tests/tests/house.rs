@@ -49,6 +49,8 @@ const FLOORS: [(&str, &[&str]); 13] = [
             "covey-gossip",
             "covey-trainer",
             "covey",
+            "covey-timelock",
+            "covey-devnet",
             "covey-wan",
         ],
     ),

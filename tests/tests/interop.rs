@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+use codec::DecodeAll;
 use covey::chain::substrate::{Settings, SubstrateLedger};
 use covey::chain::{Call, Ledger};
+use covey_devnet::pallets::subtensor;
 use covey_devnet::pallets::subtensor::types::{GenesisMember, GenesisSubnet};
+use covey_devnet::runtime::{RuntimeCall, UncheckedExtrinsic};
 use covey_devnet::{AccountId32, Blocks, ChainSpec, Config, Devnet, Handle};
 use covey_proto::{BlockNumber, ColdkeyPair, HotkeyPair, Uid};
 use covey_tests::foreign::{bittensor_env, polkadot_env};
@@ -99,7 +102,7 @@ async fn bittensors_client_and_a_node_read_what_the_other_wrote() {
     assert_eq!(view.slots[&hotkey(3).hotkey()].bytes, b"hello");
     assert_eq!(view.members[&Uid::from(3)].hotkey, hotkey(3).hotkey());
     let rows = ledger.weights().await.unwrap();
-    assert_eq!(rows[&hotkey(0).hotkey()], [(Uid::from(0), u16::MAX), (Uid::from(2), u16::MAX / 2)]);
+    assert_eq!(rows[&hotkey(0).hotkey()], [(Uid::from(0), u16::MAX), (Uid::from(2), u16::MAX / 2 + 1)]);
     devnet.stop().await;
 }
 
@@ -131,11 +134,26 @@ async fn what_bittensors_library_locks_is_opened_and_the_other_way_round() {
     let sealed = hex::decode(run(theirs).await.trim()).unwrap();
     let opened = covey_timelock::open(&sealed, &hex::decode(SIGNATURE).unwrap());
     assert_eq!(opened.map(hex::encode), Some(message.clone()));
-    let secret = covey_timelock::secret("a beacon of our own");
-    let public = covey_timelock::public_key(&secret);
-    let sealed = covey_timelock::lock(&public, 77, &hex::decode(&message).unwrap(), &[3; 32]).unwrap();
-    let signature = covey_timelock::sign_round(&secret, 77).unwrap();
+    // What a node locks to the devnet's beacon, as it is in the transaction that waits.
+    let devnet = devnet().await;
+    let ledger = SubstrateLedger::connect(Settings::new(vec![devnet.url()], HIDDEN)).await.unwrap();
+    let weights = vec![(Uid::from(0), 20_000), (Uid::from(2), u16::MAX)];
+    let signed = ledger.sign(&hotkey(1), Call::SetWeights(weights)).await.unwrap();
+    devnet.stall_blocks(true);
+    ledger.submit(&signed).await.unwrap();
+    let waiting = devnet.chain().pending();
+    let call = UncheckedExtrinsic::decode_all(&mut &waiting[0][..]).unwrap().function;
+    let RuntimeCall::SubtensorModule(subtensor::Call::commit_timelocked_weights { commit, reveal_round, .. }) = call
+    else {
+        panic!("{call:?}")
+    };
+    let secret = covey_timelock::secret(&ChainSpec::default().beacon_seed);
+    let signature = covey_timelock::sign_round(&secret, reveal_round).unwrap();
     let mut ours = env.command("bittensor_client.py");
-    ours.args(["open", &hex::encode(sealed), &hex::encode(signature)]);
-    assert_eq!(run(ours).await.trim(), message);
+    ours.args(["open", &hex::encode(commit), &hex::encode(signature)]);
+    let opened = hex::decode(run(ours).await.trim()).unwrap();
+    let payload = subtensor::WeightsPayload::decode_all(&mut &opened[..]).unwrap();
+    assert_eq!((payload.hotkey, payload.version_key), (hotkey(1).hotkey().as_bytes().to_vec(), 0));
+    assert_eq!((payload.uids, payload.values), (vec![0, 2], vec![20_000, u16::MAX]));
+    devnet.stop().await;
 }

@@ -5,7 +5,7 @@
 //! printed: whoever calls with bad arguments must not fill the log.
 
 use crate::runtime::apis;
-use codec::{Decode, DecodeAll};
+use codec::{Compact, Decode, DecodeAll};
 use hash_db::Prefix;
 use sp_core::H256;
 use sp_core::storage::StateVersion;
@@ -143,6 +143,12 @@ pub enum CallError {
     /// It stopped, most often because its arguments did not decode.
     #[error("Runtime panicked in {0}: bad arguments, or a fault of the runtime")]
     Panicked(String),
+    /// It is not for clients.
+    #[error("{0} is not answered here: a devnet executes no blocks of others")]
+    NotForClients(String),
+    /// An argument says that it is longer than it is.
+    #[error("{0}: a transaction that is shorter than it says")]
+    Short(String),
     /// The state was let go of meanwhile. Clients look for these words.
     #[error("State already discarded")]
     Gone,
@@ -211,6 +217,18 @@ impl State {
     /// # Errors
     /// No such function, or it stopped.
     pub fn call(&self, method: &str, args: &[u8]) -> Result<Vec<u8>, CallError> {
+        let transaction = match method {
+            "TransactionPaymentApi_query_info" | "TransactionPaymentApi_query_fee_details" => Some(args),
+            "BlockBuilder_apply_extrinsic" => Some(args),
+            "TaggedTransactionQueue_validate_transaction" => args.get(1..),
+            "Core_execute_block" | "BlockBuilder_check_inherents" => {
+                return Err(CallError::NotForClients(method.to_owned()));
+            }
+            _ => None,
+        };
+        if transaction.is_some_and(|bytes| !has_its_length(bytes)) {
+            return Err(CallError::Short(method.to_owned()));
+        }
         let mut overlay = Overlay::default();
         run(&self.backend(), &mut overlay, || apis::api::dispatch(method, args))
             .ok_or_else(|| CallError::Panicked(method.to_owned()))?
@@ -224,6 +242,12 @@ impl State {
     pub fn ask<V: Decode>(&self, method: &'static str, args: &[u8]) -> Result<V, CallError> {
         V::decode_all(&mut &self.call(method, args)?[..]).map_err(|_| CallError::Answer(method))
     }
+}
+
+/// Whether as many bytes follow as a transaction's first ones say. FRAME allocates what they say before it looks further:
+/// four bytes ask for a gigabyte.
+pub(super) fn has_its_length(mut transaction: &[u8]) -> bool {
+    Compact::<u32>::decode(&mut transaction).is_ok_and(|length| length.0 as usize <= transaction.len())
 }
 
 /// Runs something of the runtime on a state with changes; none if it panics. What it began in `overlay` and has not

@@ -1,6 +1,7 @@
 //! Transactions on their way into the pool: what is asked of the runtime before one waits, and who hears of it.
 
 use super::pool::PoolError;
+use super::state::has_its_length;
 use super::{CallError, Chain, Status};
 use crate::runtime::UncheckedExtrinsic;
 use codec::{DecodeAll, Encode};
@@ -36,6 +37,9 @@ pub fn hash_of(bytes: &[u8]) -> H256 {
 
 /// A transaction, if these bytes are one and the only ones of it: it is known by their hash.
 fn decode(bytes: &[u8]) -> Result<UncheckedExtrinsic, SubmitError> {
+    if !has_its_length(bytes) {
+        return Err(SubmitError::Format("shorter than it says".into()));
+    }
     let extrinsic = UncheckedExtrinsic::decode_all(&mut &bytes[..]).map_err(SubmitError::Format)?;
     if extrinsic.encode() == bytes { Ok(extrinsic) } else { Err(SubmitError::Format("not its one encoding".into())) }
 }
