@@ -60,7 +60,7 @@ fn a_withheld_shard_is_never_selected() {
         .rounds(4)
         .misbehave(Misbehaviour::Withhold, 1)
         .set(&["compress.inline_max=0"])
-        .patience(Duration::from_secs(2))
+        .patience(Duration::from_secs(5))
         .run();
     swarm.expect_agreement();
     let committed = swarm.summary.offered.iter().all(|offered| offered.contains(&Uid::from(3)));

@@ -10,6 +10,7 @@ mod data;
 mod devnet;
 mod init;
 mod lab;
+#[cfg(feature = "devnet")]
 mod logs;
 mod model;
 mod node;

@@ -91,19 +91,41 @@ async fn run_in<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (T, Duration) {
     let timed = move || {
-        // Nodes of a swarm share the machine: waiting for a core is no work. Of more threads this one knows nothing.
-        let is_alone = places.len() == 1;
-        let (start, on_core_before) = (Instant::now(), on_core().filter(|_| is_alone));
+        // Of what other threads do, this one's clock knows nothing.
+        let watch = if places.len() == 1 { Stopwatch::start() } else { Stopwatch::of_the_wall() };
         let result = work();
         drop(places);
-        let worked = on_core_before.zip(on_core()).map(|(before, now)| now.saturating_sub(before));
-        (result, worked.unwrap_or_else(|| start.elapsed()))
+        (result, watch.elapsed())
     };
     match tokio::task::spawn_blocking(timed).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime is going away, and with it whoever waits here.
         Err(_) => std::future::pending().await,
+    }
+}
+
+/// Measures work: the time that its thread is on a core. Nodes of a swarm share the machine, and waiting for a core or a
+/// disk is no work. Where the system does not tell, the time that goes by.
+pub struct Stopwatch {
+    start: Instant,
+    on_core: Option<Duration>,
+}
+
+impl Stopwatch {
+    /// Measures this thread from now on.
+    pub fn start() -> Stopwatch {
+        Stopwatch { start: Instant::now(), on_core: on_core() }
+    }
+
+    fn of_the_wall() -> Stopwatch {
+        Stopwatch { start: Instant::now(), on_core: None }
+    }
+
+    /// Since the start, if the same thread asks.
+    pub fn elapsed(&self) -> Duration {
+        let worked = self.on_core.zip(on_core()).map(|(before, now)| now.saturating_sub(before));
+        worked.unwrap_or_else(|| self.start.elapsed())
     }
 }
 

@@ -5,6 +5,7 @@
 //! signed call; only then is anything submitted. Killed before the journal, the old feedback holds and the round is
 //! skipped; killed after it, the same bytes are sent again.
 
+use super::compute::Stopwatch;
 use super::context::Context;
 use super::disk::{DiskError, JournalContribution};
 use super::misbehave;
@@ -18,7 +19,7 @@ use covey_trainer::inner::{RoundReport, TrainError, train_round};
 use covey_trainer::{Backend, BackendError, BatchError, Moments};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After so many missed rounds what the error feedback holds is about another state.
 const FEEDBACK_ROUNDS_MAX: u32 = 8;
@@ -137,7 +138,7 @@ impl Miner {
         if context.forget.swap(false, Ordering::AcqRel) {
             self.reset(context)?;
         }
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let report = self.train(context, task, theta, is_wanted)?;
         let trained = start.elapsed();
         let run = &context.run;
@@ -193,7 +194,7 @@ impl Miner {
     /// # Errors
     /// No contribution this round; nothing that counts has changed.
     pub fn store<L>(&self, context: &Context<L>, task: &Task, base: Digest, draft: Draft) -> Result<Made, MinerError> {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let Draft { report, compressed, times: [trained, compressing] } = draft;
         let run = &context.run;
         let manifest = Manifest {
