@@ -1,5 +1,7 @@
 //! Whole swarms: processes of the binary on a chain of their own, run to their end, and held against what they must be.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod audit;
 mod churn;
 mod honest;

@@ -116,7 +116,7 @@ pub struct Metagraph {
     pub block: BlockNumber,
     /// Its hash.
     pub hash: Digest,
-    /// Blocks of an epoch, or one less: see [`super::epoch`].
+    /// Blocks of an epoch, or one less: see [`super::Epochs`].
     pub tempo: u16,
     /// The members.
     pub neurons: BTreeMap<Uid, Neuron>,
