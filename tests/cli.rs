@@ -365,12 +365,26 @@ fn a_swarm_that_is_told_to_stop_leaves_its_report() {
     assert!(first.is_some(), "the swarm ended before its first round");
     // Whatever else it says must have a reader.
     let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    watch(at);
     let code = stop(running, "TERM");
     assert_eq!(code, Some(143), "{:?}", rest.join());
     assert!(at.join("out/report.html").is_file());
     let summary = std::fs::read(at.join("out/summary.json")).expect("a summary");
     let summary: serde_json::Value = serde_json::from_slice(&summary).expect("JSON");
     assert_eq!(summary["interrupted"], true);
+}
+
+/// A stranger without data or model sees what the swarm in `out` does.
+fn watch(at: &Path) {
+    let output = covey(at, &["watch", "--config", "out/nodes/miner-1/node.toml", "--rounds", "3", "--json"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
+    assert_eq!(of("decided").count(), 3, "{said}");
+    assert!(of("announced").count() > 0, "{said}");
+    // Two of its three rounds were followed from their beginning.
+    assert!(of("applied").any(|line| line["as_decided"] == true), "{said}");
 }
 
 /// In, listed, checked, out, pinned, removed; then its disk is damaged.

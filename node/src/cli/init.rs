@@ -4,7 +4,6 @@ use super::{Done, Failure, Plain};
 use crate::config::NodeConfig;
 use clap::{Args, ValueEnum};
 use covey_proto::run::Run;
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -110,11 +109,14 @@ fn from_folder_of(file: &Path, path: PathBuf) -> Result<PathBuf, Failure> {
 }
 
 fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).create_new(!force);
-    let written =
-        options.open(file).and_then(|mut open| open.write_all(text.as_bytes()).and_then(|()| open.sync_all()));
-    written.map_err(|error| match error.kind() {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut beside| {
+        beside.write_all(text.as_bytes())?;
+        beside.as_file().sync_all()?;
+        let kept = if force { beside.persist(file) } else { beside.persist_noclobber(file) };
+        Ok(kept.map(drop)?)
+    });
+    written.map_err(|error: std::io::Error| match error.kind() {
         ErrorKind::AlreadyExists => Plain(format!("{} is there already; --force replaces it", file.display())).into(),
         _ => Plain(format!("{}: {error}", file.display())).into(),
     })

@@ -1,10 +1,10 @@
 //! `covey register`: takes a uid for a node's hotkey, which its coldkey pays for. Shows the price and asks first.
 
-use super::run::load;
 use super::{Done, Failure, Plain};
 use crate::chain::Ledger;
 use crate::chain::substrate::{Price, Settings, SubstrateLedger};
 use crate::config::NodeConfig;
+use crate::service::read_run;
 use crate::wallet::{Unlock, Wallet};
 use clap::Args;
 use covey_proto::{Coldkey, Hotkey};
@@ -66,7 +66,7 @@ struct Keys {
 
 pub(super) fn run(args: &RegisterArgs) -> Result<Done, Failure> {
     let config = NodeConfig::load(&args.config)?;
-    let run = load(&config.run)?;
+    let run = read_run(&config.run)?;
     let wallet = Wallet::open(&config.wallet.path, &config.wallet.name)?;
     // Public halves are enough until it is paid.
     let (hotkey, coldkey) = (wallet.hotkey_public(&config.wallet.hotkey)?, wallet.coldkey_public()?);

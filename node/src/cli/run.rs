@@ -6,6 +6,7 @@ use super::{Done, Failure, Plain};
 use crate::chain::substrate::{Settings, SubstrateLedger, check_space};
 use crate::chain::{Ledger, LedgerError};
 use crate::preset::{Template, genesis_state};
+use crate::service::read_run;
 use clap::{Args, Subcommand, ValueEnum};
 use covey_proto::run::{Chain, Run};
 use covey_proto::{BlockNumber, Digest, Hotkey};
@@ -13,11 +14,8 @@ use covey_round::clock;
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
-
-/// Bytes of the longest run.toml: schedules of 64 points are 2 KB each.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunCommand {
@@ -116,21 +114,12 @@ pub(super) fn run(command: RunCommand) -> Result<Done, Failure> {
             if !(block > 0.0 && block < 1e6) {
                 return Err(Plain(format!("--block is {block}; it must be a number of seconds above 0")).into());
             }
-            print!("{}", show::text(&load(&file)?, block));
+            print!("{}", show::text(&read_run(&file)?, block));
             Ok(Done::Well)
         }
         RunCommand::New(args) => new(&args),
         RunCommand::Check(args) => check(&args),
     }
-}
-
-/// The run of a run.toml.
-pub(super) fn load(path: &Path) -> Result<Run, Failure> {
-    let fault = |error: &dyn std::fmt::Display| Plain(format!("{}: {error}", path.display()));
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| fault(&error))?;
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| fault(&error))?;
-    Ok(Run::from_toml(&text).map_err(|error| fault(&error))?)
 }
 
 fn new(args: &NewArgs) -> Result<Done, Failure> {
@@ -195,7 +184,7 @@ impl Findings {
 }
 
 fn check(args: &CheckArgs) -> Result<Done, Failure> {
-    let run = load(&args.file)?;
+    let run = read_run(&args.file)?;
     println!("run {}", run.id());
     let mut findings = Findings::default();
     findings.say("numbers", true, "every one is within its bounds");

@@ -1,14 +1,15 @@
 //! `covey watch`: follows a run from outside and prints what happens, a line each.
 
 use super::signals::stopped;
-use super::{Done, Failure, Plain};
+use super::{Done, Failure};
 use crate::chain::substrate::{Settings, SubstrateLedger};
 use crate::config::NodeConfig;
+use crate::service::read_run;
 use crate::watch::{News, Watch};
 use clap::Args;
 use covey_gossip::store::Store;
 use covey_proto::run::Run;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -53,21 +54,15 @@ impl WatchArgs {
             Some(path) => {
                 let config = NodeConfig::load(path)?;
                 let (endpoints, bootstrap) = (config.chain.endpoints, config.network.bootstrap);
-                Ok(Target { run: load(&config.run)?, endpoints, bootstrap })
+                Ok(Target { run: read_run(&config.run)?, endpoints, bootstrap })
             }
             None => Ok(Target {
-                run: load(self.run.as_deref().unwrap_or(Path::new("run.toml")))?,
+                run: read_run(self.run.as_deref().unwrap_or(Path::new("run.toml")))?,
                 endpoints: self.chain.clone(),
                 bootstrap: self.bootstrap.clone(),
             }),
         }
     }
-}
-
-fn load(path: &Path) -> Result<Run, Failure> {
-    let fault = |error: &dyn std::fmt::Display| Plain(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
-    Ok(Run::from_toml(&text).map_err(|error| fault(&error))?)
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Done, Failure> {
@@ -106,7 +101,9 @@ async fn follow(args: &WatchArgs, target: Target, folder: &Path) -> Result<(), F
             ended = &mut watching => return Ok(ended?),
             Some(news) = told.recv() => news,
         };
-        print(args, &news)?;
+        if !print(args, &news)? {
+            return Ok(());
+        }
         decided += u32::from(matches!(news, News::Decided { .. }));
         if args.rounds.is_some_and(|rounds| decided >= rounds) {
             network.shutdown().await;
@@ -115,8 +112,12 @@ async fn follow(args: &WatchArgs, target: Target, folder: &Path) -> Result<(), F
     }
 }
 
-fn print(args: &WatchArgs, news: &News) -> Result<(), Failure> {
+/// Prints a line; false if nobody reads any more, which is no error.
+fn print(args: &WatchArgs, news: &News) -> Result<bool, Failure> {
     let line = if args.json { serde_json::to_string(news)? } else { news.to_string() };
     let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}").and_then(|()| out.flush())?)
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
+    }
 }

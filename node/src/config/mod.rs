@@ -8,6 +8,7 @@ mod read;
 mod units;
 mod write;
 
+pub use crate::chain::substrate::ENDPOINTS_MAX;
 pub use read::ConfigError;
 pub(crate) use read::is_name;
 pub use units::{Mbit, NotARate, NotASize, Size};
@@ -25,8 +26,6 @@ pub const FINNEY: &str = "wss://entrypoint-finney.opentensor.ai:443";
 pub const STATUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// Where Bittensor's own tools keep wallets.
 pub const WALLETS: &str = "~/.bittensor/wallets";
-/// Chain endpoints, at most: fail-over tries one after the other.
-pub const ENDPOINTS_MAX: usize = 8;
 /// Multiaddrs in one list, at most; a node says no more than eight of its own to others.
 pub const ADDRESSES_MAX: usize = 64;
 

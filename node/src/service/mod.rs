@@ -20,7 +20,7 @@ use covey_proto::run::{Run, RunError};
 use covey_proto::{Hotkey, HotkeyPair};
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -105,14 +105,15 @@ pub fn role(roles: Roles) -> &'static str {
 /// Reads a run file.
 ///
 /// # Errors
-/// It cannot be read, or is no run.
+/// It cannot be read, is too long, or is no run.
 pub fn read_run(path: &Path) -> Result<Run, ServiceError> {
     let unread = |error| ServiceError::NoRun { path: path.to_owned(), error };
-    let bytes = std::fs::metadata(path).map_err(unread)?.len();
-    if bytes > RUN_BYTES_MAX {
-        return Err(unread(io::Error::other(format!("{bytes} bytes; a run file has at most {RUN_BYTES_MAX}"))));
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unread)?;
+    file.take(RUN_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
+    if text.len() as u64 > RUN_BYTES_MAX {
+        return Err(unread(io::Error::other(format!("a run file has at most {RUN_BYTES_MAX} bytes"))));
     }
-    let text = std::fs::read_to_string(path).map_err(unread)?;
     Run::from_toml(&text).map_err(|error| ServiceError::Run { path: path.to_owned(), error })
 }
 

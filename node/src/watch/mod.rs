@@ -125,6 +125,9 @@ pub enum WatchError {
     /// The chain's states do not fit the run.
     #[error("the chain's answers do not fit the run: {0}")]
     Contradiction(#[from] SelectError),
+    /// Two endpoints of the chain say different things.
+    #[error(transparent)]
+    Ledger(LedgerError),
     /// The chain's client ended.
     #[error("the chain is gone")]
     ChainGone,
@@ -143,6 +146,8 @@ pub struct Watch<L> {
     inbox: Inbox,
     /// Whose reveals of the round have come.
     revealed: (Round, UidSet),
+    /// The block whose state was not to be had last: told of once.
+    skipped: Option<BlockNumber>,
     weights: BTreeMap<Uid, f64>,
     headers: JoinSet<News>,
 }
@@ -158,6 +163,7 @@ impl<L: Ledger + Clone> Watch<L> {
             network,
             inbox: Inbox::default(),
             revealed: (Round(0), UidSet::default()),
+            skipped: None,
             weights: BTreeMap::new(),
             headers: JoinSet::new(),
         }
@@ -212,8 +218,11 @@ impl<L: Ledger + Clone> Watch<L> {
                     tokio::time::sleep(RETRY).await;
                     return Ok(());
                 }
+                Err(error @ LedgerError::Disagreement(_)) => return Err(WatchError::Ledger(error)),
                 Err(error) => {
-                    tell(News::Skipped { block, why: error.to_string() });
+                    if self.skipped.replace(block) != Some(block) {
+                        tell(News::Skipped { block, why: error.to_string() });
+                    }
                     self.rounds.forget();
                     // The round under way now may be as old as the state that is gone: wait for the next block.
                     return Ok(());

@@ -19,7 +19,7 @@ pub struct Settings {
 }
 
 /// Endpoints of a chain: more than anybody needs.
-pub const ENDPOINTS_MAX: usize = 16;
+pub const ENDPOINTS_MAX: usize = 8;
 
 /// How long things may take, and how long a call is good for.
 #[derive(Clone, Copy, Debug)]
