@@ -5,7 +5,7 @@ use super::world::*;
 use covey::chain::substrate::{Bounds, Settings, SubstrateLedger};
 use covey::chain::{Call, Fate, Ledger, LedgerError, SignedCall};
 use covey_devnet::{ChainSpec, Config, Devnet, Handle};
-use covey_proto::{BlockNumber, Hotkey, HotkeyPair};
+use covey_proto::{BlockNumber, Hotkey, HotkeyPair, Uid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,4 +295,30 @@ async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
     let refused = ledger.view(BlockNumber(5)).await.expect_err("they differ");
     assert!(matches!(&refused, LedgerError::Disagreement(why) if why.contains(&lying.url())), "{refused}");
     assert!(matches!(ledger.view(BlockNumber(2)).await, Err(LedgerError::Disagreement(_))), "nothing is read any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_a_reorganisation_undid_are_set_once_all_the_same() {
+    let devnet = devnet_of(roomy(5)).await;
+    let ledger = watchful(&[devnet.url()]).await;
+    make(&devnet, 8);
+    until_final(&ledger, 3).await;
+    let row = vec![(Uid::from(1), 7_000), (Uid::from(2), u16::MAX)];
+    let call = ledger.sign(&hotkey(0), Call::SetWeights(row.clone())).await.expect("a call is signed");
+    ledger.submit(&call).await.expect("it is taken");
+    make(&devnet, 3);
+    until(&ledger, |heads| heads.best >= BlockNumber(11)).await;
+    // Not even the pool has them afterwards, and nobody but the client itself sends them again.
+    devnet.reorganise(3, true).expect("three blocks are not final");
+    let _making = keep_making(&devnet, Duration::from_millis(15));
+    let mut at = BlockNumber(9);
+    let fate = loop {
+        until_final(&ledger, at.0).await;
+        match ledger.fate(&call, at).await.expect("it is looked up") {
+            Fate::Open => at = BlockNumber(at.0 + 1),
+            fate => break fate,
+        }
+    };
+    assert_eq!(fate, Fate::Done);
+    assert_eq!(ledger.weights().await.expect("weights are read").get(&hotkey(0).hotkey()), Some(&row));
 }
