@@ -5,6 +5,7 @@ use crate::config::{NodeConfig, STATUS};
 use crate::folder::Folder;
 use crate::observe::{self, NodeStatus};
 use crate::report::units;
+use crate::service::STATUS as STATUS_FILE;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -41,20 +42,27 @@ impl Which {
     pub(super) fn address(&self) -> Result<SocketAddr, Failure> {
         if let Some(path) = &self.config {
             let nowhere = || Plain(format!("{} has no status address: the node shows nothing", path.display()));
-            return Ok(NodeConfig::load(path)?.status.ok_or_else(nowhere)?);
+            let config = NodeConfig::load(path)?;
+            let address = config.status.ok_or_else(nowhere)?;
+            // Port 0 took any: the node says which.
+            return if address.port() == 0 {
+                written(&config.folder.join(STATUS_FILE), "the node")
+            } else {
+                Ok(address)
+            };
         }
         match (&self.swarm, self.status) {
-            (Some(dir), _) => of_swarm(dir),
+            (Some(dir), _) => written(&Folder::at(dir).status(), "a swarm"),
             (None, Some(address)) => Ok(address),
             (None, None) => Ok(STATUS),
         }
     }
 }
 
-fn of_swarm(dir: &Path) -> Result<SocketAddr, Failure> {
-    let path = Folder::at(dir).status();
-    let none = |what: String| Plain(format!("{}: {what}; is a swarm running there?", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|error| none(error.to_string()))?;
+/// The address that `who` has written down.
+fn written(path: &Path, who: &str) -> Result<SocketAddr, Failure> {
+    let none = |what: String| Plain(format!("{}: {what}; is {who} running there?", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| none(error.to_string()))?;
     Ok(text.trim().parse().map_err(|_| none("no address".into()))?)
 }
 

@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, watch};
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// Applied rounds that a supervisor may be behind; then it misses some.
 const APPLIED_MAX: usize = 4096;
+/// Where in a node's folder it says at which address it shows its status: with port 0 nobody else knows.
+pub const STATUS: &str = "status";
 /// How long a node may take to say good-bye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -124,6 +126,7 @@ impl Service {
     /// It does not start: what it needs is not there, or not the run's.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Ended, ServiceError> {
         let (name, address, external) = (self.config.name.clone(), self.config.status, self.config.network.external);
+        let written = self.config.folder.join(STATUS);
         let (roles, supervised, board) = (self.roles, self.supervised, self.board.clone());
         let mut stop = std::pin::pin!(stop);
         let (observer, applied) = mpsc::channel(APPLIED_MAX);
@@ -137,7 +140,11 @@ impl Service {
         let status = match address {
             Some(address) => {
                 let listening = observe::listen(address, nodes).await;
-                Some(listening.map_err(|error| ServiceError::Status { address, error })?)
+                let listening = listening.map_err(|error| ServiceError::Status { address, error })?;
+                if let Err(error) = std::fs::write(&written, format!("{listening}\n")) {
+                    tracing::warn!(node = %name, %error, "where the status is shown is not written down");
+                }
+                Some(listening)
             }
             None => None,
         };
