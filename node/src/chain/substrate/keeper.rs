@@ -191,7 +191,8 @@ impl Keeper {
         for number in (first..=last).rev().map(BlockNumber) {
             let hash = self.link.final_hash(number).await?;
             let at = rpc_params![hexed(hash.as_bytes())];
-            let block: Option<Block> = self.link.ask("chain_getBlock", at).await.map_err(LedgerError::from)?;
+            let block: Option<Block> =
+                self.link.ask_at(number, "chain_getBlock", at).await.map_err(LedgerError::from)?;
             let Some(block) = block else { continue };
             if let Some(index) = block.block.extrinsics.iter().position(|one| *one == text) {
                 return self.outcome(call, number, hash, index).await;

@@ -4,6 +4,7 @@
 
 use super::finals::Finals;
 use super::header::{Head, Header, digest, hexed};
+use super::metagraph::MetagraphError;
 use super::runtime::Runtime;
 use super::session::{AskError, DialError, Runtimes, Session, Subscriptions, Traffic, Version};
 use super::settings::Settings;
@@ -22,6 +23,9 @@ use tokio::time::Instant;
 /// A connection that lasted this long was one.
 const LASTED: Duration = Duration::from_secs(1);
 
+/// Between two looks whether an endpoint has come as far as was seen final elsewhere.
+const BEHIND: Duration = Duration::from_millis(50);
+
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -33,16 +37,27 @@ pub(super) enum Failure {
 
 impl From<Failure> for LedgerError {
     fn from(failure: Failure) -> LedgerError {
-        LedgerError::Unreachable(match failure {
-            Failure::Refused(error) => error.to_string(),
-            Failure::Unreachable(why) => why,
-        })
+        match failure {
+            // JSON-RPC's "method not found" and "invalid params".
+            Failure::Refused(error) if matches!(error.code, -32601 | -32602) => LedgerError::Unfit(error.to_string()),
+            Failure::Refused(error) => LedgerError::Unreachable(error.to_string()),
+            Failure::Unreachable(why) => LedgerError::Unreachable(why),
+        }
     }
 }
 
 impl From<super::runtime::Misfit> for LedgerError {
     fn from(misfit: super::runtime::Misfit) -> LedgerError {
-        LedgerError::Unreachable(misfit.to_string())
+        LedgerError::Unfit(misfit.to_string())
+    }
+}
+
+impl From<MetagraphError> for LedgerError {
+    fn from(error: MetagraphError) -> LedgerError {
+        match error {
+            MetagraphError::OtherBlock { .. } => LedgerError::Unreachable(error.to_string()),
+            error => LedgerError::Unfit(error.to_string()),
+        }
     }
 }
 
@@ -158,6 +173,22 @@ impl Link {
         opened.map(|(session, _)| session)
     }
 
+    /// A connection that is not known to be broken, to an endpoint that has seen a block final: the next one may be
+    /// behind, and then knows nothing of it.
+    async fn session_at(&self, block: BlockNumber, deadline: Instant) -> Result<Arc<Session>, Failure> {
+        loop {
+            let session = self.session(deadline).await?;
+            let url = &session.url;
+            if session.finalised() >= block {
+                return Ok(session);
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::Unreachable(format!("{url} is behind: it has not seen block {block} final")));
+            }
+            tokio::time::sleep(BEHIND).await;
+        }
+    }
+
     /// A connection that is not known to be broken.
     async fn session(&self, deadline: Instant) -> Result<Arc<Session>, Failure> {
         let mut sessions = self.session.subscribe();
@@ -186,9 +217,19 @@ impl Link {
         method: &'static str,
         params: RpcParams,
     ) -> Result<T, Failure> {
+        self.ask_at(BlockNumber(0), method, params).await
+    }
+
+    /// The same of an endpoint that has seen a block final.
+    pub(super) async fn ask_at<T: serde::de::DeserializeOwned>(
+        &self,
+        block: BlockNumber,
+        method: &'static str,
+        params: RpcParams,
+    ) -> Result<T, Failure> {
         let deadline = Instant::now() + self.settings.bounds.patience;
         loop {
-            let session = self.session(deadline).await?;
+            let session = self.session_at(block, deadline).await?;
             match session.ask(method, params.clone()).await {
                 Ok(answer) => return Ok(answer),
                 Err(AskError::Refused(error)) => return Err(Failure::Refused(error)),
@@ -210,13 +251,7 @@ impl Link {
         }
         // The endpoint may be another by now, one that is behind: then its block of that number need not be final.
         let deadline = Instant::now() + self.settings.bounds.patience;
-        let session = self.session(deadline).await?;
-        if session.finalised() < block {
-            return Err(LedgerError::Unreachable(format!(
-                "{} is behind: it has not seen block {block} final",
-                session.url
-            )));
-        }
+        let session = self.session_at(block, deadline).await?;
         let answer: Option<String> = match session.ask("chain_getBlockHash", rpc_params![block.0]).await {
             Ok(answer) => answer,
             Err(error) => return Err(LedgerError::Unreachable(DialError::from(error).to_string())),
@@ -233,11 +268,14 @@ impl Link {
 
     /// The runtime that a block was made with.
     pub(super) async fn runtime_at(&self, hash: Digest, block: BlockNumber) -> Result<Arc<Runtime>, LedgerError> {
-        let asked = self.ask("state_getRuntimeVersion", rpc_params![hexed(hash.as_bytes())]).await;
+        let asked = self.ask_at(block, "state_getRuntimeVersion", rpc_params![hexed(hash.as_bytes())]).await;
         let version: Version = asked.map_err(|failure| super::views::stateless(self, block, failure))?;
-        let session = self.session(Instant::now() + self.settings.bounds.patience).await?;
+        let session = self.session_at(block, Instant::now() + self.settings.bounds.patience).await?;
         let runtime = session.runtime_of(&self.runtimes, &version, Some(hash), self.genesis).await;
-        runtime.map_err(|error| LedgerError::Unreachable(error.to_string()))
+        runtime.map_err(|error| match error {
+            DialError::Unreachable(why) => LedgerError::Unreachable(why),
+            error => LedgerError::Unfit(error.to_string()),
+        })
     }
 
     fn on_best(&self, number: BlockNumber) {

@@ -146,6 +146,7 @@ impl SubstrateLedger {
     /// Signs a call with an account's next nonce.
     async fn sign_call(&self, pair: &dyn Sign, call: &DynamicCall) -> Result<SignedCall, LedgerError> {
         let link = self.link();
+        link.agreed()?;
         let runtime = link.runtime().await?;
         let account = pair.account();
         let next = link.next_nonce(&account).await?;
@@ -255,6 +256,10 @@ impl Ledger for SubstrateLedger {
         self.sign_call(pair, &call).await
     }
 
+    fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError> {
+        Ok(Hotkey::new(Signed::from_call(call)?.account))
+    }
+
     async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
         let signed = Signed::from_call(call)?;
         let link = self.link();
@@ -281,6 +286,7 @@ impl Ledger for SubstrateLedger {
     }
 
     async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
+        self.link().agreed()?;
         self.shared.keeper.submit(Arc::new(Signed::from_call(call)?)).await
     }
 }

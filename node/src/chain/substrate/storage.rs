@@ -58,7 +58,8 @@ pub(super) struct Values {
 impl Values {
     /// What stands in a place, or else its default; none if it has none.
     pub(super) fn get<V: DecodeAsType>(&self, place: &Place) -> Result<Option<V>, LedgerError> {
-        let text = self.by_key.get(&hexed(&place.key)).cloned().flatten();
+        let unanswered = || LedgerError::Unreachable(format!("{}.{} was not answered", place.pallet, place.item));
+        let text = self.by_key.get(&hexed(&place.key)).cloned().ok_or_else(unanswered)?;
         let bytes = match text {
             Some(text) => {
                 let what = || LedgerError::Unreachable(format!("{}.{} is no bytes", place.pallet, place.item));
@@ -71,7 +72,7 @@ impl Values {
 
     /// The same of what always has a value.
     pub(super) fn need<V: DecodeAsType>(&self, place: &Place) -> Result<V, LedgerError> {
-        let nothing = || LedgerError::Unreachable(format!("{}.{} has no value", place.pallet, place.item));
+        let nothing = || LedgerError::Unfit(format!("{}.{} has no value", place.pallet, place.item));
         self.get(place)?.ok_or_else(nothing)
     }
 }
@@ -103,9 +104,23 @@ impl Link {
     }
 }
 
-/// Whether a refusal says that a block's state is gone, or was never there.
+/// Whether a refusal says that a block's state is gone. A block that is not known may only not have come yet.
 pub(super) fn is_stateless(failure: &Failure) -> bool {
     let Failure::Refused(error) = failure else { return false };
-    let text = &error.message;
-    text.contains("discarded") || text.contains("UnknownBlock") || text.contains("not found in the database")
+    error.message.contains("discarded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use subxt::rpcs::UserError;
+
+    #[test]
+    fn only_a_discarded_state_is_gone() {
+        let refused = |message: &str| Failure::Refused(UserError { code: 4003, message: message.into(), data: None });
+        assert!(is_stateless(&refused("Client error: UnknownBlock: State already discarded for 0x12")));
+        assert!(is_stateless(&refused("Api called for an unknown Block: State already discarded for 0x12")));
+        assert!(!is_stateless(&refused("Client error: UnknownBlock: Header was not found in the database: 0x12")));
+        assert!(!is_stateless(&Failure::Unreachable("discarded".into())));
+    }
 }
