@@ -4,7 +4,7 @@ use super::header::{hexed, unhex};
 use super::link::{Failure, Link};
 use super::runtime::{Misfit, Runtime};
 use crate::chain::LedgerError;
-use covey_proto::Digest;
+use covey_proto::{BlockNumber, Digest};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -97,10 +97,16 @@ impl Link {
         Ok(Values { runtime: runtime.clone(), by_key })
     }
 
-    /// The bytes of one place after a block, as text.
-    pub(super) async fn raw(&self, place: &Place, at: Digest) -> Result<Option<String>, LedgerError> {
-        let params = rpc_params![hexed(&place.key), hexed(at.as_bytes())];
-        self.ask("state_getStorage", params).await.map_err(LedgerError::from)
+    /// The bytes of one place after a final block, as text.
+    pub(super) async fn raw(
+        &self,
+        place: &Place,
+        block: BlockNumber,
+        hash: Digest,
+    ) -> Result<Option<String>, LedgerError> {
+        let params = rpc_params![hexed(&place.key), hexed(hash.as_bytes())];
+        let asked = self.ask_at(block, "state_getStorage", params).await;
+        asked.map_err(|failure| super::views::stateless(self, block, failure))
     }
 }
 
