@@ -100,7 +100,11 @@ impl SubstrateLedger {
         })?;
         let mut heads = link.heads();
         let keeper = Arc::new(Keeper::new(link.clone()));
-        let tasks = vec![tokio::spawn(supervisor).abort_handle(), tokio::spawn(keeper.clone().run()).abort_handle()];
+        let tasks = vec![
+            tokio::spawn(supervisor).abort_handle(),
+            tokio::spawn(keeper.clone().run()).abort_handle(),
+            tokio::spawn(witness::run(link.clone())).abort_handle(),
+        ];
         let ledger = SubstrateLedger { shared: Arc::new(Shared { link, views: Views::default(), keeper, tasks }) };
         let link = &ledger.shared.link;
         // Heads come right after the connection: nobody should see a chain at block 0 that is not.
@@ -171,6 +175,7 @@ fn check(settings: &Settings) -> Result<(), ConnectError> {
     }
     for url in &settings.endpoints {
         if !(url.starts_with("ws://") || url.starts_with("wss://")) {
+            let url = settings::Endpoint::new(url);
             return fault(format!("endpoint {url:?}: it begins with ws:// or wss://"));
         }
     }

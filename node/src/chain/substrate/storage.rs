@@ -116,6 +116,12 @@ pub(super) fn is_stateless(failure: &Failure) -> bool {
     error.message.contains("discarded")
 }
 
+/// Whether a refusal says that a block is not known.
+pub(super) fn is_unknown(failure: &Failure) -> bool {
+    let Failure::Refused(error) = failure else { return false };
+    error.message.contains("UnknownBlock") || error.message.contains("not found in the database")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +132,8 @@ mod tests {
         let refused = |message: &str| Failure::Refused(UserError { code: 4003, message: message.into(), data: None });
         assert!(is_stateless(&refused("Client error: UnknownBlock: State already discarded for 0x12")));
         assert!(is_stateless(&refused("Api called for an unknown Block: State already discarded for 0x12")));
-        assert!(!is_stateless(&refused("Client error: UnknownBlock: Header was not found in the database: 0x12")));
+        let unknown = refused("Client error: UnknownBlock: Header was not found in the database: 0x12");
+        assert!(!is_stateless(&unknown) && is_unknown(&unknown));
         assert!(!is_stateless(&Failure::Unreachable("discarded".into())));
     }
 }
