@@ -496,6 +496,10 @@ mod tests {
             for call in [&lost, &rival] {
                 assert_eq!(ledger.is_spent(call, block).await.unwrap(), is_spent, "at block {block}");
             }
+            let fates = if is_spent { [Fate::Lost, Fate::Done] } else { [Fate::Open, Fate::Open] };
+            for (call, fate) in [&lost, &rival].into_iter().zip(fates) {
+                assert_eq!(ledger.fate(call, block).await.unwrap(), fate, "at block {block}");
+            }
         }
         assert!(ledger.is_spent(&lost, BlockNumber(99)).await.is_err(), "a block to come");
     }
