@@ -68,8 +68,23 @@ pub(super) fn last_vote(journal: &Journal) -> Option<record::Vote> {
 enum Wanted {
     /// A record, whose call is journalled.
     Record(Wish),
-    /// A call that needs no journal.
-    Plain(Call),
+    /// Weights, which need no journal.
+    Weights {
+        /// Shares by uid.
+        row: Vec<(Uid, u16)>,
+        /// Which of this node's they are: older ones are of no use.
+        generation: u64,
+    },
+}
+
+impl Wanted {
+    /// Whether nothing newer is wanted in its place.
+    fn is_newest<L>(&self, context: &Context<L>) -> bool {
+        match self {
+            Wanted::Record(_) => true,
+            Wanted::Weights { generation, .. } => context.weights.load(Ordering::Acquire) == *generation,
+        }
+    }
 }
 
 /// Why a turn brought nothing.
@@ -79,6 +94,8 @@ enum TurnError {
     Ledger(#[from] LedgerError),
     #[error("block {best} is there, and from {until} on it is of no use")]
     Late { best: BlockNumber, until: BlockNumber },
+    #[error("newer weights are on their way")]
+    Outdated,
     #[error("the journal is not written: {0}")]
     Journal(String),
     #[error("a node without a hotkey signs nothing")]
@@ -143,7 +160,9 @@ async fn take_turn<L: Ledger>(
         return Err(TurnError::Late { best, until });
     }
     let signed = match call {
+        // It has a nonce: what is signed after it comes after it.
         Some(signed) => signed,
+        None if !wanted.is_newest(context) => return Err(TurnError::Outdated),
         None => call.insert(sign(context, wanted).await?),
     };
     Ok(context.ledger.submit(signed).await?)
@@ -154,7 +173,7 @@ async fn sign<L: Ledger>(context: &Arc<Context<L>>, wanted: &Wanted) -> Result<S
     let pair = context.pair.as_ref().ok_or(TurnError::NoHotkey)?;
     let wish = match wanted {
         Wanted::Record(wish) => wish,
-        Wanted::Plain(call) => return Ok(context.ledger.sign(pair, call.clone()).await?),
+        Wanted::Weights { row, .. } => return Ok(context.ledger.sign(pair, Call::SetWeights(row.clone())).await?),
     };
     let call = context.ledger.sign(pair, Call::Commit(wish.record(context).to_bytes())).await?;
     let Wish::Contribution(mine) = *wish else { return Ok(call) };
@@ -175,35 +194,27 @@ async fn sign<L: Ledger>(context: &Arc<Context<L>>, wanted: &Wanted) -> Result<S
 
 /// Signs weights, which need no journal, hands them over in their turn, and goes on beside until they have been set,
 /// newer ones are wanted, or block `until` is final. A crash of this process may lose them.
-pub(super) async fn set_weights<L: Ledger>(context: &Arc<Context<L>>, weights: Vec<(Uid, u16)>, until: BlockNumber) {
+pub(super) async fn set_weights<L: Ledger>(context: &Arc<Context<L>>, row: Vec<(Uid, u16)>, until: BlockNumber) {
     let generation = context.weights.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
-    let wanted = Wanted::Plain(Call::SetWeights(weights));
+    let wanted = Wanted::Weights { row, generation };
     let mut call = None;
     let tried = take_turn(context, &wanted, &mut call, until).await;
     let owned = context.clone();
     tokio::spawn(async move {
-        let newest = owned.clone();
-        let is_newest = || newest.weights.load(Ordering::Acquire) == generation;
         if let Some(call) = hand_in_again(&owned, &wanted, call, tried, until).await {
-            see_through(owned, wanted, call, until, is_newest).await;
+            see_through(owned, wanted, call, until).await;
         }
     });
 }
 
 /// Hands a call over again at every block until it is in a final one, and signs it anew where another call has its nonce
-/// for good: done once, however often it was sent. Ends when nobody wants it any more.
-async fn see_through<L: Ledger>(
-    context: Arc<Context<L>>,
-    wanted: Wanted,
-    mut signed: SignedCall,
-    until: BlockNumber,
-    is_wanted: impl Fn() -> bool,
-) {
+/// for good: done once, however often it was sent. Ends when something newer is wanted.
+async fn see_through<L: Ledger>(context: Arc<Context<L>>, wanted: Wanted, mut signed: SignedCall, until: BlockNumber) {
     let mut heads = context.ledger.heads();
     while heads.changed().await.is_ok() {
         let now = *heads.borrow_and_update();
         let fate = context.ledger.fate(&signed, now.finalised).await;
-        if !is_wanted() {
+        if !wanted.is_newest(&context) {
             return;
         }
         match fate {

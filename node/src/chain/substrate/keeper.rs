@@ -197,6 +197,9 @@ impl Keeper {
             Fate::Lost => tracing::info!(%key, nonce = call.nonce, "a call came to nothing"),
             Fate::Open | Fate::Done => tracing::debug!(%key, nonce = call.nonce, ?fate, "a call is final"),
         }
+        if fate == Fate::Lost {
+            self.nonces().release(call);
+        }
         self.fates().insert(call.name(), fate);
     }
 
