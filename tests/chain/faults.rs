@@ -267,19 +267,35 @@ async fn put_while_making(ledger: &SubstrateLedger, devnet: &Arc<Handle>) {
     assert_eq!(put(ledger, &hotkey(0), text(0, 1)).await.len(), 1, "its nonce is free again");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
-    // Two chains of one genesis: a fork that both call final.
+/// Two devnets of one genesis, which make the same blocks while nobody calls them, and the folder where they live.
+async fn twins() -> (tempfile::TempDir, [Arc<Handle>; 2]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| Config { dir: Some(folder.path().join(name)), ..roomy(1) };
-    Devnet::start(at("honest")).await.expect("a devnet starts").stop().await;
-    std::fs::create_dir(folder.path().join("lying")).expect("a temporary folder");
-    for file in std::fs::read_dir(folder.path().join("honest")).expect("the devnet's folder") {
+    Devnet::start(at("one")).await.expect("a devnet starts").stop().await;
+    std::fs::create_dir(folder.path().join("other")).expect("a temporary folder");
+    for file in std::fs::read_dir(folder.path().join("one")).expect("the devnet's folder") {
         let file = file.expect("a file of the devnet");
-        let copy = folder.path().join("lying").join(file.file_name());
+        let copy = folder.path().join("other").join(file.file_name());
         std::fs::copy(file.path(), copy).expect("a file of the devnet");
     }
-    let (honest, lying) = (devnet_of(at("honest")).await, devnet_of(at("lying")).await);
+    let both = [devnet_of(at("one")).await, devnet_of(at("other")).await];
+    (folder, both)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_whose_finality_stands_still_is_left_for_the_next() {
+    let (_folder, [stuck, sound]) = twins().await;
+    stuck.stall_finality(true);
+    let ledger = watchful(&[stuck.url(), sound.url()]).await;
+    let _making = [&stuck, &sound].map(|devnet| keep_making(devnet, Duration::from_millis(100)));
+    until_final(&ledger, 5).await;
+    ledger.view(BlockNumber(5)).await.expect("it is read where it is final");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
+    // A fork that both call final.
+    let (_folder, [honest, lying]) = twins().await;
     let urls = [honest.url(), lying.url()];
     let ledger = SubstrateLedger::connect(settings(&urls, OPEN)).await.expect("a client connects");
     make(&honest, 3);

@@ -2,7 +2,7 @@
 //!
 //! For simulation: it neither persists nor talks.
 
-use super::{Call, Heads, Ledger, LedgerError, STATE_KEPT, SignedCall, Weights};
+use super::{Call, Fate, Heads, Ledger, LedgerError, STATE_KEPT, SignedCall, Weights};
 use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView, Member, Slot};
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid, verify};
 use prost::Message;
@@ -70,8 +70,18 @@ struct State {
 
 struct Chain {
     /// The last [`STATE_KEPT`] states behind the finalised one, and those after it; the oldest first.
-    states: VecDeque<(BlockNumber, Digest, Arc<State>)>,
+    states: VecDeque<Made>,
     pool: Vec<(Signed, SignedCall)>,
+}
+
+/// A block as it is kept.
+struct Made {
+    number: BlockNumber,
+    hash: Digest,
+    /// Digests of its calls.
+    calls: Vec<Digest>,
+    /// The state after it.
+    state: Arc<State>,
 }
 
 /// The chain. Cheap to clone.
@@ -92,7 +102,12 @@ impl MemoryLedger {
         assert!(lag <= FINALITY_LAG_MAX, "finality {lag} blocks behind; at most {FINALITY_LAG_MAX}");
         let members = genesis.members.iter().map(|member| (member.uid, *member)).collect();
         let state = State { members, ..State::default() };
-        let states = VecDeque::from([(BlockNumber(0), genesis.hash(), Arc::new(state))]);
+        let states = VecDeque::from([Made {
+            number: BlockNumber(0),
+            hash: genesis.hash(),
+            calls: Vec::new(),
+            state: Arc::new(state),
+        }]);
         MemoryLedger {
             genesis: Arc::new(genesis),
             chain: Arc::new(Mutex::new(Chain { states, pool: Vec::new() })),
@@ -130,7 +145,7 @@ impl MemoryLedger {
         if block > heads.finalised {
             return Err(missing);
         }
-        self.chain().at(block).map(|(_, hash, state)| (*hash, state.clone())).ok_or(missing)
+        self.chain().at(block).map(|made| (made.hash, made.state.clone())).ok_or(missing)
     }
 
     /// Takes a free uid for a hotkey, unless it has one: the next block does it.
@@ -166,12 +181,14 @@ impl MemoryLedger {
 
 impl Chain {
     fn tip(&self) -> (BlockNumber, Digest, Arc<State>) {
-        let (number, hash, state) = self.states.back().expect("a chain has its genesis");
+        let Made { number, hash, state, .. } = self.states.back().expect("a chain has its genesis");
         (*number, *hash, state.clone())
     }
 
     fn push(&mut self, block: &Block, state: State, finality_lag: u32) {
-        self.states.push_back((block.number, block.hash, Arc::new(state)));
+        let Block { number, hash, calls } = block;
+        let calls = calls.iter().map(|call| Digest::of(&call.0)).collect();
+        self.states.push_back(Made { number: *number, hash: *hash, calls, state: Arc::new(state) });
         let kept = (STATE_KEPT + finality_lag) as usize;
         while self.states.len() > kept {
             self.states.pop_front();
@@ -183,8 +200,8 @@ impl Chain {
         self.pool.iter().map(|(signed, _)| signed).filter(move |signed| signed.hotkey == *hotkey)
     }
 
-    fn at(&self, block: BlockNumber) -> Option<&(BlockNumber, Digest, Arc<State>)> {
-        let first = self.states.front()?.0;
+    fn at(&self, block: BlockNumber) -> Option<&Made> {
+        let first = self.states.front()?.number;
         self.states.get(block.0.checked_sub(first.0)? as usize)
     }
 }
@@ -262,9 +279,23 @@ impl Ledger for MemoryLedger {
         self.sign_next(pair, Some(call))
     }
 
+    fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError> {
+        Ok(Signed::from_bytes(&call.0, self.genesis())?.hotkey)
+    }
+
     async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
         let signed = Signed::from_bytes(&call.0, self.genesis())?;
         Ok(signed.nonce < self.final_state(block)?.1.next_nonce(&signed.hotkey))
+    }
+
+    async fn fate(&self, call: &SignedCall, block: BlockNumber) -> Result<Fate, LedgerError> {
+        if !self.is_spent(call, block).await? {
+            return Ok(Fate::Open);
+        }
+        // Whoever waits for a call asks at every final block, long before its block is forgotten.
+        let name = Digest::of(&call.0);
+        let is_done = self.chain().states.iter().any(|made| made.number <= block && made.calls.contains(&name));
+        Ok(if is_done { Fate::Done } else { Fate::Lost })
     }
 
     async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
@@ -464,6 +495,10 @@ mod tests {
             }
             for call in [&lost, &rival] {
                 assert_eq!(ledger.is_spent(call, block).await.unwrap(), is_spent, "at block {block}");
+            }
+            let fates = if is_spent { [Fate::Lost, Fate::Done] } else { [Fate::Open, Fate::Open] };
+            for (call, fate) in [&lost, &rival].into_iter().zip(fates) {
+                assert_eq!(ledger.fate(call, block).await.unwrap(), fate, "at block {block}");
             }
         }
         assert!(ledger.is_spent(&lost, BlockNumber(99)).await.is_err(), "a block to come");

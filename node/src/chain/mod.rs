@@ -69,6 +69,17 @@ pub enum LedgerError {
     /// Two endpoints of the chain say different things of what is final: one of them is not to be trusted.
     #[error("the chain's endpoints disagree: {0}")]
     Disagreement(String),
+    /// The chain's runtime is not one that this client knows: asking again changes nothing.
+    #[error("the chain and this client do not fit: {0}")]
+    Unfit(String),
+    /// The call is taken from some block on.
+    #[error("{why}")]
+    NotYet {
+        /// The first block that takes it.
+        at: BlockNumber,
+        /// Why no earlier one does.
+        why: String,
+    },
     /// The call will never be taken.
     #[error("the chain refuses the call: {0}")]
     Refused(String),
@@ -104,6 +115,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// No answer.
     fn sign(&self, pair: &HotkeyPair, call: Call) -> impl Future<Output = Result<SignedCall, LedgerError>> + Send;
 
+    /// Who signed a call.
+    ///
+    /// # Errors
+    /// The bytes are no call of this ledger.
+    fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError>;
+
     /// Whether a call can come no more after a final block: its nonce is used there, by this call or by another, or the
     /// time for which it was signed is over.
     ///
@@ -112,14 +129,11 @@ pub trait Ledger: Send + Sync + 'static {
     fn is_spent(&self, call: &SignedCall, block: BlockNumber)
     -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// What has become of a call by a final block. A ledger that cannot tell its own calls from others takes one that is
-    /// spent for done.
+    /// What has become of a call by a final block.
     ///
     /// # Errors
     /// As [`is_spent`](Ledger::is_spent).
-    fn fate(&self, call: &SignedCall, block: BlockNumber) -> impl Future<Output = Result<Fate, LedgerError>> + Send {
-        async move { Ok(if self.is_spent(call, block).await? { Fate::Done } else { Fate::Open }) }
-    }
+    fn fate(&self, call: &SignedCall, block: BlockNumber) -> impl Future<Output = Result<Fate, LedgerError>> + Send;
 
     /// Hands a call to the chain. Sending it again changes nothing.
     ///

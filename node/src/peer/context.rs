@@ -11,7 +11,7 @@ use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Hotkey, HotkeyPair, RunId};
 use covey_round::engine::Roles;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, SystemTime};
 
 /// Blocks for which a peer record counts: a day of 12 s blocks.
@@ -47,8 +47,10 @@ pub struct Context<L> {
     pub archive: bool,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
-    /// Held while a call gets its nonce and is handed over: two at once would get the same.
+    /// Held while a call gets its nonce and is handed over once: records come into the slot in the order of their turns.
     pub submitting: tokio::sync::Mutex<()>,
+    /// Counts the weights that were wanted on chain: older ones are of no use once there are newer ones.
+    pub weights: AtomicU64,
     /// Held while a round is scored: whoever waits longest is next.
     pub scoring: tokio::sync::Mutex<()>,
     /// The miner is to forget its optimizer and error feedback before it trains again: the node joined by state.

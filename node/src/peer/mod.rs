@@ -45,7 +45,7 @@ use disk::{Disk, DiskError, Journal, SavedState};
 use miner::{Miner, MinerError};
 use misbehave::Misbehaviour;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tasks::Done;
@@ -264,6 +264,7 @@ impl<L: Ledger> Peer<L> {
             archive: config.archive,
             misbehaviour: config.misbehaviour,
             submitting: tokio::sync::Mutex::default(),
+            weights: AtomicU64::new(0),
             scoring: tokio::sync::Mutex::default(),
             forget: AtomicBool::new(false),
         });
@@ -278,8 +279,8 @@ impl<L: Ledger> Peer<L> {
             .map(|validator| Arc::new(validator.lock().unwrap_or_else(PoisonError::into_inner).ratings().clone()));
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
-        submit::resume(&context).await?;
         refuse_other_run(&context).await?;
+        submit::resume(&context).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
         Ok(Peer {
             context,

@@ -8,9 +8,9 @@ use super::context::Context;
 use super::contribution::{Contribution, Expected, ObtainError, obtain};
 use super::disk::JournalContribution;
 use super::miner::{Made, Miner, MinerError};
-use super::submit::{Wish, put, sign_and_submit};
+use super::submit::{Wish, put, set_weights};
 use super::validator::Validator;
-use crate::chain::{Call, Ledger, LedgerError};
+use crate::chain::{Ledger, LedgerError};
 use covey_gossip::store::Durability;
 use covey_gossip::{Hint, PeerKey};
 use covey_proto::blob::Manifest;
@@ -97,8 +97,18 @@ pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber
     loop {
         match context.ledger.view(block).await {
             Ok(view) => return Done::View(Ok(view)),
+            Err(LedgerError::Disagreement(what)) => {
+                return Done::Fatal(format!(
+                    "the chain's endpoints disagree: {what}; find out which of them is right, take the other out of \
+                     chain.endpoints and start again"
+                ));
+            }
             Err(LedgerError::NoState { .. } | LedgerError::Refused(_)) => return Done::View(Err(block)),
-            Err(error @ (LedgerError::Unreachable(_) | LedgerError::Disagreement(_))) => {
+            Err(error @ (LedgerError::Unfit(_) | LedgerError::NotYet { .. })) => {
+                tracing::error!(node = %context.name, %error, "block {block} is not read");
+                return Done::View(Err(block));
+            }
+            Err(error @ LedgerError::Unreachable(_)) => {
                 tracing::warn!(node = %context.name, %error, "reading block {block} again");
                 tokio::time::sleep(RETRY).await;
             }
@@ -457,7 +467,7 @@ pub(super) async fn score<L: Ledger>(
             // Weights that a round's length has not brought on chain are old.
             let best = context.ledger.heads().borrow().best;
             let until = BlockNumber(best.0.saturating_add(context.run.clock.length));
-            sign_and_submit(&context, Call::SetWeights(weights), until).await;
+            set_weights(&context, weights, until).await;
         }
         Ok(_) => {}
         Err(error) => tracing::error!(node = %context.name, %round, %error, "not scored"),

@@ -38,8 +38,10 @@ impl Epochs {
                 if tempo == 0 {
                     return None;
                 }
-                let regular = last.checked_add(tempo.into())?.max(included.checked_add(1)?);
-                let next = if pending > included { pending.min(regular) } else { regular };
+                let regular = last.checked_add(tempo.into())?;
+                let due = if pending > 0 { regular.min(pending) } else { regular };
+                // One that is due by then begins in that very block, before its calls: the next is a tempo later.
+                let next = if due > included { due } else { included.checked_add(tempo.into())? };
                 next.checked_add(period.checked_sub(1)?.checked_mul(tempo.into())?)
             }
         }
@@ -79,11 +81,13 @@ mod tests {
         assert_eq!(epochs.opens_at(60, 1), Some(150));
         assert_eq!(epochs.opens_at(60, 3), Some(350));
         assert_eq!(epochs.opens_at(149, 1), Some(150), "the last block before it");
-        assert_eq!(epochs.opens_at(170, 1), Some(171), "one that is late comes with the next block");
+        assert_eq!(epochs.opens_at(150, 1), Some(250), "in the block where one begins");
+        assert_eq!(epochs.opens_at(170, 1), Some(270), "one that is late begins in that block");
         let asked_for = Epochs::ByMemory { tempo: 100, last: 50, pending: 70 };
         assert_eq!(asked_for.opens_at(60, 1), Some(70));
         assert_eq!(asked_for.opens_at(60, 2), Some(170));
-        assert_eq!(asked_for.opens_at(80, 1), Some(150), "it has been");
+        assert_eq!(asked_for.opens_at(70, 1), Some(170), "it begins in that block");
+        assert_eq!(asked_for.opens_at(80, 1), Some(180), "it is late");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use covey_proto::{BlockNumber, Digest};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use subxt::rpcs::client::rpc_params;
 use tokio::sync::watch;
 
@@ -72,9 +73,19 @@ impl Keeper {
         self.fates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The nonce of an account's next call; see [`Nonces::next`].
+    /// The nonce of an account's next call, see [`Nonces::next`], which no other call gets while this one is handed over.
     pub(super) fn next(&self, account: &[u8; 32], next: u64, at: Final) -> u64 {
-        self.nonces().next(account, next, at)
+        let until = self.reserved_until();
+        let mut nonces = self.nonces();
+        nonces.expire(Instant::now());
+        let nonce = nonces.next(account, next, at);
+        nonces.reserve(account, nonce, until);
+        nonce
+    }
+
+    /// A call is signed, journalled and handed over at once, and again while the chain does not answer.
+    fn reserved_until(&self) -> Instant {
+        Instant::now() + self.link.settings.bounds.patience * 2
     }
 
     /// Hands a call to the chain's pool.
@@ -86,7 +97,12 @@ impl Keeper {
             Err(Failure::Refused(error)) if error.code == 1013 => {}
             Err(failure) => {
                 let case = Case { account: call.account, netuid: self.link.settings.netuid, nonce: call.nonce };
-                return Err(advice::of_pool(failure, case));
+                let error = advice::of_pool(failure, case);
+                match error {
+                    LedgerError::Refused(_) => self.nonces().release(&call),
+                    _ => self.nonces().reserve(&call.account, call.nonce, self.reserved_until()),
+                }
+                return Err(error);
             }
         }
         self.nonces().note(call);
@@ -154,10 +170,12 @@ impl Keeper {
             let at = Final { block: finalised, spec_version: runtime.spec_version };
             let settled = self.nonces().settled(account, nonce, at);
             for Settled { call, used } in settled {
-                if used {
-                    self.resolve(&call, finalised).await?;
-                } else {
+                if !used {
                     self.learn(&call, Fate::Lost);
+                } else if let Err(error) = self.resolve(&call, finalised).await {
+                    // It is looked up again at the next final block; the others do not wait for it.
+                    tracing::debug!(%error, nonce = call.nonce, "not known yet what became of a call");
+                    continue;
                 }
                 self.nonces().forget(&call);
             }
@@ -179,6 +197,9 @@ impl Keeper {
             Fate::Lost => tracing::info!(%key, nonce = call.nonce, "a call came to nothing"),
             Fate::Open | Fate::Done => tracing::debug!(%key, nonce = call.nonce, ?fate, "a call is final"),
         }
+        if fate == Fate::Lost {
+            self.nonces().release(call);
+        }
         self.fates().insert(call.name(), fate);
     }
 
@@ -191,8 +212,10 @@ impl Keeper {
         for number in (first..=last).rev().map(BlockNumber) {
             let hash = self.link.final_hash(number).await?;
             let at = rpc_params![hexed(hash.as_bytes())];
-            let block: Option<Block> = self.link.ask("chain_getBlock", at).await.map_err(LedgerError::from)?;
-            let Some(block) = block else { continue };
+            let block: Option<Block> =
+                self.link.ask_at(number, "chain_getBlock", at).await.map_err(LedgerError::from)?;
+            let lacks = || LedgerError::Unreachable(format!("it does not have final block {number}"));
+            let block = block.ok_or_else(lacks)?;
             if let Some(index) = block.block.extrinsics.iter().position(|one| *one == text) {
                 return self.outcome(call, number, hash, index).await;
             }
@@ -208,14 +231,31 @@ impl Keeper {
         hash: Digest,
         index: usize,
     ) -> Result<Fate, LedgerError> {
-        let runtime = self.link.runtime_at(hash, block).await?;
-        let place = Place::new(&runtime, "System", "Events", ())?;
-        let text = self.link.raw(&place, hash).await?;
-        let bytes = text.and_then(|text| unhex(&text)).unwrap_or_default();
+        let failure = match self.failure(block, hash, index).await {
+            Err(error @ (LedgerError::NoState { .. } | LedgerError::Unfit(_))) => {
+                tracing::warn!(nonce = call.nonce, %error, "a call is included at block {block}, its result is not readable");
+                return Ok(Fate::Done);
+            }
+            failure => failure?,
+        };
         let case = Case { account: call.account, netuid: self.link.settings.netuid, nonce: call.nonce };
-        Ok(match runtime.failure(&bytes, index)? {
+        Ok(match failure {
             Some((pallet, name)) => Fate::Failed(advice::of_dispatch(&pallet, &name, case)),
             None => Fate::Done,
         })
+    }
+
+    /// Why a call of a block failed: pallet and name of the error, if it did.
+    async fn failure(
+        &self,
+        block: BlockNumber,
+        hash: Digest,
+        index: usize,
+    ) -> Result<Option<(String, String)>, LedgerError> {
+        let runtime = self.link.runtime_at(hash, block).await?;
+        let place = Place::new(&runtime, "System", "Events", ())?;
+        let text = self.link.raw(&place, block, hash).await?;
+        let bytes = text.and_then(|text| unhex(&text)).unwrap_or_default();
+        Ok(runtime.failure(&bytes, index)?)
     }
 }

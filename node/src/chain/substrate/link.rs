@@ -4,9 +4,11 @@
 
 use super::finals::Finals;
 use super::header::{Head, Header, digest, hexed};
+use super::metagraph::MetagraphError;
 use super::runtime::Runtime;
 use super::session::{AskError, DialError, Runtimes, Session, Subscriptions, Traffic, Version};
-use super::settings::Settings;
+use super::settings::{Endpoint, Settings};
+use super::storage::{is_stateless, is_unknown};
 use super::witness::Witness;
 use crate::chain::{Heads, LedgerError, STATE_KEPT};
 use covey_proto::{BlockNumber, Digest};
@@ -22,6 +24,12 @@ use tokio::time::Instant;
 /// A connection that lasted this long was one.
 const LASTED: Duration = Duration::from_secs(1);
 
+/// Finality may stand still for so many times longer than blocks: it comes in batches.
+const STILL: u32 = 3;
+
+/// Between two looks whether an endpoint has come as far as was seen final elsewhere.
+const BEHIND: Duration = Duration::from_millis(50);
+
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -33,16 +41,27 @@ pub(super) enum Failure {
 
 impl From<Failure> for LedgerError {
     fn from(failure: Failure) -> LedgerError {
-        LedgerError::Unreachable(match failure {
-            Failure::Refused(error) => error.to_string(),
-            Failure::Unreachable(why) => why,
-        })
+        match failure {
+            // JSON-RPC's "method not found" and "invalid params".
+            Failure::Refused(error) if matches!(error.code, -32601 | -32602) => LedgerError::Unfit(error.to_string()),
+            Failure::Refused(error) => LedgerError::Unreachable(error.to_string()),
+            Failure::Unreachable(why) => LedgerError::Unreachable(why),
+        }
     }
 }
 
 impl From<super::runtime::Misfit> for LedgerError {
     fn from(misfit: super::runtime::Misfit) -> LedgerError {
-        LedgerError::Unreachable(misfit.to_string())
+        LedgerError::Unfit(misfit.to_string())
+    }
+}
+
+impl From<MetagraphError> for LedgerError {
+    fn from(error: MetagraphError) -> LedgerError {
+        match error {
+            MetagraphError::OtherBlock { .. } => LedgerError::Unreachable(error.to_string()),
+            error => LedgerError::Unfit(error.to_string()),
+        }
     }
 }
 
@@ -64,14 +83,14 @@ pub(super) struct Link {
 }
 
 /// What became of the first tries.
-pub(super) type Tries = Vec<(Arc<str>, DialError)>;
+pub(super) type Tries = Vec<(Endpoint, DialError)>;
 
 impl Link {
     /// Connects to the first endpoint that will do, and follows it. The supervisor is to be spawned.
     pub(super) async fn connect(
         settings: Settings,
     ) -> Result<(Arc<Link>, impl Future<Output = ()> + Send + use<>), Tries> {
-        let urls: Vec<Arc<str>> = settings.endpoints.iter().map(|url| Arc::from(url.as_str())).collect();
+        let urls: Vec<Endpoint> = settings.endpoints.iter().map(|url| Endpoint::new(url)).collect();
         let (traffic, runtimes) = (Arc::new(Traffic::default()), Runtimes::default());
         let mut tries = Tries::new();
         let mut first = None;
@@ -147,15 +166,31 @@ impl Link {
     }
 
     /// The endpoint in use.
-    pub(super) fn url(&self) -> Option<Arc<str>> {
+    pub(super) fn url(&self) -> Option<Endpoint> {
         self.session.borrow().as_ref().map(|session| session.url.clone())
     }
 
     /// Another connection.
-    pub(super) async fn open(&self, url: &Arc<str>) -> Result<Session, DialError> {
+    pub(super) async fn open(&self, url: &Endpoint) -> Result<Session, DialError> {
         let genesis = Some(self.genesis);
         let opened = Session::open(url, genesis, &self.runtimes, &self.traffic, self.settings.bounds).await;
         opened.map(|(session, _)| session)
+    }
+
+    /// A connection that is not known to be broken, to an endpoint that has seen a block final: the next one may be
+    /// behind, and then knows nothing of it.
+    async fn session_at(&self, block: BlockNumber, deadline: Instant) -> Result<Arc<Session>, Failure> {
+        loop {
+            let session = self.session(deadline).await?;
+            let url = &session.url;
+            if session.finalised() >= block {
+                return Ok(session);
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::Unreachable(format!("{url} is behind: it has not seen block {block} final")));
+            }
+            tokio::time::sleep(BEHIND).await;
+        }
     }
 
     /// A connection that is not known to be broken.
@@ -186,14 +221,47 @@ impl Link {
         method: &'static str,
         params: RpcParams,
     ) -> Result<T, Failure> {
+        self.ask_at(BlockNumber(0), method, params).await
+    }
+
+    /// The same of an endpoint that has seen a block final.
+    pub(super) async fn ask_at<T: serde::de::DeserializeOwned>(
+        &self,
+        block: BlockNumber,
+        method: &'static str,
+        params: RpcParams,
+    ) -> Result<T, Failure> {
         let deadline = Instant::now() + self.settings.bounds.patience;
+        // Where all endpoints say the same, it is not theirs: each request leaves one at most.
+        let mut may_leave = self.settings.endpoints.len() > 1;
         loop {
-            let session = self.session(deadline).await?;
-            match session.ask(method, params.clone()).await {
+            let session = self.session_at(block, deadline).await?;
+            let failure = match session.ask(method, params.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(AskError::Refused(error)) => return Err(Failure::Refused(error)),
-                Err(AskError::Garbled(why)) => return Err(Failure::Unreachable(why)),
-                Err(AskError::Broken(why)) => tracing::debug!(%why, url = %session.url, method, "asking again"),
+                Err(AskError::Refused(error)) => Failure::Refused(error),
+                Err(AskError::Garbled(why)) => Failure::Unreachable(why),
+                Err(AskError::Broken(why)) => {
+                    tracing::debug!(%why, url = %session.url, method, "asking again");
+                    continue;
+                }
+            };
+            if !may_leave || !self.is_the_endpoints(&failure, block) {
+                return Err(failure);
+            }
+            may_leave = false;
+            session.end(&format!("{method}: {}", LedgerError::from(failure)));
+        }
+    }
+
+    /// Whether another endpoint may have an answer: this one talks nonsense, or lacks a block or a state that it should
+    /// have.
+    fn is_the_endpoints(&self, failure: &Failure, block: BlockNumber) -> bool {
+        match failure {
+            Failure::Unreachable(_) => true,
+            Failure::Refused(_) if block == BlockNumber(0) => false,
+            Failure::Refused(_) => {
+                let is_kept = block.0.saturating_add(STATE_KEPT) > self.heads.borrow().finalised.0;
+                is_kept && (is_stateless(failure) || is_unknown(failure))
             }
         }
     }
@@ -210,20 +278,14 @@ impl Link {
         }
         // The endpoint may be another by now, one that is behind: then its block of that number need not be final.
         let deadline = Instant::now() + self.settings.bounds.patience;
-        let session = self.session(deadline).await?;
-        if session.finalised() < block {
-            return Err(LedgerError::Unreachable(format!(
-                "{} is behind: it has not seen block {block} final",
-                session.url
-            )));
-        }
+        let session = self.session_at(block, deadline).await?;
         let answer: Option<String> = match session.ask("chain_getBlockHash", rpc_params![block.0]).await {
             Ok(answer) => answer,
             Err(error) => return Err(LedgerError::Unreachable(DialError::from(error).to_string())),
         };
         let hash = answer.and_then(|text| digest(&text));
         let hash = hash.ok_or(LedgerError::NoState { block, kept: STATE_KEPT, best: heads.best })?;
-        let noted = self.finals().insert(block, hash, &session.url);
+        let noted = self.finals().insert(block, hash, &session.url.to_string());
         noted.map_err(|conflict| {
             self.disagree(conflict.to_string());
             LedgerError::Disagreement(conflict.to_string())
@@ -233,11 +295,14 @@ impl Link {
 
     /// The runtime that a block was made with.
     pub(super) async fn runtime_at(&self, hash: Digest, block: BlockNumber) -> Result<Arc<Runtime>, LedgerError> {
-        let asked = self.ask("state_getRuntimeVersion", rpc_params![hexed(hash.as_bytes())]).await;
+        let asked = self.ask_at(block, "state_getRuntimeVersion", rpc_params![hexed(hash.as_bytes())]).await;
         let version: Version = asked.map_err(|failure| super::views::stateless(self, block, failure))?;
-        let session = self.session(Instant::now() + self.settings.bounds.patience).await?;
-        let runtime = session.runtime_of(&self.runtimes, &version, Some(hash), self.genesis).await;
-        runtime.map_err(|error| LedgerError::Unreachable(error.to_string()))
+        let session = self.session_at(block, Instant::now() + self.settings.bounds.patience).await?;
+        let runtime = session.runtime_of(&self.runtimes, &version, hash, self.genesis).await;
+        runtime.map_err(|error| match error {
+            DialError::Unreachable(why) => LedgerError::Unreachable(why),
+            error => LedgerError::Unfit(error.to_string()),
+        })
     }
 
     fn on_best(&self, number: BlockNumber) {
@@ -252,7 +317,7 @@ impl Link {
     fn on_final(&self, session: &Session, head: Head) {
         session.note_final(head.number);
         let first = self.newest_final().is_none();
-        let noted = self.finals().note(head, &session.url);
+        let noted = self.finals().note(head, &session.url.to_string());
         if let Err(conflict) = noted {
             self.disagree(conflict.to_string());
             return;
@@ -269,7 +334,7 @@ impl Link {
 /// Keeps one endpoint connected.
 struct Supervisor {
     link: Arc<Link>,
-    urls: Vec<Arc<str>>,
+    urls: Vec<Endpoint>,
     /// The endpoint in use.
     at: usize,
 }
@@ -301,13 +366,18 @@ impl Supervisor {
                     served = Some(found);
                     break;
                 }
-                self.at = (self.at + 1) % self.urls.len().max(1);
+                self.leave();
             }
             if served.is_none() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(bounds.backoff_max);
             }
         }
+    }
+
+    /// The next endpoint is dialled first.
+    fn leave(&mut self) {
+        self.at = (self.at + 1) % self.urls.len().max(1);
     }
 
     fn fault(&self, what: String) {
@@ -343,6 +413,7 @@ impl Supervisor {
         let hasher = DynamicHasher256::new(session.runtime().metadata());
         let silence = self.link.settings.bounds.silence;
         let mut silent_at = Instant::now() + silence;
+        let mut still_at = Instant::now() + silence * STILL;
         loop {
             tokio::select! {
                 header = all.best.next() => match header {
@@ -356,6 +427,7 @@ impl Supervisor {
                 header = all.finalised.next() => match header {
                     Some(Ok(header)) => {
                         let Some(head) = header.head(&hasher) else { return "what is no header".into() };
+                        still_at = Instant::now() + silence * STILL;
                         self.link.on_final(session, head);
                     }
                     ended => return ended_by("its final blocks", ended.map(drop_ok)),
@@ -363,12 +435,26 @@ impl Supervisor {
                 version = all.version.next() => match version {
                     Some(Ok(version)) => {
                         if let Err(error) = self.upgrade(session, &version).await {
+                            self.leave();
                             return error.to_string();
                         }
                     }
                     ended => return ended_by("its runtime's version", ended.map(drop_ok)),
                 },
-                () = session.ended.notified() => return session.fault().unwrap_or_default(),
+                () = session.ended.notified() => {
+                    // It connects, and is of no use for all that.
+                    self.leave();
+                    return session.fault().unwrap_or_default();
+                }
+                () = tokio::time::sleep_until(still_at) => {
+                    let stood = silence * STILL;
+                    still_at = Instant::now() + stood;
+                    if self.urls.len() > 1 {
+                        self.leave();
+                        return format!("no final block in {stood:?}: trying the next endpoint");
+                    }
+                    tracing::warn!(url = %session.url, ?stood, "no block becomes final");
+                }
                 () = tokio::time::sleep_until(silent_at) => {
                     if let Some(why) = self.on_silence(session, silence).await {
                         return why;
@@ -383,13 +469,14 @@ impl Supervisor {
     async fn on_silence(&mut self, session: &Session, silence: Duration) -> Option<String> {
         let alive = session.ask::<Option<Header>>("chain_getHeader", rpc_params![]).await;
         if let Err(error) = alive {
+            self.leave();
             return Some(DialError::from(error).to_string());
         }
         if self.urls.len() < 2 {
             tracing::warn!(url = %session.url, ?silence, "the chain makes no blocks");
             return None;
         }
-        self.at = (self.at + 1) % self.urls.len();
+        self.leave();
         Some(format!("no block in {silence:?}: trying the next endpoint"))
     }
 
@@ -398,8 +485,8 @@ impl Supervisor {
         if (now.spec_version, now.transaction_version) == (version.spec_version, version.transaction_version) {
             return Ok(());
         }
-        let runtime = session.runtime_of(&self.link.runtimes, version, None, self.link.genesis).await?;
-        tracing::info!(from = now.spec_version, to = version.spec_version, "the chain's runtime was upgraded");
+        let runtime = session.newest_runtime(&self.link.runtimes, self.link.genesis).await?;
+        tracing::info!(from = now.spec_version, to = runtime.spec_version, "the chain's runtime was upgraded");
         session.set_runtime(runtime);
         Ok(())
     }

@@ -100,7 +100,11 @@ impl SubstrateLedger {
         })?;
         let mut heads = link.heads();
         let keeper = Arc::new(Keeper::new(link.clone()));
-        let tasks = vec![tokio::spawn(supervisor).abort_handle(), tokio::spawn(keeper.clone().run()).abort_handle()];
+        let tasks = vec![
+            tokio::spawn(supervisor).abort_handle(),
+            tokio::spawn(keeper.clone().run()).abort_handle(),
+            tokio::spawn(witness::run(link.clone())).abort_handle(),
+        ];
         let ledger = SubstrateLedger { shared: Arc::new(Shared { link, views: Views::default(), keeper, tasks }) };
         let link = &ledger.shared.link;
         // Heads come right after the connection: nobody should see a chain at block 0 that is not.
@@ -146,6 +150,7 @@ impl SubstrateLedger {
     /// Signs a call with an account's next nonce.
     async fn sign_call(&self, pair: &dyn Sign, call: &DynamicCall) -> Result<SignedCall, LedgerError> {
         let link = self.link();
+        link.agreed()?;
         let runtime = link.runtime().await?;
         let account = pair.account();
         let next = link.next_nonce(&account).await?;
@@ -170,6 +175,7 @@ fn check(settings: &Settings) -> Result<(), ConnectError> {
     }
     for url in &settings.endpoints {
         if !(url.starts_with("ws://") || url.starts_with("wss://")) {
+            let url = settings::Endpoint::new(url);
             return fault(format!("endpoint {url:?}: it begins with ws:// or wss://"));
         }
     }
@@ -255,6 +261,10 @@ impl Ledger for SubstrateLedger {
         self.sign_call(pair, &call).await
     }
 
+    fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError> {
+        Ok(Hotkey::new(Signed::from_call(call)?.account))
+    }
+
     async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
         let signed = Signed::from_call(call)?;
         let link = self.link();
@@ -281,6 +291,7 @@ impl Ledger for SubstrateLedger {
     }
 
     async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
+        self.link().agreed()?;
         self.shared.keeper.submit(Arc::new(Signed::from_call(call)?)).await
     }
 }

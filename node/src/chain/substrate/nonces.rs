@@ -3,6 +3,7 @@
 use super::signed::{Final, Signed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Calls of all accounts that may be on their way: a node has one or two a round.
 const LIVE_MAX: usize = 256;
@@ -11,6 +12,8 @@ const LIVE_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Nonces {
     live: BTreeMap<([u8; 32], u64), Arc<Signed>>,
+    /// Nonces of calls that are being signed and handed over, and until when: no other call gets them.
+    reserved: BTreeMap<([u8; 32], u64), Instant>,
 }
 
 /// A call whose fate is sealed.
@@ -25,12 +28,37 @@ impl Nonces {
     /// The nonce of the account's next call. `next` is the chain's: it counts what is in blocks and what its pool has.
     pub(super) fn next(&self, account: &[u8; 32], next: u64, at: Final) -> u64 {
         // What waits here and not there was lost by a reorganisation or a restart: it is sent again, and keeps its nonce.
-        let taken = |nonce: u64| self.live.get(&(*account, nonce)).is_some_and(|call| !call.is_over(at));
+        let taken = |nonce: u64| {
+            let key = (*account, nonce);
+            self.reserved.contains_key(&key) || self.live.get(&key).is_some_and(|call| !call.is_over(at))
+        };
         (next..).find(|nonce| !taken(*nonce)).unwrap_or(next)
+    }
+
+    /// Keeps a nonce for a call that is not with a pool yet: not for ever, since nothing after one that never comes can
+    /// come either.
+    pub(super) fn reserve(&mut self, account: &[u8; 32], nonce: u64, until: Instant) {
+        self.reserved.insert((*account, nonce), until);
+        while self.reserved.len() > LIVE_MAX {
+            let first = self.reserved.iter().min_by_key(|(_, until)| **until).map(|(key, _)| *key);
+            let Some(first) = first else { return };
+            self.reserved.remove(&first);
+        }
+    }
+
+    /// Gives up what was reserved and has not come.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.reserved.retain(|_, until| *until > now);
+    }
+
+    /// Gives up the reservation of a call that no pool will take.
+    pub(super) fn release(&mut self, call: &Signed) {
+        self.reserved.remove(&(call.account, call.nonce));
     }
 
     /// Notes a call that a pool took.
     pub(super) fn note(&mut self, call: Arc<Signed>) {
+        self.release(&call);
         self.live.insert((call.account, call.nonce), call);
         while self.live.len() > LIVE_MAX {
             // The one that dies first is the one that matters least.
@@ -95,6 +123,27 @@ mod tests {
         assert_eq!(nonces.next(&ME, 5, at(101)), 6, "a reorganisation lost it; it is sent again");
         assert_eq!(nonces.lost(&ME, 5), [call(5, 100)]);
         assert!(nonces.lost(&ME, 6).is_empty());
+    }
+
+    #[test]
+    fn a_nonce_is_reserved_until_its_call_is_taken_or_refused_or_does_not_come() {
+        let now = Instant::now();
+        let until = now + std::time::Duration::from_secs(60);
+        let mut nonces = Nonces::default();
+        nonces.reserve(&ME, 5, until);
+        assert_eq!(nonces.next(&ME, 5, at(101)), 6, "it is being handed over");
+        assert_eq!(nonces.next(&[2; 32], 5, at(101)), 5, "another account's is another");
+        nonces.release(&call(5, 100));
+        assert_eq!(nonces.next(&ME, 5, at(101)), 5, "it was refused");
+        nonces.reserve(&ME, 5, until);
+        nonces.note(call(5, 100));
+        nonces.forget(&call(5, 100));
+        assert_eq!(nonces.next(&ME, 5, at(101)), 5, "taken, and settled");
+        nonces.reserve(&ME, 5, until);
+        nonces.expire(now);
+        assert_eq!(nonces.next(&ME, 5, at(101)), 6);
+        nonces.expire(until);
+        assert_eq!(nonces.next(&ME, 5, at(101)), 5, "it has not come");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use super::space::{Space, Used};
 use super::storage::{Account, Place};
 use super::weights::EpochPlaces;
 use super::{SubstrateLedger, calls};
-use crate::chain::{Fate, Ledger, LedgerError, SignedCall};
+use crate::chain::{Fate, Heads, Ledger, LedgerError, SignedCall};
 use covey_proto::{BlockNumber, Coldkey, ColdkeyPair, Hotkey, HotkeyPair, Uid};
 use std::net::SocketAddr;
 use subxt::ext::codec::Encode;
 use subxt::ext::scale_decode::DecodeAsType;
 use subxt::rpcs::client::rpc_params;
+use tokio::sync::watch;
 
 /// A registration as it came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,16 @@ impl SubstrateLedger {
         let call = self.sign_call(coldkey, &call).await?;
         let block = self.see_through(&call).await?;
         let nothing = || LedgerError::Refused(format!("{hotkey} was registered, and has no uid at block {block}"));
-        self.registered(hotkey, block).await?.ok_or_else(nothing)
+        let mut heads = self.heads();
+        loop {
+            match self.registered(hotkey, block).await {
+                Err(LedgerError::Unreachable(why)) => {
+                    tracing::warn!(why, "the chain does not answer: asking again for the uid");
+                    self.next_head(&mut heads).await?;
+                }
+                registered => return registered?.ok_or_else(nothing),
+            }
+        }
     }
 
     async fn registered(&self, hotkey: Hotkey, block: BlockNumber) -> Result<Option<Registered>, LedgerError> {
@@ -164,23 +174,47 @@ impl SubstrateLedger {
         Ok(Space { max, used, epoch: epochs.epochs(&values, netuid)?.length() })
     }
 
-    /// Hands a call over and waits until it is final; says at which block it was seen to be.
+    /// Hands a call over and waits until it is final; says at which block it was seen to be. A chain that does not answer
+    /// is waited for: the call may be with it, and whoever signed it pays.
     async fn see_through(&self, call: &SignedCall) -> Result<BlockNumber, LedgerError> {
         let mut heads = self.heads();
-        self.submit(call).await?;
+        // What is refused at first never came; later it may be in a block already.
+        let mut taken = match self.submit(call).await {
+            Ok(()) => true,
+            Err(LedgerError::Unreachable(why)) => {
+                tracing::warn!(why, "the chain does not answer: handing the call over again");
+                false
+            }
+            Err(error) => return Err(error),
+        };
         loop {
             let finalised = heads.borrow_and_update().finalised;
-            match self.fate(call, finalised).await? {
-                Fate::Open => {}
-                Fate::Done => return Ok(finalised),
-                Fate::Failed(why) => return Err(LedgerError::Refused(why)),
-                Fate::Lost => {
+            match self.fate(call, finalised).await {
+                Ok(Fate::Open) => {}
+                Ok(Fate::Done) => return Ok(finalised),
+                Ok(Fate::Failed(why)) => return Err(LedgerError::Refused(why)),
+                Ok(Fate::Lost) => {
                     let why = "another call of this account took its place, or its time is over: try again";
                     return Err(LedgerError::Refused(why.into()));
                 }
+                Err(error @ (LedgerError::Unreachable(_) | LedgerError::NoState { .. })) => {
+                    tracing::warn!(%error, "not known yet what became of the call: asking again");
+                }
+                Err(error) => return Err(error),
             }
-            let ended = |_| LedgerError::Unreachable("the client has ended".into());
-            heads.changed().await.map_err(ended)?;
+            self.next_head(&mut heads).await?;
+            if !taken {
+                taken = match self.submit(call).await {
+                    Ok(()) | Err(LedgerError::Refused(_)) => true,
+                    Err(LedgerError::Unreachable(_)) => false,
+                    Err(error) => return Err(error),
+                };
+            }
         }
+    }
+
+    async fn next_head(&self, heads: &mut watch::Receiver<Heads>) -> Result<(), LedgerError> {
+        let ended = |_| LedgerError::Unreachable("the client has ended".into());
+        heads.changed().await.map_err(ended)
     }
 }

@@ -3,7 +3,7 @@
 use super::header::{Header, digest, hexed, unhex};
 use super::needs;
 use super::runtime::Runtime;
-use super::settings::Bounds;
+use super::settings::{Bounds, Endpoint};
 use covey_proto::{BlockNumber, Digest};
 use serde::Deserialize;
 use std::future::Future;
@@ -73,7 +73,7 @@ pub(super) struct Version {
 
 /// A connection whose chain and runtime have been checked.
 pub(super) struct Session {
-    pub(super) url: Arc<str>,
+    pub(super) url: Endpoint,
     rpc: RpcClient,
     runtime: Mutex<Arc<Runtime>>,
     broken: AtomicBool,
@@ -95,15 +95,17 @@ pub(super) struct Subscriptions {
 impl Session {
     /// Connects, checks genesis and runtime. `runtimes` are those that are known already.
     pub(super) async fn open(
-        url: &Arc<str>,
+        url: &Endpoint,
         genesis: Option<Digest>,
         runtimes: &Runtimes,
         traffic: &Arc<Traffic>,
         bounds: Bounds,
     ) -> Result<(Session, Digest), DialError> {
-        let connecting = RpcClient::from_insecure_url(&**url);
+        let connecting = RpcClient::from_insecure_url(url.whole());
         let rpc = match tokio::time::timeout(bounds.connect_timeout, connecting).await {
-            Ok(rpc) => rpc.map_err(|error| DialError::Unreachable(root_cause(&error)))?,
+            Ok(rpc) => {
+                rpc.map_err(|error| DialError::Unreachable(root_cause(&error).replace(url.whole(), &url.to_string())))?
+            }
             Err(_) => return Err(DialError::Unreachable(format!("no connection in {:?}", bounds.connect_timeout))),
         };
         let asker = Asker { rpc: &rpc, traffic, bounds };
@@ -113,8 +115,7 @@ impl Session {
         if let Some(needed) = genesis.filter(|needed| *needed != theirs) {
             return Err(DialError::OtherChain { theirs, needed });
         }
-        let version: Version = asker.ask("state_getRuntimeVersion", rpc_params![]).await?;
-        let runtime = runtimes.get(&asker, &version, None, theirs).await?;
+        let runtime = runtimes.newest(&asker, theirs).await?;
         let session = Session {
             url: url.clone(),
             rpc,
@@ -175,11 +176,17 @@ impl Session {
         &self,
         runtimes: &Runtimes,
         version: &Version,
-        at: Option<Digest>,
+        at: Digest,
         genesis: Digest,
     ) -> Result<Arc<Runtime>, DialError> {
         let asker = Asker { rpc: &self.rpc, traffic: &self.traffic, bounds: self.bounds };
         runtimes.get(&asker, version, at, genesis).await
+    }
+
+    /// The runtime of the newest block.
+    pub(super) async fn newest_runtime(&self, runtimes: &Runtimes, genesis: Digest) -> Result<Arc<Runtime>, DialError> {
+        let asker = Asker { rpc: &self.rpc, traffic: &self.traffic, bounds: self.bounds };
+        runtimes.newest(&asker, genesis).await
     }
 
     /// The newest block that this endpoint has called final.
@@ -262,11 +269,21 @@ impl Runtimes {
         all.iter().find(is_it).cloned()
     }
 
+    /// The runtime of the newest block: version and metadata of the same one, or an upgrade in between would marry the
+    /// one's number to the other's metadata.
+    async fn newest(&self, asker: &Asker<'_>, genesis: Digest) -> Result<Arc<Runtime>, DialError> {
+        let best: Option<String> = asker.ask("chain_getBlockHash", rpc_params![]).await?;
+        let best = best.and_then(|text| digest(&text));
+        let best = best.ok_or_else(|| DialError::Unreachable("it has no newest block".into()))?;
+        let version: Version = asker.ask("state_getRuntimeVersion", rpc_params![hexed(best.as_bytes())]).await?;
+        self.get(asker, &version, best, genesis).await
+    }
+
     async fn get(
         &self,
         asker: &Asker<'_>,
         version: &Version,
-        at: Option<Digest>,
+        at: Digest,
         genesis: Digest,
     ) -> Result<Arc<Runtime>, DialError> {
         if let Some(known) = self.known(version) {
@@ -283,10 +300,10 @@ impl Runtimes {
     }
 }
 
-async fn metadata(asker: &Asker<'_>, at: Option<Digest>) -> Result<Metadata, DialError> {
-    let at = at.map(|hash| hexed(hash.as_bytes()));
+async fn metadata(asker: &Asker<'_>, at: Digest) -> Result<Metadata, DialError> {
+    let at = hexed(at.as_bytes());
     for version in METADATA_VERSIONS {
-        let params = rpc_params!["Metadata_metadata_at_version", hexed(version.encode()), at.clone()];
+        let params = rpc_params!["Metadata_metadata_at_version", hexed(version.encode()), &at];
         let answer: String = asker.ask("state_call", params).await?;
         let bytes = unhex(&answer).and_then(|bytes| Option::<Vec<u8>>::decode(&mut &bytes[..]).ok());
         let garbled = |why: &dyn std::fmt::Display| DialError::Unreachable(format!("its metadata V{version}: {why}"));

@@ -1,6 +1,7 @@
 //! What a client is told: endpoints, subnet, bounds.
 
 use covey_proto::Digest;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client of a chain is told.
@@ -20,6 +21,39 @@ pub struct Settings {
 
 /// Endpoints of a chain: more than anybody needs.
 pub const ENDPOINTS_MAX: usize = 8;
+
+/// An endpoint's URL. It is shown as scheme, host and port: the rest may hold names, passwords and paid keys.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Endpoint(Arc<str>);
+
+impl Endpoint {
+    pub(super) fn new(url: &str) -> Endpoint {
+        Endpoint(Arc::from(url))
+    }
+
+    /// With all that is in it: to connect.
+    pub(super) fn whole(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").map_or((None, &*self.0), |(scheme, rest)| (Some(scheme), rest));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        match scheme {
+            Some(scheme) => write!(f, "{scheme}://{host}"),
+            None => f.write_str(host),
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
 
 /// How long things may take, and how long a call is good for.
 #[derive(Clone, Copy, Debug)]
@@ -59,5 +93,24 @@ impl Settings {
     /// One subnet through these endpoints; the rest as it usually is.
     pub fn new(endpoints: Vec<String>, netuid: u16) -> Settings {
         Settings { endpoints, netuid, genesis: None, cross_check: true, bounds: Bounds::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_shown_without_its_secrets() {
+        for (url, shown) in [
+            ("ws://127.0.0.1:9944", "ws://127.0.0.1:9944"),
+            ("wss://me:secret@chain.example:443/rpc/secret?apikey=secret", "wss://chain.example:443"),
+            ("wss://chain.example?apikey=secret@host", "wss://chain.example"),
+            ("chain.example?apikey=secret", "chain.example"),
+        ] {
+            let endpoint = Endpoint::new(url);
+            assert_eq!((endpoint.to_string(), endpoint.whole()), (shown.to_owned(), url));
+            assert_eq!(format!("{endpoint:?}"), format!("{shown:?}"));
+        }
     }
 }

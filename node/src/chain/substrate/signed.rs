@@ -71,9 +71,10 @@ impl Signed {
         Digest::of(&self.extrinsic)
     }
 
-    /// Whether no block after a final one can hold it, whatever its nonce: its era ends, or the runtime is another.
+    /// Whether no block after a final one can hold it, whatever its nonce: its era ends, or the runtime is a later one.
+    /// Calls are signed for the newest block's runtime, which the newest final block may not have yet.
     pub(super) fn is_over(&self, at: Final) -> bool {
-        at.block.0.saturating_add(1) >= self.dies || at.spec_version != self.spec_version
+        at.block.0.saturating_add(1) >= self.dies || at.spec_version > self.spec_version
     }
 }
 
@@ -113,6 +114,7 @@ mod tests {
         assert!(!call.is_over(at(162, 365)));
         assert!(call.is_over(at(163, 365)), "block 164 would be of another era");
         assert!(call.is_over(at(101, 366)), "an upgraded runtime takes it for a forgery");
+        assert!(!call.is_over(at(101, 364)), "it was signed for an upgrade that is not final yet");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::header::{hexed, unhex};
 use super::link::{Failure, Link};
 use super::runtime::{Misfit, Runtime};
 use crate::chain::LedgerError;
-use covey_proto::Digest;
+use covey_proto::{BlockNumber, Digest};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,7 +58,8 @@ pub(super) struct Values {
 impl Values {
     /// What stands in a place, or else its default; none if it has none.
     pub(super) fn get<V: DecodeAsType>(&self, place: &Place) -> Result<Option<V>, LedgerError> {
-        let text = self.by_key.get(&hexed(&place.key)).cloned().flatten();
+        let unanswered = || LedgerError::Unreachable(format!("{}.{} was not answered", place.pallet, place.item));
+        let text = self.by_key.get(&hexed(&place.key)).cloned().ok_or_else(unanswered)?;
         let bytes = match text {
             Some(text) => {
                 let what = || LedgerError::Unreachable(format!("{}.{} is no bytes", place.pallet, place.item));
@@ -71,7 +72,7 @@ impl Values {
 
     /// The same of what always has a value.
     pub(super) fn need<V: DecodeAsType>(&self, place: &Place) -> Result<V, LedgerError> {
-        let nothing = || LedgerError::Unreachable(format!("{}.{} has no value", place.pallet, place.item));
+        let nothing = || LedgerError::Unfit(format!("{}.{} has no value", place.pallet, place.item));
         self.get(place)?.ok_or_else(nothing)
     }
 }
@@ -96,16 +97,43 @@ impl Link {
         Ok(Values { runtime: runtime.clone(), by_key })
     }
 
-    /// The bytes of one place after a block, as text.
-    pub(super) async fn raw(&self, place: &Place, at: Digest) -> Result<Option<String>, LedgerError> {
-        let params = rpc_params![hexed(&place.key), hexed(at.as_bytes())];
-        self.ask("state_getStorage", params).await.map_err(LedgerError::from)
+    /// The bytes of one place after a final block, as text.
+    pub(super) async fn raw(
+        &self,
+        place: &Place,
+        block: BlockNumber,
+        hash: Digest,
+    ) -> Result<Option<String>, LedgerError> {
+        let params = rpc_params![hexed(&place.key), hexed(hash.as_bytes())];
+        let asked = self.ask_at(block, "state_getStorage", params).await;
+        asked.map_err(|failure| super::views::stateless(self, block, failure))
     }
 }
 
-/// Whether a refusal says that a block's state is gone, or was never there.
+/// Whether a refusal says that a block's state is gone. A block that is not known may only not have come yet.
 pub(super) fn is_stateless(failure: &Failure) -> bool {
     let Failure::Refused(error) = failure else { return false };
-    let text = &error.message;
-    text.contains("discarded") || text.contains("UnknownBlock") || text.contains("not found in the database")
+    error.message.contains("discarded")
+}
+
+/// Whether a refusal says that a block is not known.
+pub(super) fn is_unknown(failure: &Failure) -> bool {
+    let Failure::Refused(error) = failure else { return false };
+    error.message.contains("UnknownBlock") || error.message.contains("not found in the database")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use subxt::rpcs::UserError;
+
+    #[test]
+    fn only_a_discarded_state_is_gone() {
+        let refused = |message: &str| Failure::Refused(UserError { code: 4003, message: message.into(), data: None });
+        assert!(is_stateless(&refused("Client error: UnknownBlock: State already discarded for 0x12")));
+        assert!(is_stateless(&refused("Api called for an unknown Block: State already discarded for 0x12")));
+        let unknown = refused("Client error: UnknownBlock: Header was not found in the database: 0x12");
+        assert!(!is_stateless(&unknown) && is_unknown(&unknown));
+        assert!(!is_stateless(&Failure::Unreachable("discarded".into())));
+    }
 }

@@ -44,7 +44,7 @@ impl Views {
             let parts: Vec<u16> = PARTS.iter().map(|part| part.0).collect();
             let (runtime, bytes) = selective(link, block, hash, parts).await?;
             let view = metagraph::view(&runtime, link.settings.netuid, block, hash, &bytes);
-            view.map(Arc::new).map_err(|error| LedgerError::Unreachable(error.to_string()))
+            Ok(Arc::new(view?))
         });
         view.await.cloned()
     }
@@ -56,8 +56,7 @@ pub(super) async fn metagraph(link: &Link, block: BlockNumber) -> Result<Metagra
     let hash = link.final_hash(block).await?;
     let parts = PARTS.iter().filter(|part| part.1 != "commitments").chain(&MORE).map(|part| part.0).collect();
     let (runtime, bytes) = selective(link, block, hash, parts).await?;
-    metagraph::metagraph(&runtime, link.settings.netuid, block, hash, &bytes)
-        .map_err(|error| LedgerError::Unreachable(error.to_string()))
+    Ok(metagraph::metagraph(&runtime, link.settings.netuid, block, hash, &bytes)?)
 }
 
 /// Parts of the metagraph as bytes, and the runtime that encoded them.
@@ -71,8 +70,9 @@ async fn selective(
     let (name, arguments) = newest.api(metagraph::API, metagraph::METHOD, (link.settings.netuid, parts))?;
     let arguments = hexed(arguments);
     let params = rpc_params![&name, &arguments, hexed(hash.as_bytes())];
-    let answer =
-        async { link.ask::<String>("state_call", params).await.map_err(|failure| stateless(link, block, failure)) };
+    let answer = async {
+        link.ask_at::<String>(block, "state_call", params).await.map_err(|failure| stateless(link, block, failure))
+    };
     let (runtime, answer) = futures::try_join!(link.runtime_at(hash, block), answer)?;
     let claim = Claim { block, hash, method: &name, arguments: &arguments, answer: &answer };
     link.witness.confirm(link, claim).await?;

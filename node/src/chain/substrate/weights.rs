@@ -9,7 +9,7 @@ use super::runtime::{DynamicCall, Runtime};
 use super::storage::{Place, Values};
 use crate::chain::LedgerError;
 use codec::Encode;
-use covey_proto::{Hotkey, Uid};
+use covey_proto::{BlockNumber, Hotkey, Uid};
 use std::sync::Arc;
 
 /// How the chain hides weights: the form that this client knows, in which the payload names its author.
@@ -59,6 +59,16 @@ enum Fault {
     Twice { uid: u16 },
     #[error("one uid has {share} of 65535 of all weight; subnet {netuid} allows {max}")]
     TooMuch { share: u64, max: u16, netuid: u16 },
+}
+
+impl Fault {
+    /// The same at the newest block that the rules were read at.
+    fn at(self, best: u64) -> LedgerError {
+        let why = self.to_string();
+        let Fault::TooSoon { ago, limit, .. } = self else { return LedgerError::Refused(why) };
+        let at = best.saturating_add(NEXT).saturating_add(limit.saturating_sub(ago));
+        LedgerError::NotYet { at: BlockNumber(u32::try_from(at).unwrap_or(u32::MAX)), why }
+    }
 }
 
 impl Rules {
@@ -172,7 +182,7 @@ pub(super) async fn call(link: &Link, hotkey: Hotkey, weights: &[(Uid, u16)]) ->
     // A `Uid` is below 256.
     let (uids, shares) = weights.iter().map(|(uid, share)| (uid.number() as u16, *share)).unzip();
     let row = Row { uids, values: shares, version_key: rules.version_key };
-    rules.check(&row).map_err(|fault| LedgerError::Refused(fault.to_string()))?;
+    rules.check(&row).map_err(|fault| fault.at(rules.best))?;
     match values.need::<bool>(&places.hidden)? {
         true => locked(link, &runtime, hotkey, &row, rules.best).await,
         false => Ok(calls::set_weights(netuid, &row)),
@@ -313,6 +323,21 @@ mod tests {
             "the next block is late enough"
         );
         assert!(Rules { last_update: 902, ..rules() }.check(&row(&[(0, 1), (1, 1)])).is_err());
+    }
+
+    #[test]
+    fn who_is_too_soon_is_told_which_block_takes_the_row() {
+        let rules = Rules { last_update: 989, ..rules() };
+        let LedgerError::NotYet { at, .. } = rules.check(&row(&[(0, 1), (1, 1)])).unwrap_err().at(rules.best) else {
+            panic!("it is only too soon");
+        };
+        assert_eq!(at, BlockNumber(1_089));
+        let then = Rules { best: u64::from(at.0) - NEXT, ..rules.clone() };
+        assert_eq!(then.check(&row(&[(0, 1), (1, 1)])), Ok(()), "signed at the block before, it is in that one");
+        let early = Rules { best: then.best - 1, ..rules };
+        assert!(early.check(&row(&[(0, 1), (1, 1)])).is_err());
+        let fault = Fault::Twice { uid: 3 };
+        assert!(matches!(fault.at(5), LedgerError::Refused(_)));
     }
 
     #[test]

@@ -4,12 +4,13 @@
 use super::header::{Header, digest, hexed};
 use super::link::Link;
 use super::session::{AskError, DialError, Session};
+use super::settings::Endpoint;
 use crate::chain::LedgerError;
 use covey_proto::{BlockNumber, Digest};
 use std::sync::Arc;
 use std::time::Duration;
 use subxt::rpcs::client::rpc_params;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Between two looks whether the other endpoint has come as far.
@@ -19,15 +20,26 @@ const WAIT: Duration = Duration::from_secs(4);
 /// After a vain try another is made when this has passed.
 const REST: Duration = Duration::from_secs(60);
 
+/// How long a connection to the other endpoint is waited for, when it is being made.
+const READY: Duration = Duration::from_secs(2);
+/// How long a second opinion may take in all.
+const OPINION: Duration = Duration::from_secs(8);
+
 /// The other endpoint.
 #[derive(Default)]
-pub(super) struct Witness(Mutex<State>);
+pub(super) struct Witness(watch::Sender<State>);
 
-#[derive(Default)]
-struct State {
-    session: Option<Arc<Session>>,
-    /// Until when it is not asked: it could not be reached, or was behind.
-    rests_until: Option<Instant>,
+#[derive(Clone, Default)]
+enum State {
+    /// Nobody has asked yet.
+    #[default]
+    Idle,
+    /// It is being dialled, beside.
+    Wanted,
+    /// It can be asked.
+    Ready(Arc<Session>),
+    /// Until then it is not asked: it could not be reached, or was behind.
+    Resting(Instant),
 }
 
 /// What is to be confirmed: a method's answer at a block.
@@ -48,63 +60,83 @@ impl Witness {
         if !link.settings.cross_check || link.settings.endpoints.len() < 2 {
             return Ok(());
         }
-        let mut state = self.0.lock().await;
-        if state.rests_until.is_some_and(|until| Instant::now() < until) {
-            return Ok(());
-        }
-        let said = match state.session(link).await {
-            Some(session) => opinion(&session, &claim).await.map(|said| (session, said)),
-            None => Err(AskError::Broken("no second endpoint answers".into())),
-        };
-        match said {
-            Ok((_, Opinion::Same)) => Ok(()),
-            Ok((session, Opinion::Other(what))) => {
-                let Claim { block, .. } = claim;
-                let what = format!("{} says otherwise of final block {block}: {what}", session.url);
+        let Some(session) = self.session(link).await else { return Ok(()) };
+        let (url, block) = (&session.url, claim.block);
+        match tokio::time::timeout(OPINION, opinion(&session, &claim)).await {
+            Ok(Ok(Opinion::Same)) => return Ok(()),
+            Ok(Ok(Opinion::Other(what))) => {
+                let what = format!("{url} says otherwise of final block {block}: {what}");
                 link.disagree(what.clone());
-                Err(LedgerError::Disagreement(what))
+                return Err(LedgerError::Disagreement(what));
             }
-            Ok((session, Opinion::Behind)) => {
-                tracing::info!(url = %session.url, block = %claim.block, "the second endpoint is behind: one has to do");
-                state.rest();
-                Ok(())
+            Ok(Ok(Opinion::Behind)) => tracing::info!(%url, %block, "the second endpoint is behind: one has to do"),
+            Ok(Err(error)) => tracing::info!(%url, ?error, %block, "no second opinion: one endpoint has to do"),
+            Err(_) => tracing::info!(%url, %block, "no second opinion in {OPINION:?}: one endpoint has to do"),
+        }
+        self.0.send_replace(State::Resting(Instant::now() + REST));
+        Ok(())
+    }
+
+    /// The connection to an endpoint that is not the one in use, if it is there or about to be.
+    async fn session(&self, link: &Link) -> Option<Arc<Session>> {
+        let in_use = link.url();
+        self.0.send_if_modified(|state| {
+            let is_wanted = match state {
+                State::Idle => true,
+                State::Ready(session) => session.fault().is_some() || Some(&session.url) == in_use.as_ref(),
+                State::Wanted | State::Resting(_) => false,
+            };
+            if is_wanted {
+                *state = State::Wanted;
             }
-            Err(error) => {
-                tracing::info!(?error, block = %claim.block, "no second opinion: one endpoint has to do");
-                state.rest();
-                Ok(())
+            is_wanted
+        });
+        let mut states = self.0.subscribe();
+        let known = states.wait_for(|state| !matches!(state, State::Wanted));
+        match tokio::time::timeout(READY, known).await.ok()?.ok()?.clone() {
+            State::Ready(session) => Some(session),
+            State::Idle | State::Wanted | State::Resting(_) => None,
+        }
+    }
+}
+
+/// Keeps the connection to the other endpoint, while somebody wants it: beside, since an endpoint that does not answer
+/// takes long to dial.
+pub(super) async fn run(link: Arc<Link>) {
+    let states = &link.witness.0;
+    let mut changes = states.subscribe();
+    loop {
+        let state = changes.borrow_and_update().clone();
+        match state {
+            State::Wanted => {
+                let found = connect(&link).await;
+                states.send_replace(found.map_or_else(|| State::Resting(Instant::now() + REST), State::Ready));
+            }
+            State::Resting(until) => {
+                tokio::time::sleep_until(until).await;
+                states.send_replace(State::Idle);
+            }
+            State::Idle | State::Ready(_) => {
+                if changes.changed().await.is_err() {
+                    return;
+                }
             }
         }
     }
 }
 
-impl State {
-    fn rest(&mut self) {
-        *self = State { session: None, rests_until: Some(Instant::now() + REST) };
-    }
-
-    /// A connection to an endpoint that is not the one in use.
-    async fn session(&mut self, link: &Link) -> Option<Arc<Session>> {
-        let in_use = link.url();
-        if let Some(session) = &self.session
-            && session.fault().is_none()
-            && Some(&session.url) != in_use.as_ref()
-        {
-            return Some(session.clone());
+async fn connect(link: &Link) -> Option<Arc<Session>> {
+    let in_use = link.url();
+    let all = link.settings.endpoints.iter().map(|url| Endpoint::new(url));
+    for url in all.filter(|url| in_use.as_ref() != Some(url)) {
+        match link.open(&url).await {
+            Ok(session) => return Some(Arc::new(session)),
+            Err(error @ DialError::Unreachable(_)) => tracing::debug!(%url, %error, "no second opinion from here"),
+            Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
         }
-        for url in link.settings.endpoints.iter().filter(|url| in_use.as_deref() != Some(url.as_str())) {
-            match link.open(&Arc::from(url.as_str())).await {
-                Ok(session) => {
-                    let session = Arc::new(session);
-                    self.session = Some(session.clone());
-                    return Some(session);
-                }
-                Err(error @ DialError::Unreachable(_)) => tracing::debug!(%url, %error, "no second opinion from here"),
-                Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
-            }
-        }
-        None
     }
+    tracing::info!("no second endpoint answers: one has to do");
+    None
 }
 
 enum Opinion {
