@@ -47,8 +47,8 @@ impl Chain {
         let New { sealed, nodes, fates } = self.build_on(&self.best.clone(), &extrinsics)?;
         self.append(Vec::new(), vec![sealed.clone()], nodes)?;
         let settled: Vec<(u64, Fate)> = ready.iter().map(|(id, _)| *id).zip(fates).collect();
-        for hash in self.pool.settle(&settled, *sealed.header.number()) {
-            self.watchers.tell(&hash, Status::Invalid);
+        for (hash, status) in self.pool.settle(&settled, *sealed.header.number()) {
+            self.watchers.tell(&hash, status);
         }
         Ok(sealed)
     }

@@ -94,7 +94,7 @@ impl Nodes {
     }
 }
 
-/// The hashes that a node names. A value's own bytes are no node, so they lead nowhere: they fail to decode, or decode
+/// The hashes that a node names itself. A value's own bytes are no node, so they lead nowhere: they fail to decode, or decode
 /// to hashes that are not there.
 fn children(bytes: &[u8], into: &mut Vec<H256>) {
     let Ok(plan) = NodeCodec::<BlakeTwo256>::decode_plan(bytes) else { return };
@@ -117,9 +117,10 @@ fn children(bytes: &[u8], into: &mut Vec<H256>) {
         }
     };
     for handle in handles {
-        match handle {
-            NodeHandlePlan::Hash(range) => into.extend(hash(&range)),
-            NodeHandlePlan::Inline(range) => children(&bytes[range], into),
+        // A node inside another is shorter than a hash, so it names none; what is longer is a value's bytes, which
+        // whoever wrote them may have nested as deep as they like.
+        if let NodeHandlePlan::Hash(range) = handle {
+            into.extend(hash(&range));
         }
     }
 }
@@ -287,4 +288,55 @@ pub(super) fn new_nodes(mut changes: StorageChanges<BlakeTwo256>) -> (H256, Vec<
     let nodes = changes.transaction.drain().into_iter().filter(|(_, (_, count))| *count > 0);
     let nodes = nodes.map(|(key, (value, _))| (H256::from_slice(&key[key.len() - 32..]), value)).collect();
     (changes.transaction_storage_root, nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // Tests stop where something is not as they say.
+
+    use super::*;
+    use codec::Encode;
+
+    /// A branch of one child, which is a hash if it has 32 bytes.
+    fn branch(child: &[u8]) -> Vec<u8> {
+        [vec![0x80, 1, 0], Compact(child.len() as u32).encode(), child.to_vec()].concat()
+    }
+
+    #[test]
+    fn a_value_that_is_nested_like_nodes_leads_nowhere() {
+        let mut hashes = Vec::new();
+        children(&branch(&[7; 32]), &mut hashes);
+        assert_eq!(hashes, [H256([7; 32])]);
+        hashes.clear();
+        // Each layer is put around a place where the next one goes: a million bytes, some hundred thousand deep.
+        let mut layers = Vec::new();
+        let mut length = 36_u32;
+        while length < 1 << 20 {
+            layers.push([vec![0x80, 1, 0], Compact(length).encode()].concat());
+            length += layers.last().unwrap().len() as u32;
+        }
+        let nested = [layers.into_iter().rev().flatten().collect(), branch(&[7; 32])].concat();
+        assert!(matches!(NodeCodec::<BlakeTwo256>::decode_plan(&nested), Ok(NodePlan::NibbledBranch { .. })));
+        children(&nested, &mut hashes);
+        assert_eq!(hashes, []);
+    }
+
+    #[test]
+    fn every_node_of_a_state_is_kept_and_every_other_is_not() {
+        let nodes = Nodes::default();
+        let state = State::new(nodes.clone(), empty_root());
+        // Values of all lengths around those at which a value, or a node, no longer lies inside another.
+        let pairs: Vec<(Vec<u8>, Vec<u8>)> =
+            (0..=255_u8).map(|at| (vec![at >> 4, at, at.wrapping_mul(7)], vec![at; usize::from(at % 48)])).collect();
+        let all = pairs.iter().map(|(key, value)| (&key[..], Some(&value[..])));
+        let (root, mut changes) = state.backend().storage_root(all, VERSION);
+        let new = changes.drain().into_iter().filter(|(_, (_, count))| *count > 0);
+        nodes.extend(new.map(|(key, (value, _))| (H256::from_slice(&key[key.len() - 32..]), value)));
+        nodes.extend([(H256([9; 32]), branch(&[7; 32]))]);
+        assert_eq!(nodes.keep_only(&[root]), [H256([9; 32])]);
+        let state = State::new(nodes, root);
+        for (key, value) in pairs {
+            assert_eq!(state.get(&key).unwrap(), Some(value), "{key:?}");
+        }
+    }
 }

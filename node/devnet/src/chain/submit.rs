@@ -73,7 +73,7 @@ impl Chain {
         Ok((hash, receiver))
     }
 
-    /// Has the pool take it; what it usurps is told so.
+    /// Has the pool take it; what it usurps, or what has to go, is told so.
     fn add(
         &mut self,
         hash: H256,
@@ -82,11 +82,14 @@ impl Chain {
         validity: ValidTransaction,
     ) -> Result<Status, PoolError> {
         let at = *self.best.header.number();
-        let (usurped, waits) = self.pool.add(hash, bytes, extrinsic, validity, at)?;
-        for old in usurped {
+        let added = self.pool.add(hash, bytes, extrinsic, validity, at)?;
+        for old in added.usurped {
             self.watchers.tell(&old, Status::Usurped(hash));
         }
-        Ok(if waits { Status::Future } else { Status::Ready })
+        for old in added.dropped {
+            self.watchers.tell(&old, Status::Dropped);
+        }
+        Ok(if added.waits { Status::Future } else { Status::Ready })
     }
 
     /// Takes back what was in blocks that are no more, and asks again about what waited. What nobody takes is told so.

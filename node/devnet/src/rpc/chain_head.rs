@@ -17,7 +17,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Blocks that one client may hold.
 const PINNED_MAX: usize = 1_024;
-/// Operations of one client at a time; one more is answered "limitReached". Each has a thread.
+/// Operations of one client at a time; one more is answered "limitReached". Each has a thread while it looks for its
+/// answer, and none while that waits to be sent.
 const OPERATIONS_MAX: usize = 64;
 /// Answers of operations that wait to be sent; while a client does not read them, its operations wait.
 const ANSWERS_MAX: usize = 1_024;
@@ -127,20 +128,32 @@ fn operation(
                 (follow.operations.to_string(), follow.answers.clone(), permit)
             };
             let operation = id.clone();
-            tokio::task::spawn_blocking(move || {
+            tokio::spawn(async move {
                 let _running = permit;
-                let events = body(&args, &context, hash)
-                    .unwrap_or_else(|error| vec![json!({ "event": "operationError", "error": error.to_string() })]);
+                let events = events_of(move || body(&args, &context, hash)).await;
                 for mut event in events {
                     event["operationId"] = operation.clone().into();
-                    // A follower that is gone needs no answer.
-                    let _ = answers.blocking_send(event);
+                    // No thread waits here: who does not read holds up its own operations, and nobody else's.
+                    if answers.send(event).await.is_err() {
+                        // A follower that is gone needs no answer.
+                        return;
+                    }
                 }
             });
             Ok(json!({ "result": "started", "operationId": id }))
         }
     })?;
     Ok(())
+}
+
+/// What an operation answers, found on a thread where it may take its time.
+async fn events_of(body: impl FnOnce() -> Result<Vec<Value>, RpcError> + Send + 'static) -> Vec<Value> {
+    let error = match tokio::task::spawn_blocking(body).await {
+        Ok(Ok(events)) => return events,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => format!("a fault of the devnet: {error}"),
+    };
+    vec![json!({ "event": "operationError", "error": error })]
 }
 
 /// Tells a follower what happens until it is gone or too far behind.

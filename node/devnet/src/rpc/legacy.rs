@@ -21,6 +21,9 @@ const PAGE_MAX: u32 = 1_000;
 /// Blocks that one query of changes may go over.
 const RANGE_MAX: u32 = 1_000;
 
+/// Values that one query of changes may look up: its keys by its blocks. A look-up takes some microseconds.
+const LOOKUPS_MAX: usize = 16_384;
+
 pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     state(module)?;
     chain(module)?;
@@ -53,6 +56,7 @@ fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     module.register_alias("state_getKeysPagedAt", "state_getKeysPaged")?;
     method(module, "state_queryStorageAt", |args, context| {
         let keys: Vec<String> = args.get(0)?;
+        few(keys.len(), 1)?;
         let at = args.hash(1)?.unwrap_or_else(|| context.chain().best().hash);
         Ok(vec![changes(context, at, &keys)?])
     })?;
@@ -60,7 +64,9 @@ fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
         let (keys, from) = (args.get::<Vec<String>>(0)?, args.get::<String>(1)?);
         let (from, to) = (super::to_hash(&from)?, args.hash(2)?);
         let mut sets = Vec::new();
-        for hash in range(context, from, to)? {
+        let blocks = range(context, from, to)?;
+        few(keys.len(), blocks.len())?;
+        for hash in blocks {
             sets.push(changes(context, hash, &keys)?);
         }
         Ok(sets)
@@ -90,6 +96,18 @@ fn range(context: &Context, from: H256, to: Option<H256>) -> Result<Vec<H256>, R
         return Err(RpcError::Params(format!("{} blocks exceed the maximum of {RANGE_MAX}", last - first)));
     }
     (first..=last).map(|number| chain.hash(number)?.ok_or(RpcError::NoBlock)).collect()
+}
+
+/// Refuses to look up more values at once than a client should wait for.
+fn few(keys: usize, blocks: usize) -> Result<(), RpcError> {
+    let lookups = keys.saturating_mul(blocks);
+    if lookups > LOOKUPS_MAX {
+        return Err(RpcError::Params(format!(
+            "{keys} keys in {blocks} blocks are {lookups} values, more than the maximum of {LOOKUPS_MAX}: ask for fewer \
+             keys or blocks at a time"
+        )));
+    }
+    Ok(())
 }
 
 fn changes(context: &Context, at: H256, keys: &[String]) -> Result<Value, RpcError> {
