@@ -6,6 +6,8 @@ use crate::folder::Folder;
 use crate::observe::{self, NodeStatus};
 use crate::report::units;
 use clap::Args;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +56,13 @@ impl Which {
 fn of_swarm(dir: &Path) -> Result<SocketAddr, Failure> {
     let path = Folder::at(dir).status();
     let none = |what: String| Plain(format!("{}: {what}; is a swarm running there?", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|error| none(error.to_string()))?;
+    let mut file = File::open(&path).map_err(|error| none(error.to_string()))?;
+    // A swarm holds its lock. Where a file system has no locks, the address says whether anybody answers.
+    if file.try_lock_shared().is_ok() {
+        return Err(Plain(format!("the swarm in {} has ended", dir.display())).into());
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| none(error.to_string()))?;
     Ok(text.trim().parse().map_err(|_| none("no address".into()))?)
 }
 

@@ -8,7 +8,7 @@ use crate::watch::{News, Watch};
 use clap::Args;
 use covey_gossip::store::Store;
 use covey_proto::run::Run;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -106,7 +106,9 @@ async fn follow(args: &WatchArgs, target: Target, folder: &Path) -> Result<(), F
             ended = &mut watching => return Ok(ended?),
             Some(news) = told.recv() => news,
         };
-        print(args, &news)?;
+        if !print(args, &news)? {
+            return Ok(());
+        }
         decided += u32::from(matches!(news, News::Decided { .. }));
         if args.rounds.is_some_and(|rounds| decided >= rounds) {
             network.shutdown().await;
@@ -115,8 +117,13 @@ async fn follow(args: &WatchArgs, target: Target, folder: &Path) -> Result<(), F
     }
 }
 
-fn print(args: &WatchArgs, news: &News) -> Result<(), Failure> {
+/// Prints a line; says whether anybody still reads.
+fn print(args: &WatchArgs, news: &News) -> Result<bool, Failure> {
     let line = if args.json { serde_json::to_string(news)? } else { news.to_string() };
     let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}").and_then(|()| out.flush())?)
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
