@@ -76,3 +76,14 @@ fn a_round_without_votes_is_void() {
     }
     assert!(!swarm.summary.selected[7].is_empty(), "{:?}", swarm.summary.selected);
 }
+
+/// Where everybody is gone there is no later round to come back in: all come back at once, and go on from their disks.
+#[test]
+fn everybody_can_be_killed() {
+    let nodes = ["miner-0", "miner-1", "miner-2", "miner-3", "validator-0", "validator-1", "validator-2", "seeder-0"];
+    let kills: Vec<String> = nodes.iter().map(|node| format!("{node}@2")).collect();
+    let swarm = swarm_with_kills(8, &kills.iter().map(String::as_str).collect::<Vec<_>>());
+    swarm.expect_agreement();
+    let last = &swarm.summary.selected[9];
+    assert!(!last.is_empty(), "nothing was applied any more: {:?}", swarm.summary.selected);
+}

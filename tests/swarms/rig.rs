@@ -8,7 +8,7 @@ use covey::peer::misbehave::Misbehaviour;
 use covey::preset::Template;
 use covey::report::Summary;
 use covey::swarm::display::Display;
-use covey::swarm::{Options, Script, Swarm};
+use covey::swarm::{Options, Script, Swarm, SwarmError};
 use covey_proto::{Round, Uid};
 use covey_trainer::data::{Dataset, PrepareOptions, prepare, synthetic};
 use std::path::Path;
@@ -158,7 +158,7 @@ impl Rig {
         let folder = Folder::at(temporary.path().join("swarm"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let outcome = runtime.expect("a runtime").block_on(async {
-            let swarm = Swarm::start(self.options, folder.clone(), Display::silent()).await?;
+            let mut swarm = Swarm::start(self.options, folder.clone(), Display::silent()).await?;
             swarm.show(([127, 0, 0, 1], 0).into()).await?;
             let (done, is_done) = tokio::sync::oneshot::channel();
             let meddler = meddle.map(|meddle| {
@@ -178,12 +178,17 @@ impl Rig {
                     }
                 })
                 .await;
-            if let Some(Err(panic)) = meddler.map(std::thread::JoinHandle::join) {
+            let meddled = meddler.map(std::thread::JoinHandle::join);
+            // Where the swarm itself failed, whatever the meddler missed follows from that.
+            if let (None, Some(Err(panic))) = (&outcome.error, meddled) {
                 std::panic::resume_unwind(panic);
             }
-            outcome
+            match outcome.error {
+                Some(error) => Err(error),
+                None => Ok(outcome),
+            }
         });
-        let outcome = outcome.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let outcome = outcome.unwrap_or_else(|error: SwarmError| panic!("seed {seed}: {error}"));
         Finished { summary: outcome.summary, folder: outcome.folder, seed, _temporary: temporary }
     }
 }

@@ -157,6 +157,16 @@ impl Engine {
         self.stepped.map_or_else(|| self.tip.next(), Round::next)
     }
 
+    /// The round that [`Engine::phase`] speaks of: the next one already, where it trains before the last one's head is
+    /// known.
+    pub fn round(&self) -> Round {
+        match &self.step {
+            // What is stepped is still being applied.
+            Step::Waiting => self.tip.next(),
+            _ => self.next(),
+        }
+    }
+
     /// A word for the step, for people.
     pub fn phase(&self) -> &'static str {
         match &self.step {

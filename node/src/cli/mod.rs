@@ -3,6 +3,9 @@
 //! Exit codes: 0 done, 1 an error, 2 a command line that cannot be, 3 roots disagreed, or a check found a difference,
 //! 129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM.
 
+#[macro_use]
+mod out;
+
 mod bar;
 mod blob;
 mod data;

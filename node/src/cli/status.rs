@@ -7,6 +7,7 @@ use crate::observe::{self, NodeStatus};
 use crate::report::units;
 use crate::service::STATUS as STATUS_FILE;
 use clap::Args;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -52,11 +53,21 @@ impl Which {
             };
         }
         match (&self.swarm, self.status) {
-            (Some(dir), _) => written(&Folder::at(dir).status(), "a swarm"),
+            (Some(dir), _) => of_swarm(dir),
             (None, Some(address)) => Ok(address),
             (None, None) => Ok(STATUS),
         }
     }
+}
+
+/// The address that a swarm has written down, if it runs.
+fn of_swarm(dir: &Path) -> Result<SocketAddr, Failure> {
+    let path = Folder::at(dir).status();
+    // A swarm holds its lock. Where a file system has no locks, the address says whether anybody answers.
+    if File::open(&path).is_ok_and(|file| file.try_lock_shared().is_ok()) {
+        return Err(Plain(format!("the swarm in {} has ended", dir.display())).into());
+    }
+    written(&path, "a swarm")
 }
 
 /// The address that `who` has written down.

@@ -122,14 +122,17 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let swarm = Swarm::start(options, out.clone(), Display::new()).await?;
+        let mut swarm = Swarm::start(options, out.clone(), Display::new()).await?;
         swarm.show(args.status).await?;
-        Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await?)
+        Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await)
     })?;
     // On the screen first: a full disk must not take the result with it.
     print_summary(&outcome.summary, seed);
     write_report(&outcome.folder, &outcome.summary)?;
     println!("report: {}", outcome.folder.path().join("report.html").display());
+    if let Some(error) = outcome.error {
+        return Err(error.into());
+    }
     Ok(match by {
         _ if !outcome.summary.roots_agree => Done::Differs,
         Some(by) => Done::Stopped(by),

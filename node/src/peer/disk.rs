@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const JOURNAL: &str = "journal.json";
@@ -31,6 +32,9 @@ const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
 const NO_ROUND: u32 = u32::MAX;
 /// States kept: the newest, and the one before it to recompute from when a majority disagrees.
 const STATES_KEPT: usize = 2;
+
+/// Writes begun in this process: each has a temporary file of its own.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// The file system's refusal, with the file.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +164,9 @@ impl Disk {
     /// # Errors
     /// The file system refuses; the file is as it was.
     pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), DiskError> {
-        let beside = self.path(&format!("{name}.part"));
+        // Two writers of one file may be at work: a task that was given up ends when its computation does.
+        let number = WRITES.fetch_add(1, Ordering::Relaxed);
+        let beside = self.path(&format!("{name}.{number}.part"));
         let write = || -> io::Result<()> {
             let mut file = fs::File::create(&beside)?;
             for part in parts {
@@ -170,7 +176,11 @@ impl Disk {
             fs::rename(&beside, self.path(name))?;
             fs::File::open(&self.root)?.sync_all()
         };
-        write().map_err(|error| DiskError { path: self.path(name), error })
+        write().map_err(|error| {
+            // The first error is the one to tell of; what stays here goes at the next start.
+            let _ = fs::remove_file(&beside);
+            DiskError { path: self.path(name), error }
+        })
     }
 
     /// A file's bytes; none if it is not there.
@@ -329,7 +339,7 @@ impl Disk {
         let kept = round.map(feedback_name);
         for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("feedback-") && Some(&name) != kept.as_ref() {
+            if name.starts_with("feedback-") && name.ends_with(".bin") && Some(&name) != kept.as_ref() {
                 self.remove(&name)?;
             }
         }

@@ -80,8 +80,6 @@ pub struct Made {
     pub round: Round,
     /// What the training amounted to.
     pub report: RoundReport,
-    /// Bits a transmitted value.
-    pub bits_per_value: f64,
     /// Time of training and of compression.
     pub times: [Duration; 2],
     feedback: ErrorFeedback,
@@ -222,7 +220,6 @@ impl Miner {
             base,
             round: task.round,
             report,
-            bits_per_value: compressed.stats.bits_per_value(),
             times: [trained, compressing + start.elapsed()],
             feedback: compressed.feedback,
         })

@@ -100,7 +100,8 @@ impl<L: Ledger> Peer<L> {
         self.status.send_modify(|status: &mut Status| {
             status.idle = engine.is_idle();
             status.live = engine.is_live();
-            status.round = tip.next();
+            status.round = engine.round();
+            status.due = tip.next();
             status.head = tip.head;
             status.root = self.states.last().map_or(Digest::ZERO, |state| state.root);
             status.phase = engine.phase();
@@ -240,6 +241,8 @@ impl<L: Ledger> Peer<L> {
         };
         let held = self.collector.as_ref().map(|collector| collector.held.clone()).unwrap_or_default();
         let offered = self.offered();
+        // A round that was opened again is applied from what is settled now, not twice.
+        self.applying.take().inspect(AbortHandle::abort);
         let apply = tasks::ApplyJob { before, settlement, held, offered, tasks: self.tasks.clone() };
         self.applying = Some(self.start_task(tasks::apply(self.context.clone(), apply)));
     }

@@ -19,8 +19,10 @@ pub struct Status {
     pub live: bool,
     /// Why it stopped, if it did.
     pub halted: Option<String>,
-    /// The round it is in.
+    /// The round that its phase is of.
     pub round: Round,
+    /// The round after the last one that it has applied: the same, or the one before.
+    pub due: Round,
     /// The header that its state follows from.
     pub head: Digest,
     /// The root of its state.

@@ -7,8 +7,8 @@
 pub mod log;
 mod speak;
 
-use crate::chain::Ledger;
-use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger, TooMuchSpace, check_space};
+use crate::chain::substrate::{ConnectError, DialError, Settings, SubstrateLedger, TooMuchSpace, check_space};
+use crate::chain::{Ledger, LedgerError};
 use crate::config::NodeConfig;
 use crate::observe::{self, Board, Nodes};
 use crate::peer::compute::Compute;
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Bytes of a run file: a run has some 2,000.
 const RUN_BYTES_MAX: u64 = 1 << 20;
@@ -35,6 +36,10 @@ const APPLIED_MAX: usize = 4096;
 pub const STATUS: &str = "status";
 /// How long a node may take to say good-bye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a supervised node waits at its start for a chain that does not answer.
+const CHAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries of that.
+const CHAIN_RETRY: Duration = Duration::from_millis(200);
 
 /// A node about to run.
 pub struct Service {
@@ -158,16 +163,18 @@ impl Service {
         }
         let speaker = speak::start(peer.status(), applied, board, supervised);
         let (told, stopped) = watch::channel(false);
-        let mut running = std::pin::pin!(peer.run(stopped));
+        let mut running = Box::pin(peer.run(stopped));
         let ended = tokio::select! {
             ended = &mut running => ended,
             () = &mut stop => {
                 told.send_replace(true);
                 // What it has on disk is whole at any time; good-byes are a courtesy.
-                tokio::time::timeout(LEAVE_TIMEOUT, running).await.unwrap_or(Ended::Stopped)
+                tokio::time::timeout(LEAVE_TIMEOUT, &mut running).await.unwrap_or(Ended::Stopped)
             }
         };
-        // It ends with the node's status; the last one must be out before the process ends.
+        // One that has not said good-bye in time still holds its status.
+        drop(running);
+        // The speaker ends with the node's status; the last one must be out before the process ends.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, speaker).await;
         if let (Ended::Halted(why), true) = (&ended, supervised) {
             lifeline::say(&Line::Halted { why: why.clone() });
@@ -181,7 +188,7 @@ impl Service {
         let Service { config, run, roles, hotkey, data, misbehaviour, supervised, .. } = self;
         let mut settings = Settings::new(config.chain.endpoints, run.chain.netuid);
         settings.genesis = Some(run.chain.genesis);
-        let ledger = SubstrateLedger::connect(settings).await?;
+        let ledger = connect(settings, supervised).await?;
         if let Some(pair) = &hotkey {
             check_rounds(&ledger, &config.name, &run, roles, pair.hotkey()).await?;
         }
@@ -207,6 +214,29 @@ impl Service {
             observer: supervised.then_some(observer),
         };
         Ok(Peer::start(peer).await?)
+    }
+}
+
+/// Connects to the chain. A supervised node waits for one that does not answer: its process is being started again.
+async fn connect(settings: Settings, supervised: bool) -> Result<SubstrateLedger, ConnectError> {
+    let until = Instant::now() + CHAIN_PATIENCE;
+    loop {
+        match SubstrateLedger::connect(settings.clone()).await {
+            Err(error) if supervised && is_passing(&error) && Instant::now() < until => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(CHAIN_RETRY).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// Whether a chain that does not answer is all that is wrong.
+fn is_passing(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::NoEndpoint(tries) => tries.iter().all(|(_, why)| matches!(why, DialError::Unreachable(_))),
+        ConnectError::Ledger(LedgerError::Unreachable(_)) => true,
+        _ => false,
     }
 }
 

@@ -62,8 +62,8 @@ impl Speaker {
     fn say_pace(&mut self) {
         let status = self.status.borrow_and_update().clone();
         self.board.change(|board| board.update(&status));
-        let Status { seen, finalised, idle, live, round, phase, .. } = status;
-        let pace = Pace { seen, finalised, idle, live, round, phase: phase.to_owned() };
+        let Status { seen, finalised, idle, live, round, due, phase, .. } = status;
+        let pace = Pace { seen, finalised, idle, live, round, due, phase: phase.to_owned() };
         if pace != self.pace {
             self.say(&Line::Pace(pace.clone()));
             self.pace = pace;

@@ -118,6 +118,8 @@ struct Life {
     input: Option<ChildStdin>,
     /// Whether it is to be started again.
     wanted: bool,
+    /// Its next death is one that its owner wished for.
+    crashed: bool,
 }
 
 impl Keeper {
@@ -127,7 +129,7 @@ impl Keeper {
     /// It cannot be started for the first time.
     pub fn start(program: Program, limits: Limits, events: mpsc::Sender<Event>) -> Result<Keeper, SpawnError> {
         let name = program.name.clone();
-        let life = Life { program, child: None, input: None, wanted: true };
+        let life = Life { program, child: None, input: None, wanted: true, crashed: false };
         let shared = Arc::new(Shared { life: Mutex::new(life), told: Condvar::new() });
         let output = shared.life().spawn()?;
         let kept = shared.clone();
@@ -158,9 +160,11 @@ impl Keeper {
         self.shared.told.notify_all();
     }
 
-    /// Kills it as an accident would: it is started again.
+    /// Kills it as an accident would: it is started again. Such a death counts as none of its own.
     pub fn crash(&self) {
-        self.shared.life().kill();
+        let mut life = self.shared.life();
+        life.crashed = life.child.is_some();
+        life.kill();
     }
 
     /// What its next lives are told.
@@ -234,7 +238,7 @@ impl Shared {
             let told = output.take().map(|output| listen(name, output, events)).unwrap_or_default();
             was_ready |= told.ready;
             let how = self.bury();
-            let next = self.next(told, &how, was_ready, || restarts.died(born.elapsed()));
+            let next = self.next(told, &how, was_ready, (&mut restarts, born.elapsed()));
             let pause = if let Next::Again(pause) = &next { Some(*pause) } else { None };
             let ended = Event::Ended { name: name.clone(), how: describe(how), next };
             if events.blocking_send(ended).is_err() {
@@ -281,9 +285,22 @@ impl Shared {
         }
     }
 
-    fn next(&self, told: Told, how: &Option<ExitStatus>, was_ready: bool, died: impl FnOnce() -> Verdict) -> Next {
-        if !self.life().wanted {
+    fn next(
+        &self,
+        told: Told,
+        how: &Option<ExitStatus>,
+        was_ready: bool,
+        (restarts, lived): (&mut Restarts, Duration),
+    ) -> Next {
+        let (wanted, crashed) = {
+            let mut life = self.life();
+            (life.wanted, std::mem::take(&mut life.crashed))
+        };
+        if !wanted {
             return Next::AsTold;
+        }
+        if crashed {
+            return Next::Again(restarts.pause());
         }
         if let Some(why) = told.halted {
             return Next::Never(format!("halted: {why}"));
@@ -295,7 +312,7 @@ impl Shared {
         if let Some(0 | 129 | 130 | 143) = how.and_then(|how| how.code()) {
             return Next::Never("somebody else told it to end".into());
         }
-        match died() {
+        match restarts.died(lived) {
             Verdict::Again(pause) => Next::Again(pause),
             Verdict::GiveUp { deaths } => {
                 Next::Never(format!("died {deaths} times in a row, each soon after its start; its log says why"))
@@ -422,6 +439,17 @@ mod tests {
         keeper.kill();
         assert_eq!(ended(events.recv().await), ("was killed by signal 9".into(), Next::AsTold));
         assert_eq!(events.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn deaths_on_purpose_are_not_counted() {
+        let (keeper, mut events, _folder) = keep(&format!("{SERVING}; cat >/dev/null"));
+        for _ in 0..2 * QUICK.deaths_max {
+            assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+            keeper.crash();
+            assert_eq!(ended(events.recv().await).1, Next::Again(QUICK.pause));
+            assert!(matches!(events.recv().await, Some(Event::Begun { .. })));
+        }
     }
 
     #[tokio::test]

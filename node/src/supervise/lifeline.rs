@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long a child that nobody listens to any more may take to end in good order; then it ends at once.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// What a child exits with that did not end in good order in time: as if by SIGKILL.
 const EXIT_LATE: i32 = 137;

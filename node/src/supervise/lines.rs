@@ -54,8 +54,10 @@ pub struct Pace {
     pub idle: bool,
     /// Whether it takes part: neither starting, nor catching up, nor halted.
     pub live: bool,
-    /// The round it is in.
+    /// The round that its phase is of.
     pub round: Round,
+    /// The round after the last one that it has applied.
+    pub due: Round,
     /// A word for what it does.
     pub phase: String,
 }

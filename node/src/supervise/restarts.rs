@@ -51,6 +51,11 @@ impl Restarts {
         Restarts { limits, deaths: 0 }
     }
 
+    /// The pause after a death that counts as none.
+    pub fn pause(&self) -> Duration {
+        self.limits.pause
+    }
+
     /// It has died after living so long.
     pub fn died(&mut self, lived: Duration) -> Verdict {
         let Limits { pause, pause_max, recovered, deaths_max } = self.limits;

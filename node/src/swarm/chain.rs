@@ -102,22 +102,31 @@ pub(super) struct Blocks {
     client: Option<RpcClient>,
 }
 
+/// What became of a block.
+pub(super) struct Made {
+    /// The newest.
+    pub best: BlockNumber,
+    /// The chain did not answer at first.
+    pub was_away: bool,
+}
+
 impl Blocks {
     /// Of the chain at `url`.
     pub(super) fn new(url: String) -> Blocks {
         Blocks { url, client: None }
     }
 
-    /// Makes a block, and says which is the newest then. Where the process died meanwhile, there may be none more.
+    /// Makes a block, and says which is the newest then. Where the process died meanwhile, there may be none more, and
+    /// what waited for a block is lost.
     ///
     /// # Errors
     /// It does not come back.
-    pub(super) async fn make(&mut self) -> Result<BlockNumber, ChainError> {
+    pub(super) async fn make(&mut self) -> Result<Made, ChainError> {
         match self.ask("covey_makeBlock").await.map(|made| number(&made)) {
-            Ok(Some(number)) => Ok(number),
+            Ok(Some(best)) => Ok(Made { best, was_away: false }),
             failed => {
                 tracing::warn!(error = ?failed.err(), "no block: the chain's process is gone, most likely");
-                self.best().await
+                Ok(Made { best: self.best().await?, was_away: true })
             }
         }
     }

@@ -158,11 +158,6 @@ impl Display {
         self.screen().draw(Vec::new());
     }
 
-    /// A writer whose whole lines come above the block: for logs, which would tear it.
-    pub fn writer(&self) -> LogWriter {
-        LogWriter { screen: self.screen.clone(), pending: Vec::new() }
-    }
-
     fn screen(&self) -> MutexGuard<'_, Screen> {
         lock(&self.screen)
     }
@@ -260,48 +255,6 @@ fn push_lines(bytes: &mut String, lines: &[String]) {
     for line in lines {
         bytes.push_str(line);
         bytes.push('\n');
-    }
-}
-
-/// Logs, above the block. What has no line break yet waits for it, or for the end of the writer.
-pub struct LogWriter {
-    screen: Arc<Mutex<Screen>>,
-    pending: Vec<u8>,
-}
-
-/// Bytes that a log line may wait with: more are written without their line break.
-const PENDING_BYTES_MAX: usize = 64 << 10;
-
-impl LogWriter {
-    fn release(&mut self, end: usize) {
-        let whole: Vec<u8> = self.pending.drain(..end).collect();
-        let text = String::from_utf8_lossy(&whole);
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        if !lines.is_empty() {
-            lock(&self.screen).print(&lines);
-        }
-    }
-}
-
-impl Write for LogWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.pending.extend_from_slice(bytes);
-        match self.pending.iter().rposition(|byte| *byte == b'\n') {
-            Some(last) => self.release(last + 1),
-            None if self.pending.len() > PENDING_BYTES_MAX => self.release(self.pending.len()),
-            None => {}
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for LogWriter {
-    fn drop(&mut self) {
-        self.release(self.pending.len());
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod chain;
 pub mod display;
+mod host;
 mod pacer;
 mod plan;
 mod prepare;
@@ -25,14 +26,17 @@ use crate::report::Summary;
 use crate::supervise::{Event, Keeper, Limits, Line, Next, Pace, Program, SpawnError};
 use crate::wallet::WalletError;
 use chain::Blocks;
-use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Hotkey, Round, Uid};
-use pacer::{Due, Pacer, Part};
+use host::{Host, State};
+use pacer::{Due, Pacer};
 use plan::{DEVNET, Plan};
 use prepare::Keys;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -48,6 +52,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(180);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the last block may take to reach who reads the last weights.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nodes whose addresses a node is given to start with: more would only be dialled in vain.
+const BOOTSTRAP_NODES: usize = 4;
 /// Rounds that a killed node stays away.
 const AWAY_ROUNDS: u32 = 2;
 
@@ -119,27 +125,10 @@ pub enum SwarmError {
     AllHalted(String),
 }
 
-/// A node of the swarm that was started.
-struct Host {
-    keeper: Keeper,
-    state: State,
-}
-
-/// What a node is doing, as far as it has said.
-enum State {
-    /// It has said nothing yet in this life, or waits for the next.
-    Starting,
-    /// It runs.
-    Running(Pace),
-    /// It stays away, and why.
-    Gone(String),
-}
-
 /// A swarm that runs.
 pub struct Swarm {
     options: Options,
     folder: Folder,
-    run: Arc<Run>,
     keys: Keys,
     plan: Plan,
     devnet: Keeper,
@@ -149,11 +138,14 @@ pub struct Swarm {
     ledger: SubstrateLedger,
     hosts: BTreeMap<Arc<str>, Host>,
     nodes: Nodes,
-    bootstrap: Vec<String>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     /// Late-comers whose hotkey is on its way into a final block.
     registering: JoinSet<(Arc<str>, Result<(), String>)>,
+    /// The newest round that any node has been in.
+    reached: Round,
+    /// The file that says where its status is shown: locked while it runs.
+    shown: Option<File>,
     watcher: Watcher,
 }
 
@@ -163,6 +155,16 @@ pub struct Outcome {
     pub summary: Summary,
     /// Where its files are.
     pub folder: Folder,
+    /// Why it could not go on, if it could not: a node or the chain does not start again, or no node is left.
+    pub error: Option<SwarmError>,
+}
+
+/// How the rounds of a swarm end.
+enum End {
+    /// All are through.
+    Whole,
+    /// Somebody had enough.
+    Interrupted,
 }
 
 impl Swarm {
@@ -188,7 +190,6 @@ impl Swarm {
         let mut swarm = Swarm {
             options,
             folder,
-            run,
             keys,
             plan,
             devnet,
@@ -198,48 +199,66 @@ impl Swarm {
             ledger,
             hosts: BTreeMap::new(),
             nodes: Nodes::default(),
-            bootstrap: Vec::new(),
             sender,
             events,
             registering: JoinSet::new(),
+            reached: Round(0),
+            shown: None,
             watcher,
         };
-        let first = swarm.plan.first_nodes();
+        if let Err(error) = swarm.start_first().await {
+            swarm.stop().await;
+            return Err(error);
+        }
+        Ok(swarm)
+    }
+
+    async fn start_first(&mut self) -> Result<(), SwarmError> {
+        let first = self.plan.first_nodes();
         let (seeder, others) = first.split_at(1.min(first.len()));
         for group in [seeder, others] {
             for name in group {
-                swarm.start_node(name)?;
+                self.start_node(name)?;
             }
-            swarm.all_started().await?;
+            self.all_started().await?;
         }
-        Ok(swarm)
+        Ok(())
     }
 
     /// Shows its nodes' status, metrics and peers at an address, and writes that into its folder.
     ///
     /// # Errors
     /// The address is taken, or none of this machine's; the folder refuses.
-    pub async fn show(&self, address: SocketAddr) -> Result<SocketAddr, SwarmError> {
+    pub async fn show(&mut self, address: SocketAddr) -> Result<SocketAddr, SwarmError> {
         let taken = |error| SwarmError::Status { address, error };
         let address = observe::listen(address, self.nodes.clone()).await.map_err(taken)?;
         let path = self.folder.status();
-        std::fs::write(&path, format!("{address}\n")).map_err(prepare::fault(&path))?;
+        let write = || {
+            let mut file = File::create(&path)?;
+            // However this process ends, the lock ends with it: a file without one is of a swarm that was killed.
+            file.lock()?;
+            file.write_all(format!("{address}\n").as_bytes())?;
+            Ok(file)
+        };
+        self.shown = Some(write().map_err(prepare::fault(&path))?);
         Ok(address)
-    }
-
-    /// The run.
-    pub fn run(&self) -> &Arc<Run> {
-        &self.run
     }
 
     fn start_node(&mut self, name: &Arc<str>) -> Result<(), SwarmError> {
         let node = (name, self.plan.node(name));
-        let arguments = prepare::node(&self.options, &self.folder, node, &self.url, self.bootstrap.clone())?;
+        let arguments = prepare::node(&self.options, &self.folder, node, &self.url, self.bootstrap())?;
         let (path, log) = (self.options.program.clone(), self.folder.log(name));
         let program = Program { name: name.clone(), path, arguments, log };
         let keeper = Keeper::start(program, Limits::default(), self.sender.clone())?;
-        self.hosts.insert(name.clone(), Host { keeper, state: State::Starting });
+        self.hosts.insert(name.clone(), Host::new(keeper));
         Ok(())
+    }
+
+    /// Whom a node that starts now dials first: the seeder if it runs, and some more in case it is killed next.
+    fn bootstrap(&self) -> Vec<String> {
+        let mut running: Vec<_> = self.hosts.iter().filter(|(_, host)| !host.addresses.is_empty()).collect();
+        running.sort_by_key(|(name, _)| !self.plan.node(name).is_seeder());
+        running.iter().take(BOOTSTRAP_NODES).flat_map(|(_, host)| host.addresses.clone()).collect()
     }
 
     /// Waits until every node that was started has said so.
@@ -258,58 +277,88 @@ impl Swarm {
         Ok(())
     }
 
-    /// Runs until every live node has applied the last round, or `interrupt` says so. Its files are written either way.
-    ///
-    /// # Errors
-    /// A node or the chain does not start again, or no node is left.
-    pub async fn run_to_end(mut self, interrupt: impl Future<Output = ()>) -> Result<Outcome, SwarmError> {
-        let mut interrupt = std::pin::pin!(interrupt);
+    /// Runs until every live node has applied the last round, until `interrupt`, or until it cannot go on. Its processes
+    /// have ended then, and what it measured so far is there in each case.
+    pub async fn run_to_end(mut self, interrupt: impl Future<Output = ()>) -> Outcome {
         self.watcher.begin();
-        let interrupted = loop {
+        let ended = self.turns(std::pin::pin!(interrupt)).await;
+        self.stop().await;
+        let (interrupted, error) = match ended {
+            Ok(End::Whole) => (false, None),
+            Ok(End::Interrupted) => (true, None),
+            Err(error) => (true, Some(error)),
+        };
+        let summary = self.watcher.finish(interrupted).await;
+        Outcome { summary, folder: self.folder, error }
+    }
+
+    async fn turns(&mut self, mut interrupt: Pin<&mut impl Future<Output = ()>>) -> Result<End, SwarmError> {
+        loop {
             let (at, is_late) = match self.pacer.due(self.hosts.values().filter_map(Host::part)) {
                 Due::At(at) => (at, false),
                 Due::Late(at) => (at, true),
             };
             tokio::select! {
                 biased;
-                () = &mut interrupt => break true,
+                () = &mut interrupt => return Ok(End::Interrupted),
                 () = self.watcher.watch() => {}
                 Some(event) = self.events.recv() => self.on_event(event).await?,
                 Some(registered) = self.registering.join_next() => self.on_registered(registered)?,
                 () = tokio::time::sleep_until(at) => {
-                    if is_late {
-                        self.watcher.event("a node hangs: a block is made without it");
+                    // The chain may be away, and for a minute.
+                    let is_over = tokio::select! {
+                        biased;
+                        () = &mut interrupt => return Ok(End::Interrupted),
+                        is_over = self.turn(is_late) => is_over?,
+                    };
+                    if is_over {
+                        break;
                     }
-                    self.watcher.catch_up();
-                    self.watcher.note_weights(&self.ledger).await;
-                    self.check_alive()?;
-                    if self.is_over() {
-                        break false;
-                    }
-                    self.follow_plan()?;
-                    self.make_block().await?;
                 }
             }
             self.kill_who_is_due();
-        };
-        if !interrupted {
-            // The weights of the last round go into one block more.
-            let last = self.make_block().await?;
-            let mut heads = self.ledger.heads();
-            let seen = heads.wait_for(|heads| heads.best >= last);
-            // A chain that is silent at the end costs the report's last weights, not the run.
-            let _ = tokio::time::timeout(HEAD_TIMEOUT, seen).await;
-            self.watcher.note_last_weights(&self.ledger).await;
         }
-        self.stop().await;
-        let summary = self.watcher.finish(interrupted).await;
-        Ok(Outcome { summary, folder: self.folder })
+        tokio::select! {
+            biased;
+            () = &mut interrupt => Ok(End::Interrupted),
+            last = self.last_block() => last.map(|()| End::Whole),
+        }
+    }
+
+    /// Looks at where all are, and makes a block unless that is the end.
+    async fn turn(&mut self, is_late: bool) -> Result<bool, SwarmError> {
+        if is_late {
+            self.watcher.event("a node hangs: a block is made without it");
+        }
+        self.watcher.catch_up();
+        self.watcher.note_weights(&self.ledger).await;
+        self.check_alive()?;
+        if self.is_over() {
+            return Ok(true);
+        }
+        self.follow_plan()?;
+        self.make_block().await?;
+        Ok(false)
+    }
+
+    /// The weights of the last round go into one block more.
+    async fn last_block(&mut self) -> Result<(), SwarmError> {
+        let last = self.make_block().await?;
+        let mut heads = self.ledger.heads();
+        let seen = heads.wait_for(|heads| heads.best >= last);
+        // A chain that is silent at the end costs the report's last weights, not the run.
+        let _ = tokio::time::timeout(HEAD_TIMEOUT, seen).await;
+        self.watcher.note_last_weights(&self.ledger).await;
+        Ok(())
     }
 
     async fn make_block(&mut self) -> Result<BlockNumber, SwarmError> {
-        let best = self.blocks.make().await?;
-        self.pacer.made(best, Instant::now());
-        Ok(best)
+        let made = self.blocks.make().await?;
+        self.pacer.made(made.best, Instant::now());
+        if made.was_away {
+            self.pacer.was_away();
+        }
+        Ok(made.best)
     }
 
     // ---- what processes say ----------------------------------------------------------------------------------------
@@ -320,10 +369,10 @@ impl Swarm {
             Event::Begun { name } => tracing::info!(%name, "is started again"),
             Event::Ended { name, how, next } => {
                 if let Some(host) = self.hosts.get_mut(&name) {
-                    host.state = State::Starting;
-                    if let Next::Never(why) = &next {
-                        host.state = State::Gone(why.clone());
-                    }
+                    host.ended(match &next {
+                        Next::Never(why) => State::Gone(why.clone()),
+                        Next::Again(_) | Next::AsTold => State::Starting,
+                    });
                 }
                 let round = self.round();
                 match next {
@@ -355,14 +404,10 @@ impl Swarm {
         match line {
             Line::Started { addresses, status } => {
                 if let Some(host) = self.hosts.get_mut(name) {
-                    host.state = State::Running(Pace::default());
+                    (host.state, host.addresses) = (State::Running(Pace::default()), addresses);
                 }
                 if let Some(status) = status {
                     self.nodes.refer(&**name, status);
-                }
-                // The seeder is the first, and may come back at another place.
-                if self.plan.node(name).is_seeder() {
-                    self.bootstrap = addresses;
                 }
                 self.watcher.node_started(name);
             }
@@ -390,12 +435,14 @@ impl Swarm {
     /// Whether every live node has applied the last round.
     fn is_over(&self) -> bool {
         let mut live = self.paces().filter(|(_, pace)| pace.live).peekable();
-        live.peek().is_some() && live.all(|(_, pace)| pace.round.0 >= self.options.rounds)
+        live.peek().is_some() && live.all(|(_, pace)| pace.due.0 >= self.options.rounds)
     }
 
-    /// The newest round that a live node is in.
-    fn round(&self) -> Round {
-        self.paces().filter(|(_, pace)| pace.live).map(|(_, pace)| pace.round).max().unwrap_or(Round(0))
+    /// The newest round that a live node is in, or was.
+    fn round(&mut self) -> Round {
+        let now = self.paces().filter(|(_, pace)| pace.live).map(|(_, pace)| pace.round).max();
+        self.reached = self.reached.max(now.unwrap_or_default());
+        self.reached
     }
 
     fn check_alive(&self) -> Result<(), SwarmError> {
@@ -404,7 +451,7 @@ impl Swarm {
             _ => None,
         };
         let gone: Vec<String> = self.hosts.iter().filter_map(gone).collect();
-        if !gone.is_empty() && gone.len() == self.hosts.len() {
+        if !gone.is_empty() && gone.len() == self.hosts.len() && !self.plan.is_anybody_away() {
             return Err(SwarmError::AllHalted(gone.join("; ")));
         }
         Ok(())
@@ -413,9 +460,18 @@ impl Swarm {
     /// Starts again and lets join whom the plan says.
     fn follow_plan(&mut self) -> Result<(), SwarmError> {
         let round = self.round();
-        for name in self.plan.due_to_return(round) {
-            self.start_node(&name)?;
-            self.watcher.event(&format!("{name} is started again"));
+        // Where nobody is left to bring the next round about, waiting for it would be for ever.
+        let is_anybody_live = self.paces().any(|(_, pace)| pace.live);
+        let back = if is_anybody_live { round } else { Round(u32::MAX) };
+        // The others dial the seeder first: it comes back before them.
+        let is_starting = |(name, host): (&Arc<str>, &Host)| {
+            self.plan.node(name).is_seeder() && matches!(host.state, State::Starting)
+        };
+        if !self.hosts.iter().any(is_starting) {
+            for name in self.plan.due_to_return(back) {
+                self.start_node(&name)?;
+                self.watcher.event(&format!("{name} is started again"));
+            }
         }
         for name in self.plan.due_to_join(round) {
             let (ledger, coldkey) = (self.ledger.clone(), self.keys.coldkey());
@@ -433,14 +489,14 @@ impl Swarm {
         &mut self,
         registered: Result<(Arc<str>, Result<(), String>), tokio::task::JoinError>,
     ) -> Result<(), SwarmError> {
-        match registered {
-            Ok((name, Ok(()))) => self.start_node(&name),
-            Ok((name, Err(why))) => Err(SwarmError::Process { name, how: "cannot be registered".into(), why }),
-            Err(error) => {
-                let (name, how) = ("a late-comer".into(), "cannot be registered".into());
-                Err(SwarmError::Process { name, how, why: error.to_string() })
-            }
-        }
+        let (name, why) = match registered {
+            Ok((name, Ok(()))) => return self.start_node(&name),
+            Ok((name, Err(why))) => (name, why),
+            Err(error) => ("a late-comer".into(), error.to_string()),
+        };
+        // The others go on without it.
+        self.watcher.event(&format!("{name} cannot be registered, and stays away: {why}"));
+        Ok(())
     }
 
     fn kill_who_is_due(&mut self) {
@@ -449,7 +505,8 @@ impl Swarm {
         }
         let mut phases: BTreeMap<Arc<str>, (Round, String)> =
             self.paces().map(|(name, pace)| (name.clone(), (pace.round, pace.phase.clone()))).collect();
-        phases.insert(DEVNET.into(), (self.round(), String::new()));
+        let round = self.round();
+        phases.insert(DEVNET.into(), (round, String::new()));
         for (name, round) in self.plan.due_to_die(&phases) {
             if *name == *DEVNET {
                 self.devnet.crash();
@@ -496,17 +553,6 @@ impl Swarm {
                     until = Instant::now() + STOP_TIMEOUT;
                 }
             }
-        }
-    }
-}
-
-impl Host {
-    /// What the pacer must know of it.
-    fn part(&self) -> Option<Part<'_>> {
-        match &self.state {
-            State::Running(pace) => Some(Part::Running(pace)),
-            State::Starting => Some(Part::Starting),
-            State::Gone(_) => None,
         }
     }
 }

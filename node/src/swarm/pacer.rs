@@ -16,9 +16,19 @@ pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
 /// of some rounds less.
 pub(super) const BLOCK_MIN: Duration = Duration::from_millis(50);
 
+/// The least time between blocks after the chain's process was away: what waited in its pool is gone, and nodes send it
+/// again once they are connected and see a block, which no pace shows.
+pub(super) const BLOCK_AFTER_ABSENCE: Duration = Duration::from_millis(500);
+
+/// Blocks that come so slowly then: one that nodes see, and one for what they have sent again; as many more for nodes
+/// that were slow to connect.
+const BLOCKS_AFTER_ABSENCE: u32 = 4;
+
 /// Says when blocks are due.
 pub(super) struct Pacer {
     finality_lag: u32,
+    /// Blocks that are still to come slowly.
+    slow: u32,
     best: BlockNumber,
     since: Instant,
 }
@@ -43,12 +53,18 @@ pub(super) enum Due {
 impl Pacer {
     /// For a chain whose newest block is `best`, and whose finality is so many blocks behind.
     pub(super) fn new(best: BlockNumber, finality_lag: u32, now: Instant) -> Pacer {
-        Pacer { finality_lag, best, since: now }
+        Pacer { finality_lag, slow: 0, best, since: now }
     }
 
     /// A block was made.
     pub(super) fn made(&mut self, best: BlockNumber, now: Instant) {
         (self.best, self.since) = (best, now);
+        self.slow = self.slow.saturating_sub(1);
+    }
+
+    /// The chain was away, and answers again.
+    pub(super) fn was_away(&mut self) {
+        self.slow = BLOCKS_AFTER_ABSENCE;
     }
 
     /// When the next block is due.
@@ -63,10 +79,11 @@ impl Pacer {
                 Part::Running(_) | Part::Starting => catches_up = true,
             }
         }
-        match (busy, catches_up) {
-            (true, _) => Due::Late(self.since + BLOCK_TIMEOUT),
-            (false, true) => Due::At(self.since + BLOCK_MIN),
-            (false, false) => Due::At(self.since),
+        match (busy, self.slow, catches_up) {
+            (true, ..) => Due::Late(self.since + BLOCK_TIMEOUT),
+            (false, 1.., _) => Due::At(self.since + BLOCK_AFTER_ABSENCE),
+            (false, 0, true) => Due::At(self.since + BLOCK_MIN),
+            (false, 0, false) => Due::At(self.since),
         }
     }
 }
@@ -105,5 +122,18 @@ mod tests {
         assert_eq!(due, Due::At(later + BLOCK_MIN));
         assert_eq!(pacer.due([Part::Starting]), Due::At(later + BLOCK_MIN));
         assert_eq!(pacer.due([Part::Running(&pace(6, true)), Part::Starting]), Due::Late(later + BLOCK_TIMEOUT));
+    }
+
+    #[test]
+    fn after_an_absence_of_the_chain_some_blocks_come_slowly() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(BlockNumber(7), 2, now);
+        pacer.was_away();
+        for _ in 0..BLOCKS_AFTER_ABSENCE {
+            assert_eq!(pacer.due([Part::Running(&pace(7, true))]), Due::At(now + BLOCK_AFTER_ABSENCE));
+            assert_eq!(pacer.due([Part::Running(&pace(7, false))]), Due::Late(now + BLOCK_TIMEOUT));
+            pacer.made(BlockNumber(7), now);
+        }
+        assert_eq!(pacer.due([Part::Running(&pace(7, true))]), Due::At(now));
     }
 }

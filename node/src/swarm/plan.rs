@@ -2,6 +2,7 @@
 
 use crate::peer::misbehave::Misbehaviour;
 use crate::preset::Template;
+use crate::service::role;
 use covey_proto::{Round, Uid};
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
@@ -131,6 +132,12 @@ pub enum PlanError {
         /// The names.
         known: String,
     },
+    /// A phase of who has none.
+    #[error("{DEVNET} has no phases; give {DEVNET}@{round} alone")]
+    NoPhase {
+        /// The round.
+        round: Round,
+    },
     /// A round that will not be.
     #[error("round {round} is not one of the {rounds} rounds (0 to {last})")]
     NoRound {
@@ -168,6 +175,11 @@ impl Node {
     /// Whether it only follows, and keeps every round.
     pub(super) fn is_seeder(&self) -> bool {
         self.roles == Roles::default()
+    }
+
+    /// The command of `covey` that it is started with. Who mines and validates is a miner there.
+    pub(super) fn command(&self) -> &'static str {
+        role(Roles { validator: self.roles.validator && !self.roles.miner, ..self.roles })
     }
 }
 
@@ -228,6 +240,10 @@ impl Plan {
         let joins = self.nodes.values().filter_map(|node| node.joins);
         if let Some(round) = self.kills.iter().map(|kill| kill.round).chain(joins).find(|round| round.0 >= rounds) {
             return Err(PlanError::NoRound { round, rounds, last: rounds.saturating_sub(1) });
+        }
+        let is_timed = |kill: &&Kill| kill.node == DEVNET && kill.moment != Moment::Any;
+        if let Some(kill) = self.kills.iter().find(is_timed) {
+            return Err(PlanError::NoPhase { round: kill.round });
         }
         let is_there = |name: &str| name == DEVNET || self.nodes.contains_key(name);
         match self.kills.iter().find(|kill| !is_there(&kill.node)) {
@@ -297,12 +313,20 @@ impl Plan {
         self.away.push((name.clone(), back));
     }
 
-    /// Who is to be started again.
+    /// Whether anybody is to be started again later.
+    pub(super) fn is_anybody_away(&self) -> bool {
+        !self.away.is_empty()
+    }
+
+    /// Who is to be started again now: the seeder alone, if it is among them, and the others when this is asked again.
     pub(super) fn due_to_return(&mut self, round: Round) -> Vec<Arc<str>> {
-        let (due, away) = std::mem::take(&mut self.away).into_iter().partition(|(_, back)| *back <= round);
+        let is_due = |(_, back): &(Arc<str>, Round)| *back <= round;
+        let is_seeder = |(name, _): &(Arc<str>, Round)| self.nodes.get(name).is_some_and(Node::is_seeder);
+        let seeder_first = self.away.iter().any(|away| is_due(away) && is_seeder(away));
+        let is_next = |away: &(Arc<str>, Round)| is_due(away) && (!seeder_first || is_seeder(away));
+        let (next, away): (Vec<_>, Vec<_>) = self.away.iter().cloned().partition(is_next);
         self.away = away;
-        let due: Vec<(Arc<str>, Round)> = due;
-        due.into_iter().map(|(name, _)| name).collect()
+        next.into_iter().map(|(name, _)| name).collect()
     }
 }
 
@@ -326,6 +350,29 @@ mod tests {
         assert_eq!(kill.moment, Moment::Phase("apply".into()));
         assert!("miner-1".parse::<Kill>().unwrap_err().contains("NODE@ROUND"));
         assert!("miner-1@3:trian".parse::<Kill>().unwrap_err().contains("train"));
+    }
+
+    #[test]
+    fn the_chain_has_no_phases() {
+        let script = |kill: &str| Script { kills: vec![kill.parse().unwrap()], ..Script::default() };
+        assert_eq!(check(5, 1, 1, &script("devnet@3")), Ok(()));
+        let error = check(5, 1, 1, &script("devnet@3:train")).unwrap_err();
+        assert_eq!(error, PlanError::NoPhase { round: Round(3) });
+        assert_eq!(error.to_string(), "devnet has no phases; give devnet@3 alone");
+    }
+
+    #[test]
+    fn the_seeder_comes_back_before_the_others() {
+        let mut plan = Plan::of(9, (2, 1, 0), &Script::default()).unwrap();
+        for (name, back) in [("miner-0", 5), ("seeder-0", 5), ("miner-1", 6)] {
+            plan.killed(&name.into(), Round(back));
+        }
+        let mut due = |round| plan.due_to_return(Round(round)).iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert!(due(4).is_empty());
+        assert_eq!(due(5), ["seeder-0"]);
+        assert_eq!(due(5), ["miner-0"]);
+        assert_eq!(due(u32::MAX), ["miner-1"]);
+        assert!(!plan.is_anybody_away());
     }
 
     #[test]

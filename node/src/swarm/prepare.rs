@@ -131,12 +131,8 @@ pub(super) fn node(
     config.storage.archive = node.roles == Roles::default();
     let path = folder.node_config(name);
     write(&path, config.to_toml().as_bytes())?;
-    let role = match node.roles {
-        Roles { miner: true, .. } => "miner",
-        Roles { validator: true, .. } => "validator",
-        _ => "seeder",
-    };
-    let mut arguments: Vec<OsString> = vec![role.into(), "--config".into(), path.into(), "--supervised".into()];
+    let mut arguments: Vec<OsString> =
+        vec![node.command().into(), "--config".into(), path.into(), "--supervised".into()];
     if node.roles == (Roles { miner: true, validator: true }) {
         arguments.push("--validate".into());
     }

@@ -15,7 +15,6 @@ use crate::service::all_cores;
 use crate::supervise::Pace;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid};
-use covey_round::engine::Roles;
 use covey_trainer::data::baseline::baseline;
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
@@ -344,7 +343,7 @@ impl Watcher {
     fn draw(&mut self) {
         let node = |(name, node, status): (&Arc<str>, &NodeSeen, &NodeStatus)| NodeLine {
             name: name.to_string(),
-            role: node.role().into(),
+            role: node.plan.command().into(),
             phase: PHASES.into_iter().find(|phase| *phase == status.phase).unwrap_or("start"),
             round: status.round.0,
             loss: status.loss,
@@ -460,7 +459,7 @@ impl Watcher {
         let selected = |seen: &&RoundSeen| seen.chosen.iter().any(|(chosen, _)| Some(*chosen) == uid);
         NodeSummary {
             name: name.to_string(),
-            role: node.role().into(),
+            role: node.plan.command().into(),
             uid,
             rounds_contributed: self.rounds.iter().filter(selected).count() as u32,
             killed: node.killed.clone(),
@@ -482,14 +481,6 @@ impl RoundSeen {
 }
 
 impl NodeSeen {
-    fn role(&self) -> &'static str {
-        match self.plan.roles {
-            Roles { miner: true, .. } => "miner",
-            Roles { validator: true, .. } => "validator",
-            _ => "seeder",
-        }
-    }
-
     /// All its lives, with the present one.
     fn lived(&self) -> Lived {
         let Some(status) = &self.status else { return self.before.clone() };

@@ -277,17 +277,3 @@ fn off_a_terminal_there_are_only_whole_lines() {
          electorate's stake is too small\n!!! ROOTS DISAGREE in round 5\n"
     );
 }
-
-#[test]
-fn log_lines_stand_above_the_block_and_wait_for_their_end() {
-    let (display, tape) = on_terminal();
-    display.frame(&frame());
-    let mut writer = display.writer();
-    writer.write_all(b"half a ").unwrap();
-    assert!(!tape.text().contains("half"));
-    writer.write_all(b"line\nthe rest").unwrap();
-    drop(writer);
-    let rows = tape.terminal();
-    assert_eq!(rows[..2], ["half a line", "the rest"]);
-    assert!(rows[2].starts_with(" round 12/48"));
-}
