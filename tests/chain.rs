@@ -168,14 +168,18 @@ async fn a_uid_is_paid_for_once_and_never_above_the_limit() {
     assert!(refused.contains(&format!("costs {burn} rao; the limit is {}", burn - 1)), "{refused}");
     let poor = ledger.register(&coldkey(9), newcomer, None).await.expect_err("no money").to_string();
     assert!(poor.contains("has 0 rao"), "{poor}");
-    let _making = keep_making(&devnet, Duration::from_millis(20));
+    let making = keep_making(&devnet, Duration::from_millis(20));
     let registered = ledger.register(&coldkey(3), newcomer, Some(burn)).await.expect("it can pay");
     assert_eq!(registered.uid, Uid::from(3));
     let again = ledger.register(&coldkey(3), newcomer, Some(0)).await.expect("it has one");
     assert_eq!(again.uid, registered.uid);
     let pair = hotkey(30);
     let address = "203.0.113.9:4242".parse().expect("an address");
+    drop(making);
+    // The chain takes another axon after 50 blocks: they must not be made while a busy machine looks away.
+    let making = keep_making(&devnet, Duration::from_millis(200));
     ledger.serve_axon(&pair, address).await.expect("a public address");
+    drop(making);
     let refused = ledger.serve_axon(&pair, address).await.expect_err("too soon").to_string();
     assert!(refused.contains("wait some blocks"), "{refused}");
     let finalised = ledger.heads().borrow().finalised;

@@ -10,6 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// In which all must be done, on a machine that has much else to do: what goes wrong for ever is found all the same.
+const IN_THE_END: Duration = Duration::from_secs(300);
+/// Blocks that a call may wait, where it should come through: at a block each 15 ms some four seconds.
+const LONG_LIFE: u32 = 256;
+
 /// Wants something committed until it is done, as a node does: the same bytes again and again, and others only once
 /// those can come no more. Returns all that was signed for it.
 async fn put(ledger: &SubstrateLedger, pair: &HotkeyPair, bytes: Vec<u8>) -> Vec<SignedCall> {
@@ -78,12 +83,18 @@ fn expect_each_once(devnet: &Handle, expected: &[(u8, u8)]) {
     assert_eq!(done.len(), expected.len(), "nothing else was done");
 }
 
-/// A client that is quick to see that something is wrong.
+/// A client that is quick to see that something is wrong, though not so quick that a busy machine looks like a fault.
 async fn watchful(urls: &[String]) -> SubstrateLedger {
+    watchful_for(urls, Bounds::default().mortality).await
+}
+
+/// The same; its calls may wait for so many blocks.
+async fn watchful_for(urls: &[String], mortality: u32) -> SubstrateLedger {
     let bounds = Bounds {
-        request_timeout: Duration::from_millis(400),
-        patience: Duration::from_secs(10),
-        silence: Duration::from_millis(800),
+        request_timeout: Duration::from_secs(2),
+        patience: Duration::from_secs(60),
+        silence: Duration::from_secs(2),
+        mortality,
         ..bounds()
     };
     let settings = Settings { bounds, cross_check: false, ..Settings::new(urls.to_vec(), OPEN) };
@@ -109,7 +120,7 @@ async fn put_all(ledger: &SubstrateLedger, expected: &[(u8, u8)]) {
         }
     };
     let all = futures::future::join_all(by_key.into_iter().map(one));
-    tokio::time::timeout(Duration::from_secs(50), all).await.expect("every commitment is done in the end");
+    tokio::time::timeout(IN_THE_END, all).await.expect("every commitment is done in the end");
 }
 
 /// Space for any number of commitments, and finality four blocks behind.
@@ -120,7 +131,7 @@ fn roomy(lag: u32) -> Config {
 #[tokio::test(flavor = "multi_thread")]
 async fn reorganisations_lose_and_double_nothing() {
     let devnet = devnet_of(roomy(4)).await;
-    let ledger = watchful(&[devnet.url()]).await;
+    let ledger = watchful_for(&[devnet.url()], LONG_LIFE).await;
     let _making = keep_making(&devnet, Duration::from_millis(15));
     let reorganising = {
         let devnet = devnet.clone();
@@ -141,10 +152,10 @@ async fn reorganisations_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing() {
-    let devnet = devnet_of(roomy(2)).await;
+    let devnet = devnet_of(Config { states_kept: 1 << 20, ..roomy(2) }).await;
     let line = Line::to(&devnet).await;
-    let ledger = watchful(&[line.url()]).await;
-    let _making = keep_making(&devnet, Duration::from_millis(15));
+    let ledger = watchful_for(&[line.url()], LONG_LIFE).await;
+    let making = keep_making(&devnet, Duration::from_millis(15));
     let clean = client(&devnet, OPEN).await;
     let cutting = {
         let state = line.state.clone();
@@ -158,6 +169,8 @@ async fn a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing() {
     let expected = keys(&[0, 1], 5);
     put_all(&ledger, &expected).await;
     expect_each_once(&devnet, &expected);
+    // However slow the machine is that reads, what it reads is still there, and its line holds.
+    drop((cutting, making));
     // What it reads is what a client reads that was never cut.
     let finalised = ledger.heads().borrow().finalised;
     until_final(&clean, finalised.0).await;
@@ -165,7 +178,6 @@ async fn a_connection_that_is_cut_again_and_again_loses_and_doubles_nothing() {
         let view = ledger.view(number).await.expect("it is final");
         assert_eq!(view, clean.view(number).await.expect("it is final"), "block {number}");
     }
-    drop(cutting);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +185,7 @@ async fn an_endpoint_that_dies_or_falls_silent_is_left_for_the_next() {
     let devnet = devnet_of(roomy(2)).await;
     let (first, second) = (Line::to(&devnet).await, Line::to(&devnet).await);
     let dead = "ws://127.0.0.1:1".to_owned();
-    let ledger = watchful(&[dead, first.url(), second.url()]).await;
+    let ledger = watchful_for(&[dead, first.url(), second.url()], LONG_LIFE).await;
     let _making = keep_making(&devnet, Duration::from_millis(15));
     put(&ledger, &hotkey(0), text(0, 0)).await;
     first.close();
@@ -184,7 +196,7 @@ async fn an_endpoint_that_dies_or_falls_silent_is_left_for_the_next() {
     let both = [second.url(), other.url()];
     let stuck = ledger.clone();
     let waiting = tokio::spawn(async move { put(&stuck, &hotkey(0), text(0, 2)).await });
-    put(&watchful(&both).await, &hotkey(1), text(1, 0)).await;
+    put(&watchful_for(&both, LONG_LIFE).await, &hotkey(1), text(1, 0)).await;
     second.freeze(false);
     waiting.await.expect("it goes on once the line does");
     second.cut();
@@ -201,7 +213,7 @@ async fn a_chain_that_stands_still_goes_on_where_it_was() {
     let early = ledger.sign(&hotkey(0), Call::Commit(text(0, 0))).await.expect("a call is signed");
     ledger.submit(&early).await.expect("it is taken");
     // No block for longer than the client thinks right, then blocks without finality, beyond the life of the call.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     devnet.stall_finality(true);
     make(&devnet, 100);
     until(&ledger, |heads| heads.best >= BlockNumber(104)).await;
@@ -221,15 +233,15 @@ async fn a_chain_that_stands_still_goes_on_where_it_was() {
 async fn two_processes_with_one_key_lose_and_double_nothing() {
     let devnet = devnet_of(roomy(2)).await;
     let _making = keep_making(&devnet, Duration::from_millis(15));
-    let one = watchful(&[devnet.url()]).await;
-    let other = watchful(&[devnet.url()]).await;
+    let one = watchful_for(&[devnet.url()], LONG_LIFE).await;
+    let other = watchful_for(&[devnet.url()], LONG_LIFE).await;
     let put_some = |ledger: SubstrateLedger, from: u8| async move {
         for number in from..from + 6 {
             put(&ledger, &hotkey(0), text(0, number)).await;
         }
     };
     let both = futures::future::join(put_some(one, 0), put_some(other, 6));
-    tokio::time::timeout(Duration::from_secs(50), both).await.expect("both come through");
+    tokio::time::timeout(IN_THE_END, both).await.expect("both come through");
     expect_each_once(&devnet, &keys(&[0], 12));
 }
 

@@ -100,7 +100,7 @@ impl Drop for AbortOnDrop {
 
 pub(crate) async fn until(ledger: &SubstrateLedger, reached: impl FnMut(&Heads) -> bool) -> Heads {
     let mut heads = ledger.heads();
-    let waited = tokio::time::timeout(Duration::from_secs(30), heads.wait_for(reached)).await;
+    let waited = tokio::time::timeout(Duration::from_secs(300), heads.wait_for(reached)).await;
     *waited.expect("heads come").expect("the client lives")
 }
 
