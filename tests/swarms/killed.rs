@@ -179,3 +179,19 @@ fn nothing_outlives_a_swarm_that_is_stopped_or_killed() {
         }
     }
 }
+
+#[test]
+fn a_swarm_that_cannot_go_on_says_why_and_leaves_its_report_and_no_process() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path().join("out");
+    let (mut swarm, pids) = started(&at);
+    // Who is told to end by somebody else is not started again, and without a chain nothing goes on.
+    let chain = pids.last().expect("the chain's is the last").to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &chain]).status().expect("every Unix has kill").success());
+    assert_eq!(swarm.wait().expect("a child can be waited for").code(), Some(1));
+    assert!(!pids.iter().any(|pid| lives(*pid)), "some of {pids:?} live on");
+    let summary = std::fs::read_to_string(at.join("summary.json")).expect("a summary");
+    let summary = covey::report::Summary::from_json(&summary).expect("a summary");
+    assert!(summary.interrupted && summary.rounds > 0 && summary.rounds < 500);
+    assert!(at.join("report.html").exists() && !Folder::at(&at).status().exists());
+}

@@ -38,6 +38,14 @@ impl Host {
         }
     }
 
+    /// Why it stays away, if it does.
+    pub(super) fn why_gone(&self) -> Option<&str> {
+        match &self.state {
+            State::Gone(why) => Some(why),
+            State::Starting | State::Running(_) => None,
+        }
+    }
+
     /// Its life is over: what comes next is `state`.
     pub(super) fn ended(&mut self, state: State) {
         self.state = state;

@@ -146,6 +146,8 @@ pub struct Swarm {
     reached: Round,
     /// The file that says where its status is shown: locked while it runs.
     shown: Option<File>,
+    /// The chain's process has been given up.
+    is_chain_gone: bool,
     watcher: Watcher,
 }
 
@@ -204,6 +206,7 @@ impl Swarm {
             registering: JoinSet::new(),
             reached: Round(0),
             shown: None,
+            is_chain_gone: false,
             watcher,
         };
         if let Err(error) = swarm.start_first().await {
@@ -267,11 +270,12 @@ impl Swarm {
         let starting = |(name, host): (&Arc<str>, &Host)| matches!(host.state, State::Starting).then(|| name.clone());
         while let Some(name) = self.hosts.iter().find_map(starting) {
             match tokio::time::timeout_at(until, self.events.recv()).await {
-                Ok(Some(Event::Ended { name, how, next: Next::Never(why) })) => {
-                    return Err(SwarmError::Process { name, how, why });
-                }
                 Ok(Some(event)) => self.on_event(event).await?,
                 Ok(None) | Err(_) => return Err(SwarmError::Mute { name }),
+            }
+            if let Some((name, why)) = self.hosts.iter().find_map(|(name, host)| Some((name, host.why_gone()?))) {
+                let (name, how) = (name.clone(), "does not start".into());
+                return Err(SwarmError::Process { name, how, why: why.to_owned() });
             }
         }
         Ok(())
@@ -381,7 +385,10 @@ impl Swarm {
                         self.watcher.node_died(&name, round);
                         self.watcher.event(&format!("{name} {how}: started again"));
                     }
-                    Next::Never(why) if *name == *DEVNET => return Err(SwarmError::Process { name, how, why }),
+                    Next::Never(why) if *name == *DEVNET => {
+                        self.is_chain_gone = true;
+                        return Err(SwarmError::Process { name, how, why });
+                    }
                     Next::Never(why) => {
                         self.nodes.forget(&name);
                         self.watcher.node_gone(&name, why.clone());
@@ -446,10 +453,7 @@ impl Swarm {
     }
 
     fn check_alive(&self) -> Result<(), SwarmError> {
-        let gone = |(name, host): (&Arc<str>, &Host)| match &host.state {
-            State::Gone(why) => Some(format!("{name}: {why}")),
-            _ => None,
-        };
+        let gone = |(name, host): (&Arc<str>, &Host)| Some(format!("{name}: {}", host.why_gone()?));
         let gone: Vec<String> = self.hosts.iter().filter_map(gone).collect();
         if !gone.is_empty() && gone.len() == self.hosts.len() && !self.plan.is_anybody_away() {
             return Err(SwarmError::AllHalted(gone.join("; ")));
@@ -526,31 +530,39 @@ impl Swarm {
     async fn stop(&mut self) {
         self.registering.abort_all();
         self.hosts.values().for_each(|host| host.keeper.stop());
-        let nodes = self.hosts.iter().filter(|(_, host)| !matches!(host.state, State::Gone(_)));
+        let nodes = self.hosts.iter().filter(|(_, host)| host.why_gone().is_none());
         let nodes = nodes.map(|(name, _)| name.clone()).collect();
         self.all_ended(nodes).await;
         self.devnet.stop();
-        self.all_ended(vec![DEVNET.into()]).await;
+        if !self.is_chain_gone {
+            self.all_ended(vec![DEVNET.into()]).await;
+        }
         // Nobody shows anything any more; it may never have been there.
         let _ = std::fs::remove_file(self.folder.status());
     }
 
     async fn all_ended(&mut self, mut left: Vec<Arc<str>>) {
-        let mut until = Instant::now() + STOP_TIMEOUT;
+        let (mut until, mut killed) = (Instant::now() + STOP_TIMEOUT, false);
         while !left.is_empty() {
             match tokio::time::timeout_at(until, self.events.recv()).await {
                 Ok(Some(Event::Ended { name, next: Next::AsTold | Next::Never(_), .. })) => {
+                    self.is_chain_gone |= *name == *DEVNET;
                     left.retain(|other| *other != name);
                 }
                 Ok(Some(Event::Said { name, line })) => self.on_line(&name, line).await,
                 Ok(Some(_)) => {}
                 Ok(None) => return,
+                // Not even a kill ends who waits for a disk that does not answer.
+                Err(_) if killed => {
+                    tracing::error!(?left, "killed, and not ended in time: left alone");
+                    return;
+                }
                 Err(_) => {
                     tracing::warn!(?left, "not ended in time: killed");
                     for name in &left {
                         self.hosts.get(name).map_or(&self.devnet, |host| &host.keeper).kill();
                     }
-                    until = Instant::now() + STOP_TIMEOUT;
+                    (until, killed) = (Instant::now() + STOP_TIMEOUT, true);
                 }
             }
         }
