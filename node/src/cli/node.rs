@@ -85,13 +85,16 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
     let service = Service { config, run, roles, hotkey, data: dataset, misbehaviour, supervised, board };
     let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let stop = async {
-        tokio::select! {
-            signal = stopped() => by = Some(signal),
-            () = lifeline::cut(), if supervised => {}
-        }
-    };
-    let ended = runtime.block_on(service.run(stop));
+    let ended = runtime.block_on(async {
+        let signal = stopped();
+        let stop = async {
+            tokio::select! {
+                signal = signal => by = Some(signal),
+                () = lifeline::cut(), if supervised => {}
+            }
+        };
+        service.run(stop).await
+    });
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     match ended? {
         Ended::Halted(why) => Err(Plain(format!("{name} has halted: {why}")).into()),

@@ -26,12 +26,15 @@ impl Stopped {
     }
 }
 
-/// Waits for the first signal. The one after it ends the process, whatever it does then.
-pub(super) async fn stopped() -> Stopped {
+/// Listens from the call on, which a runtime must make: whoever has read that a command serves may end it. The future
+/// waits for the first signal. The one after it ends the process, whatever it does then.
+pub(super) fn stopped() -> impl Future<Output = Stopped> {
     let mut signals = Signals::new();
-    let first = signals.next().await;
-    tokio::spawn(async move { exit(signals.next().await.exit_code().into()) });
-    first
+    async move {
+        let first = signals.next().await;
+        tokio::spawn(async move { exit(signals.next().await.exit_code().into()) });
+        first
+    }
 }
 
 /// A signal that cannot be listened to does what the system says, and so does SIGHUP where `nohup` has turned it off.

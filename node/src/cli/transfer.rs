@@ -80,6 +80,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
         blobs.push((file, store.add_file(file, &mut |done| bar.at(done))?));
     }
     runtime()?.block_on(async {
+        let stop = stopped();
         let (network, events) = start(net, store, vec![]).await?;
         for (file, blob) in &blobs {
             say_serving(net, &network, file, blob);
@@ -90,7 +91,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
         if !net.json {
             network.addresses().iter().for_each(|address| say(&format!("  {address}")));
         }
-        Ok(until_stopped(network, events, stopped()).await)
+        Ok(until_stopped(network, events, stop).await)
     })
 }
 
@@ -100,11 +101,11 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
     let hints: Vec<Hint> = peers.into_iter().map(Hint::Peer).collect();
     let runtime = runtime()?;
     let done = runtime.block_on(async {
+        let mut stop = std::pin::pin!(stopped());
         let (network, events) = start(net, store.clone(), wanted.from.clone()).await?;
         if wanted.serve_on {
             say_serving(net, &network, wanted.out.as_deref().unwrap_or(Path::new("")), &wanted.blob);
         }
-        let mut stop = std::pin::pin!(stopped());
         tokio::select! {
             got = fetch_and_export(net, (&network, store), wanted, &hints) => got?,
             by = &mut stop => {
