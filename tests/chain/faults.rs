@@ -205,6 +205,17 @@ async fn an_endpoint_that_dies_or_falls_silent_is_left_for_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_talks_nonsense_is_left_for_the_next() {
+    let devnet = devnet_of(roomy(2)).await;
+    let (mad, sound) = (Line::to(&devnet).await, Line::to(&devnet).await);
+    let alone = watchful(&[mad.url()]).await;
+    let ledger = watchful(&[mad.url(), sound.url()]).await;
+    mad.garble();
+    alone.burn().await.expect_err("there is nobody else to ask");
+    ledger.burn().await.expect("the next endpoint answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_stands_still_goes_on_where_it_was() {
     let devnet = devnet_of(roomy(2)).await;
     let ledger = watchful(&[devnet.url()]).await;

@@ -22,6 +22,7 @@ pub(crate) struct LineState {
     pub(crate) cuts: u32,
     closed: bool,
     frozen: bool,
+    garbled: bool,
 }
 
 impl Line {
@@ -66,6 +67,11 @@ impl Line {
         self.state.send_modify(|state| (state.closed, state.cuts) = (true, state.cuts + 1));
     }
 
+    /// From now on values that are read come as nonsense.
+    pub(crate) fn garble(&self) {
+        self.state.send_modify(|state| state.garbled = true);
+    }
+
     pub(crate) fn freeze(&self, frozen: bool) {
         self.state.send_modify(|state| state.frozen = frozen);
     }
@@ -74,8 +80,19 @@ impl Line {
 pub(crate) async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut states: watch::Receiver<LineState>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        if states.borrow().garbled {
+            garble(&mut buffer[..n]);
+        }
         if states.wait_for(|state| !state.frozen).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
+    }
+}
+
+/// Misspells a field of every answer to a question for values. What servers send is not masked.
+fn garble(bytes: &mut [u8]) {
+    const FIELD: &[u8] = b"\"changes\"";
+    while let Some(at) = bytes.windows(FIELD.len()).position(|window| window == FIELD) {
+        bytes[at + 1] = b'?';
     }
 }
