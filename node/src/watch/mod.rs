@@ -152,7 +152,7 @@ pub struct Watch<L> {
     headers: JoinSet<News>,
 }
 
-impl<L: Ledger + Clone> Watch<L> {
+impl<L: Ledger> Watch<L> {
     /// Watches `run` over a chain and a network.
     pub fn new(run: Arc<Run>, ledger: L, network: Handle) -> Watch<L> {
         Watch {
@@ -242,7 +242,9 @@ impl<L: Ledger + Clone> Watch<L> {
         let (next, gossiped) = (self.rounds.round(), incoming.ticket.is_some());
         let inline_max = self.run.compress.inline_max;
         let ruling = Inbox::rule(self.run_id, inline_max, self.rounds.offered(), next, &incoming);
-        if let (Some(verdict), Some(ticket)) = (verdict(&ruling), incoming.ticket.take_if(|_| !is_waiting(&ruling))) {
+        if let Some(verdict) = verdict(&ruling)
+            && let Some(ticket) = incoming.ticket.take()
+        {
             self.network.judge(ticket, verdict);
         }
         match ruling {
@@ -309,10 +311,6 @@ impl<L: Ledger + Clone> Watch<L> {
             tell(News::Weights { validators: weights.len(), shares });
         }
     }
-}
-
-fn is_waiting(ruling: &Ruling) -> bool {
-    matches!(ruling, Ruling::Wait)
 }
 
 async fn header(network: &Handle, run_id: RunId, vouched: &Vouched) -> Result<Header, String> {

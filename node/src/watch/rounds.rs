@@ -88,19 +88,19 @@ impl Rounds {
     ///
     /// # Errors
     /// The state is not of that block: the ledger's mistake.
-    pub fn learn(&mut self, view: Arc<ChainView>) -> Result<(Vec<News>, Option<Vouched>), SelectError> {
-        let Some(open) = &mut self.open else { return Ok((Vec::new(), None)) };
+    pub fn learn(&mut self, view: Arc<ChainView>) -> Result<(Option<News>, Option<Vouched>), SelectError> {
+        let Some(open) = &mut self.open else { return Ok((None, None)) };
         let (run, run_id, blocks) = (&self.run, self.run_id, open.blocks);
         let (Some(at_a), at_c) = (&open.at_a, &open.at_c) else {
             let news = opened(run, &blocks, &view);
             open.at_a = Some(view);
-            return Ok((vec![news], None));
+            return Ok((Some(news), None));
         };
         let Some((at_c, _)) = at_c else {
             let offered = offered(run, run_id, blocks.round, at_a, &view)?;
             let news = News::Committed { round: blocks.round, uids: offered.keys().copied().collect() };
             open.at_c = Some((view, offered));
-            return Ok((vec![news], None));
+            return Ok((Some(news), None));
         };
         let selection = select(run, run_id, blocks.round, at_a, at_c, &view)?;
         let before = self.decided.take();
@@ -108,7 +108,7 @@ impl Rounds {
         let news = decided(blocks.round, &selection);
         self.decided = Some((blocks.round, chosen(&selection)));
         self.open = self.at(blocks.round.next()).ok();
-        Ok((vec![news], vouched))
+        Ok((Some(news), vouched))
     }
 }
 
