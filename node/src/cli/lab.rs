@@ -15,8 +15,8 @@ pub(super) struct LabArgs {
     /// Where a grid's results, table and report go, and where it goes on after an interruption.
     #[arg(long, value_name = "DIR", requires = "grid")]
     out: Option<PathBuf>,
-    /// swarm, dense (whole pseudo-gradients), diloco (the same with momentum), alone (one miner), adamw (all data in one
-    /// batch).
+    /// swarm, exact (the same without rounding), dense (whole pseudo-gradients), diloco (those with momentum), alone (one
+    /// miner), adamw (all data in one batch).
     #[arg(long, value_name = "METHOD", default_values = ["swarm", "alone", "adamw"])]
     method: Vec<Method>,
     /// demo, covenant, tiny, or a run file.

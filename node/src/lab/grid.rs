@@ -358,8 +358,8 @@ fn only_for(method: Method, chosen: &BTreeMap<&str, &Value>, faults: &mut Vec<St
     let joint = method.is_joint();
     let rules = [
         ("momentum", method == Method::Diloco, "diloco"),
-        ("miss", joint, "swarm, dense and diloco"),
-        ("ef_on_miss", method == Method::Swarm, "swarm"),
+        ("miss", joint, "swarm, exact, dense and diloco"),
+        ("ef_on_miss", matches!(method, Method::Swarm | Method::Exact), "swarm and exact"),
     ];
     for (key, fits, whose) in rules {
         if chosen.contains_key(key) && !fits {

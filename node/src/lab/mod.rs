@@ -40,6 +40,8 @@ pub const DILOCO_RATE: f64 = 0.7;
 pub enum Method {
     /// As a swarm does it: compressed pseudo-gradients, error feedback, outer step.
     Swarm,
+    /// As a swarm, but the values that are chosen are handed in as they are: what rounding costs is the difference.
+    Exact,
     /// The plain average of whole pseudo-gradients: what compression costs is the difference.
     Dense,
     /// Whole pseudo-gradients, averaged, and Nesterov momentum in the outer step (arXiv 2311.08105).
@@ -52,7 +54,8 @@ pub enum Method {
 
 impl Method {
     /// All of them.
-    pub const ALL: [Method; 5] = [Method::Swarm, Method::Dense, Method::Diloco, Method::Alone, Method::Adamw];
+    pub const ALL: [Method; 6] =
+        [Method::Swarm, Method::Exact, Method::Dense, Method::Diloco, Method::Alone, Method::Adamw];
 
     /// Whether several miners train apart and hand in what they learned.
     pub fn is_joint(self) -> bool {
@@ -69,6 +72,7 @@ impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Method::Swarm => "swarm",
+            Method::Exact => "exact",
             Method::Dense => "dense",
             Method::Diloco => "diloco",
             Method::Alone => "alone",

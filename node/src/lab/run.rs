@@ -3,13 +3,14 @@
 
 use super::{Experiment, Method, OnMiss, Point};
 use crate::evaluation::{EvaluationError, Evaluator};
-use covey_proto::layout::Layout;
+use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round, Uid, derive};
 use covey_round::assign::{Assignment, samples_per_member};
+use covey_sparseloco::select::Selector;
 use covey_sparseloco::{
-    CodecError, CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, StateError, StepError, decode_shard,
-    outer_step,
+    CodecError, CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, StateError, StepError, chunk,
+    decode_shard, outer_step,
 };
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::data::Dataset;
@@ -224,7 +225,7 @@ impl Start<'_> {
         let missed = experiment.method.is_joint() && misses(experiment, round, worker.uid);
         let whole = theta.len() as u64 * 4;
         let (bytes, work) = match experiment.method {
-            Method::Swarm => self.compress(worker, trained, missed)?,
+            Method::Swarm | Method::Exact => self.sparse(worker, trained, missed)?,
             Method::Dense | Method::Diloco => (whole, Work::Whole(trained)),
             Method::Adamw => (whole * u64::from(report.steps), Work::Whole(trained)),
             Method::Alone => (0, Work::Whole(trained)),
@@ -232,31 +233,69 @@ impl Start<'_> {
         Ok(Handed { work, bytes, tokens: report.tokens, missed })
     }
 
-    /// Its shards and their bytes, as everyone decodes them.
-    fn compress(&self, worker: &mut Worker, trained: Vec<f32>, missed: bool) -> Result<(u64, Work), LabError> {
-        let Start { experiment, run, layout, round, theta, .. } = *self;
+    /// Its shards, as everyone decodes them, and their bytes.
+    fn sparse(&self, worker: &mut Worker, trained: Vec<f32>, missed: bool) -> Result<(u64, Work), LabError> {
+        let Start { experiment, run, layout, theta, .. } = *self;
         let mut delta = trained;
         delta.iter_mut().zip(theta).for_each(|(delta, theta)| *delta = theta - *delta);
+        let (feedback, shards, bytes) = match experiment.method {
+            Method::Exact => self.exact(&worker.feedback, &delta)?,
+            _ => self.compressed(&worker.feedback, &delta)?,
+        };
+        worker.feedback = match (missed, experiment.ef_on_miss) {
+            (true, OnMiss::Keep) => accumulated(layout, &worker.feedback, run.compress.beta as f32, &delta)?,
+            _ => feedback,
+        };
+        Ok((bytes, Work::Sparse(shards)))
+    }
+
+    /// What the codec makes of it: new error feedback, decoded shards, their bytes.
+    fn compressed(&self, e: &ErrorFeedback, delta: &[f32]) -> Result<(ErrorFeedback, Vec<SparseShard>, u64), LabError> {
+        let Start { run, layout, round, .. } = *self;
         let (beta, quantiser) = (run.compress.beta, run.compress.quantiser);
         let (k, shard_chunks) = (run.compress.k.count(round), run.compress.shard_chunks as usize);
-        let compressed = worker.feedback.compress(layout, &Compression { beta, k, quantiser, shard_chunks }, &delta)?;
-        worker.feedback = match (missed, experiment.ef_on_miss) {
-            (true, OnMiss::Keep) => accumulated(layout, &worker.feedback, beta as f32, &delta)?,
-            _ => compressed.feedback,
-        };
+        let compressed = e.compress(layout, &Compression { beta, k, quantiser, shard_chunks }, delta)?;
         let bytes = compressed.shards.iter().map(|shard| shard.len() as u64).sum();
         let decode = |(number, shard): (usize, &Vec<u8>)| {
             decode_shard(shard, layout, layout.shard(number, shard_chunks), k, quantiser)
         };
         let shards: Result<Vec<SparseShard>, CodecError> = compressed.shards.iter().enumerate().map(decode).collect();
-        Ok((bytes, Work::Sparse(shards?)))
+        Ok((compressed.feedback, shards?, bytes))
+    }
+
+    /// The same without rounding, in one shard: what is sent is gone from the feedback to the last bit. Bytes: 12 bits an
+    /// index and 32 a value.
+    fn exact(&self, e: &ErrorFeedback, delta: &[f32]) -> Result<(ErrorFeedback, Vec<SparseShard>, u64), LabError> {
+        let Start { run, layout, round, .. } = *self;
+        let k = run.compress.k.count(round);
+        let mut a = sum(e, run.compress.beta as f32, delta);
+        let mut shard = SparseShard::with_capacity(0, layout.chunks(), layout.chunks() * k);
+        let (mut selector, mut scratch, mut chosen) = (Selector::new(), [0.0; CHUNK], Vec::new());
+        for number in 0..layout.chunks() {
+            let place = layout.chunk(number);
+            let dense = chunk::gather(&a, &place, &mut scratch);
+            selector.choose(dense, place.values(k), &mut chosen);
+            let values: Vec<f32> = chosen.iter().map(|&index| std::mem::take(&mut dense[usize::from(index)])).collect();
+            shard.push_chunk(&chosen, &values);
+            chunk::scatter(dense, &place, &mut a);
+        }
+        let bytes = shard.values().len() as u64 * (12 + 32) / 8;
+        Ok((feedback(layout, &a)?, vec![shard], bytes))
     }
 }
 
 /// a = β·e + Δ, as feedback.
 fn accumulated(layout: &Layout, e: &ErrorFeedback, beta: f32, delta: &[f32]) -> Result<ErrorFeedback, StateError> {
-    let sums = e.elements().iter().zip(delta).map(|(e, delta)| beta * e + delta);
-    let bytes: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
+    feedback(layout, &sum(e, beta, delta))
+}
+
+/// a = β·e + Δ.
+fn sum(e: &ErrorFeedback, beta: f32, delta: &[f32]) -> Vec<f32> {
+    e.elements().iter().zip(delta).map(|(e, delta)| beta * e + delta).collect()
+}
+
+fn feedback(layout: &Layout, elements: &[f32]) -> Result<ErrorFeedback, StateError> {
+    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
     ErrorFeedback::from_bytes(layout, &bytes)
 }
 
@@ -293,7 +332,7 @@ impl Outer {
             Method::Diloco => self.step(&mean, rate as f32, experiment.momentum as f32),
             Method::Dense => self.step(&mean, rate as f32, 0.0),
             // Whoever trains alone goes on from what it has, whatever the outer rate.
-            Method::Swarm | Method::Alone | Method::Adamw => self.theta = mean,
+            Method::Swarm | Method::Exact | Method::Alone | Method::Adamw => self.theta = mean,
         }
         Ok(())
     }

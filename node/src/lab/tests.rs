@@ -83,6 +83,26 @@ fn whoever_sends_everything_has_one_mean() {
     assert!(swarm("outer.rho=0.0", "compress.k=64") != swarm("outer.rho=1.0", "compress.k=64"));
 }
 
+/// One miner that hands in everything, unrounded, stands where it would alone: θ − (θ − trained), but for rounding.
+#[test]
+fn everything_unrounded_is_training_itself() {
+    let exact = |k: &str| state(&experiment(Method::Exact, 1, &["outer.rate=1.0", k]));
+    let alone = state(&experiment(Method::Alone, 1, &[]));
+    let furthest = |state: &[f32]| state.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest(&exact("compress.k=4096")) < 1e-6);
+    assert!(furthest(&exact("compress.k=64")) > 1e-3);
+}
+
+/// The same values are chosen in the first round, and rounding shows.
+#[test]
+fn exact_values_are_another_swarm() {
+    let with = |method| Experiment { rounds: 3, ..experiment(method, 2, &["compress.k=64"]) };
+    let (exact, swarm) = (state(&with(Method::Exact)), state(&with(Method::Swarm)));
+    assert!(exact != swarm && exact != initial_state(&with(Method::Exact).run.model));
+    let bytes = |method| super::run(&with(method), &data(), 1, |_, _| ()).unwrap()[0].bytes;
+    assert!(bytes(Method::Exact) > 4 * bytes(Method::Swarm));
+}
+
 #[test]
 fn cores_change_no_bit() {
     let one = experiment(Method::Swarm, 3, &[]);
@@ -270,7 +290,7 @@ fn a_wrong_grid_is_refused_with_all_that_is_wrong() {
         "\"sedes\"",
         "a: method: no method \"swram\"",
         "compress.q",
-        "c: miss is for swarm, dense and diloco",
+        "c: miss is for swarm, exact, dense and diloco",
         "c: another experiment",
         "d, outer.rho 7.0: ",
         "e: both rounds and steps",

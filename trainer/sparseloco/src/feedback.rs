@@ -6,7 +6,7 @@
 use crate::codec::{EncodeError, encode_chunks};
 use crate::quantise::quantise;
 use crate::select::Selector;
-use crate::simd::{LANES, Tiles, sum_tiles, write_tiles};
+use crate::simd::{Ahead, Tiles, sum_tiles};
 use crate::split::{self, Band};
 use crate::state::{StateError, from_le_bytes, to_le_bytes};
 use crate::{SparseShard, by_tensor, chunk};
@@ -44,14 +44,6 @@ pub struct CompressStats {
     pub values: usize,
     /// Bytes of all shards.
     pub bytes: usize,
-    /// ‖Δ‖.
-    pub delta_norm: f64,
-    /// ‖a‖, a = β·e + Δ.
-    pub signal_norm: f64,
-    /// ‖what was sent, as decoded‖.
-    pub sent_norm: f64,
-    /// ‖new e‖.
-    pub residual_norm: f64,
 }
 
 impl CompressStats {
@@ -73,14 +65,16 @@ pub enum CompressError {
         need: usize,
     },
     /// A NaN or an infinity, or a sum with the feedback that overflows.
-    #[error("element {index} of {tensor} is not finite: the pseudo-gradient there is {delta}; lower the inner rate")]
+    #[error(
+        "element {index} of {tensor} is not finite: with what was not sent before, it is {value}; lower the inner rate"
+    )]
     NotFinite {
         /// The tensor.
         tensor: String,
         /// The element, row-major inside the tensor.
         index: usize,
-        /// The pseudo-gradient's value there.
-        delta: f32,
+        /// a = β·e + Δ there.
+        value: f32,
     },
     /// A shard could not be written.
     #[error(transparent)]
@@ -130,7 +124,7 @@ impl ErrorFeedback {
     }
 
     /// Compresses `delta`, f32 `[elements]`, on as many threads; the new feedback takes its memory. `self` stays as it is.
-    /// The number of threads changes no bit, of the statistics either.
+    /// The number of threads changes no bit.
     ///
     /// # Errors
     /// As [`compress`](ErrorFeedback::compress)'s.
@@ -159,18 +153,14 @@ impl ErrorFeedback {
             jobs,
             || Work::new(how),
             |work, (piece, delta)| {
-                work.piece(piece, &self.e, delta)
-                    .map_err(|(chunk, delta)| not_finite(layout, chunk, how, &self.e, delta))
+                work.piece(piece, &self.e, delta).map_err(|(number, a)| not_finite(layout, number, a))
             },
         )?;
-        let mut sums = sent.iter().fold(Sums::default(), |sums, piece| sums.plus(&piece.sums));
         if how.quantiser == Quantiser::Templar {
-            let exact: Vec<&SparseShard> = sent.iter().map(|piece| &piece.shard).collect();
-            let shard = by_tensor::round(layout, &exact, &mut delta);
-            (sums.sent, sums.residual) = (squares(shard.values()), squares(&delta));
-            sent = vec![Sent { shard, sums }];
+            let exact: Vec<&SparseShard> = sent.iter().collect();
+            sent = vec![by_tensor::round(layout, &exact, &mut delta)];
         }
-        let piece_of = |number: usize| &sent[sent.partition_point(|piece| piece.shard.chunks().end <= number)].shard;
+        let piece_of = |number: usize| &sent[sent.partition_point(|piece| piece.chunks().end <= number)];
         let shards = (0..layout.shards(how.shard_chunks)).collect();
         let shards = split::on_threads(
             threads,
@@ -182,56 +172,25 @@ impl ErrorFeedback {
             },
         )?;
         let stats = CompressStats {
-            values: sent.iter().map(|piece| piece.shard.values().len()).sum(),
+            values: sent.iter().map(|piece| piece.values().len()).sum(),
             bytes: shards.iter().map(Vec::len).sum(),
-            delta_norm: sums.delta.sqrt(),
-            signal_norm: sums.signal.sqrt(),
-            sent_norm: sums.sent.sqrt(),
-            residual_norm: sums.residual.sqrt(),
         };
         Ok(Compressed { feedback: ErrorFeedback { e: delta }, shards, stats })
     }
 }
 
-/// Names the chunk's first element that is not finite. `delta` is the state from the chunk's first element on.
+/// Names the chunk's first element that is not finite. `a` is the state from the chunk's first element on.
 #[cold]
-fn not_finite(layout: &Layout, number: usize, how: &Compression, e: &[f32], delta: &[f32]) -> CompressError {
+fn not_finite(layout: &Layout, number: usize, a: &[f32]) -> CompressError {
     let chunk = layout.chunk(number);
     let tensor = layout.tensor_of_chunk(number);
-    let bad = |&at: &usize| !(how.beta as f32 * e[at] + delta[at - chunk.offset]).is_finite();
-    let at = (0..chunk.len()).map(|index| chunk.position(index)).find(bad).unwrap_or(chunk.offset);
-    let (name, delta) = (tensor.name.clone(), delta[at - chunk.offset]);
-    CompressError::NotFinite { tensor: name, index: at - tensor.offset, delta }
+    let value = |at: usize| a[at - chunk.offset];
+    let mut positions = (0..chunk.len()).map(|index| chunk.position(index));
+    let at = positions.find(|&at| !value(at).is_finite()).unwrap_or(chunk.offset);
+    CompressError::NotFinite { tensor: tensor.name.clone(), index: at - tensor.offset, value: value(at) }
 }
 
-/// Sums of squares.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    delta: f64,
-    signal: f64,
-    sent: f64,
-    residual: f64,
-}
-
-impl Sums {
-    fn plus(self, other: &Sums) -> Sums {
-        Sums {
-            delta: self.delta + other.delta,
-            signal: self.signal + other.signal,
-            sent: self.sent + other.sent,
-            residual: self.residual + other.residual,
-        }
-    }
-}
-
-/// What a piece of the state sends.
-struct Sent {
-    shard: SparseShard,
-    sums: Sums,
-}
-
-/// Chunks taken at once: their rows together are long enough (2 KiB) for the processor to fetch ahead, and they fit its
-/// second cache.
+/// Chunks taken at once, at most: their rows are long enough to be read fast, and they fit the second cache.
 const TILES: usize = 8;
 
 /// Scratch of a few adjacent chunks.
@@ -257,83 +216,73 @@ impl<'h> Work<'h> {
     }
 
     /// Sends the chunks of adjacent bands; `delta`, their elements, becomes what was not sent. Fails with the number of a
-    /// chunk that is not finite, and its Δ from its first element on.
-    fn piece<'d>(&mut self, bands: &[Band], e: &[f32], delta: &'d mut [f32]) -> Result<Sent, (usize, &'d [f32])> {
+    /// chunk that is not finite, and a from its first element on.
+    fn piece<'d>(
+        &mut self,
+        bands: &[Band],
+        e: &[f32],
+        delta: &'d mut [f32],
+    ) -> Result<SparseShard, (usize, &'d [f32])> {
         let (start, end) = (bands[0].first_chunk, bands[bands.len() - 1].chunks().end);
-        let values = (end - start) * self.how.k;
-        let mut sent = Sent { shard: SparseShard::with_capacity(start, end - start, values), sums: Sums::default() };
+        let mut sent = SparseShard::with_capacity(start, end - start, (end - start) * self.how.k);
         let origin = bands[0].offset;
-        for band in bands {
-            for first in (0..band.columns).step_by(TILES * band.tile) {
-                let within = band.offset - origin + first;
-                let width = (band.columns - first).min(TILES * band.tile);
-                let part = &mut delta[within..];
-                if let Err(tile) = self.part(band, width, &e[band.offset + first..], part, &mut sent) {
-                    let from = within + tile * band.tile;
-                    return Err((band.first_chunk + first / band.tile + tile, &delta[from..]));
-                }
+        let mut parts = bands.iter().flat_map(|band| band.parts(TILES)).peekable();
+        while let Some(part) = parts.next() {
+            let ahead = parts.peek().map_or(Ahead::nothing(), |next| {
+                Ahead::new(&e[next.offset..], &delta[next.offset - origin..], next.tiles)
+            });
+            let from = part.offset - origin;
+            if let Err(tile) = self.part(part.tiles, &e[part.offset..], &mut delta[from..], &mut sent, ahead) {
+                return Err((part.first_chunk + tile, &delta[from + tile * part.tiles.columns..]));
             }
         }
         Ok(sent)
     }
 
-    /// Sends the chunks of `width` columns of a band. Fails with the place of one that is not finite.
-    fn part(&mut self, band: &Band, width: usize, e: &[f32], delta: &mut [f32], sent: &mut Sent) -> Result<(), usize> {
-        let of = Tiles { rows: band.rows, width, columns: band.tile, stride: band.columns };
-        let tiles = width.div_ceil(of.columns);
-        let elements = |tile: usize| of.rows * of.columns.min(width - tile * of.columns);
-        let survey = sum_tiles(&mut self.tiles[..tiles], e, delta, self.beta, of);
-        if survey.most.iter().any(|&most| most >= f32::INFINITY.to_bits()) {
-            let bad = |&tile: &usize| !self.tiles[tile][..elements(tile)].iter().all(|value| value.is_finite());
-            return Err((0..tiles).find(bad).unwrap_or(0));
-        }
-        let delta_rows = || (0..of.rows).flat_map(|row| &delta[row * of.stride..][..width]);
-        sent.sums.delta += total(&survey.delta, delta_rows());
-        let dense = (0..tiles).flat_map(|tile| &self.tiles[tile][..elements(tile)]);
-        sent.sums.signal += total(&survey.signal, dense);
-        for tile in 0..tiles {
-            self.send(tile, elements(tile), sent);
-        }
-        let squares = write_tiles(&self.tiles[..tiles], delta, of);
-        let dense = (0..tiles).flat_map(|tile| &self.tiles[tile][..elements(tile)]);
-        sent.sums.residual += total(&squares, dense);
-        Ok(())
+    /// Sends chunks with whose first element `e` and `delta` begin. Fails with the place of one that is not finite.
+    fn part(
+        &mut self,
+        of: Tiles,
+        e: &[f32],
+        delta: &mut [f32],
+        sent: &mut SparseShard,
+        mut ahead: Ahead,
+    ) -> Result<(), usize> {
+        sum_tiles(&mut self.tiles, e, delta, self.beta, of);
+        (0..of.count())
+            .try_for_each(|tile| if self.send(tile, of, delta, sent, &mut ahead) { Ok(()) } else { Err(tile) })
     }
 
-    /// Sends values of the first `elements` of a tile, and leaves there what was not sent.
-    fn send(&mut self, tile: usize, elements: usize, sent: &mut Sent) {
-        let dense = &mut self.tiles[tile][..elements];
-        self.selector.choose(dense, (elements * self.how.k).div_ceil(CHUNK), &mut self.chosen);
+    /// Sends values of a chunk, and takes what the decoder will give from `delta`, which is a. Returns whether the chunk is
+    /// finite; nothing has happened if not.
+    #[must_use]
+    fn send(&mut self, tile: usize, of: Tiles, delta: &mut [f32], sent: &mut SparseShard, ahead: &mut Ahead) -> bool {
+        let dense = &self.tiles[tile][..of.elements_of(tile)];
+        let count = (dense.len() * self.how.k).div_ceil(CHUNK);
+        self.selector.choose_and_fetch(dense, count, &mut self.chosen, ahead);
         self.values.clear();
         self.values.extend(self.chosen.iter().map(|&index| dense[usize::from(index)]));
+        // What is not finite is among the largest.
+        if !self.values.iter().all(|value| value.is_finite()) {
+            return false;
+        }
         if self.how.quantiser == Quantiser::Templar {
             // Rounded and subtracted once the whole tensor has chosen.
-            sent.shard.push_chunk(&self.chosen, &self.values);
+            sent.push_chunk(&self.chosen, &self.values);
         } else if quantise(self.how.quantiser, &mut self.values) {
-            let mut squares = [0.0; LANES];
-            for (at, (&index, &value)) in self.chosen.iter().zip(&self.values).enumerate() {
-                dense[usize::from(index)] -= value;
-                squares[at % LANES] += value * value;
+            let columns = of.columns_of(tile) as u32;
+            let delta = &mut delta[tile * of.columns..];
+            for (&index, &value) in self.chosen.iter().zip(&self.values) {
+                ahead.fetch(1);
+                let (row, column) = (u32::from(index) / columns, u32::from(index) % columns);
+                delta[row as usize * of.stride + column as usize] -= value;
             }
-            sent.sums.sent += total(&squares, &self.values);
-            sent.shard.push_chunk(&self.chosen, &self.values);
+            sent.push_chunk(&self.chosen, &self.values);
         } else {
-            sent.shard.push_chunk(&[], &[]);
+            sent.push_chunk(&[], &[]);
         }
+        true
     }
-}
-
-/// A sum of squares out of interleaved f32 sums, which are fast, since only statistics use the figure; where they overflow
-/// the values themselves decide in f64, which holds the square of every f32.
-fn total<'v>(squares: &[f32; LANES], values: impl IntoIterator<Item = &'v f32>) -> f64 {
-    match squares.iter().map(|&square| f64::from(square)).sum::<f64>() {
-        sum if sum.is_finite() => sum,
-        _ => self::squares(values),
-    }
-}
-
-fn squares<'v>(values: impl IntoIterator<Item = &'v f32>) -> f64 {
-    values.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum()
 }
 
 #[cfg(test)]

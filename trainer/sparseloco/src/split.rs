@@ -3,6 +3,7 @@
 //! A matrix's band is a row of its tiles: 64 rows of the matrix. The cut follows from the layout alone, and what a piece
 //! of work gives does not depend on who does it, so that the number of threads changes no bit.
 
+use crate::simd::Tiles;
 use covey_proto::layout::{CHUNK, Layout, TILE};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,6 +38,32 @@ impl Band {
     pub(crate) fn chunks(&self) -> Range<usize> {
         self.first_chunk..self.first_chunk + self.columns.div_ceil(self.tile)
     }
+
+    /// The band in as few parts of at most `most` chunks as will do, nearly equal.
+    pub(crate) fn parts(&self, most: usize) -> impl Iterator<Item = Part> {
+        let chunks = self.chunks().len();
+        let each = chunks.div_ceil(chunks.div_ceil(most));
+        (0..chunks).step_by(each).map(move |first| {
+            let column = first * self.tile;
+            let width = (self.columns - column).min(each * self.tile);
+            Part {
+                first_chunk: self.first_chunk + first,
+                offset: self.offset + column,
+                tiles: Tiles { rows: self.rows, width, columns: self.tile, stride: self.columns },
+            }
+        })
+    }
+}
+
+/// Adjacent chunks of a band.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The first chunk's number.
+    pub(crate) first_chunk: usize,
+    /// Where its first element lies in the state.
+    pub(crate) offset: usize,
+    /// How the chunks lie from there on.
+    pub(crate) tiles: Tiles,
 }
 
 /// All bands of a layout, in order.

@@ -5,7 +5,7 @@
 //! shares of 2¹⁵ slots are computed at compile time from integers alone. Measured against log₂C(n,k) this loses 0.013 bits
 //! an index at 64 of 4,096 (the positions themselves are as good as random: no context would win that back).
 
-use super::rans::{SLOTS, WIDTH_MAX};
+use super::rans::{SLOTS, Symbol, WIDTH_MAX};
 use covey_proto::layout::CHUNK;
 
 /// The class that says "no value in the next `31 << shift` positions".
@@ -27,9 +27,15 @@ pub(super) struct Level {
     start: [u16; CLASSES + 1],
     /// The last slot of each class, signed so that machines without unsigned compares search as fast.
     last: [i16; CLASSES],
+    /// The classes as an encoder takes them.
+    symbols: [Symbol; CLASSES],
 }
 
 impl Level {
+    /// A table yet to be filled.
+    const NONE: Level =
+        Level { shift: 0, start: [0; CLASSES + 1], last: [0; CLASSES], symbols: [Symbol::ALL; CLASSES] };
+
     /// The class that owns `slot`.
     #[inline(always)]
     pub(super) fn class_of(&self, slot: u16) -> usize {
@@ -43,6 +49,12 @@ impl Level {
     #[inline(always)]
     pub(super) fn slots_of(&self, class: usize) -> (u16, u16) {
         (self.start[class], self.start[class + 1] - self.start[class])
+    }
+
+    /// `class` for an encoder.
+    #[inline(always)]
+    pub(super) fn symbol(&self, class: usize) -> &Symbol {
+        &self.symbols[class]
     }
 }
 
@@ -70,7 +82,7 @@ pub(super) fn level(n: u32, k: u32) -> &'static Level {
 }
 
 const fn tables() -> [Level; LEVELS] {
-    let mut tables = [const { Level { shift: 0, start: [0; CLASSES + 1], last: [0; CLASSES] } }; LEVELS];
+    let mut tables = [const { Level::NONE }; LEVELS];
     let mut number = 0;
     while number < LEVELS {
         tables[number] = table(number as u32);
@@ -92,7 +104,7 @@ const fn table(number: u32) -> Level {
         ratio = (ratio * ratio) >> 32;
         squarings += 1;
     }
-    let mut level = Level { shift, start: [0; CLASSES + 1], last: [0; CLASSES] };
+    let mut level = Level { shift, ..Level::NONE };
     let mut beyond = 1u64 << 32;
     let mut class = 0;
     while class < CLASSES {
@@ -107,6 +119,11 @@ const fn table(number: u32) -> Level {
     }
     level.start[CLASSES] = SLOTS as u16;
     level.last[CLASSES - 1] = (SLOTS - 1) as i16;
+    let mut class = 0;
+    while class < CLASSES {
+        level.symbols[class] = Symbol::new(level.start[class], level.start[class + 1] - level.start[class]);
+        class += 1;
+    }
     level
 }
 

@@ -45,13 +45,13 @@
 //! Indices, scales and signs determine the steps (no gap has two descriptions, no forced value a symbol), steps determine
 //! the stream (see `rans`), and the decoder accepts no other: what decodes would encode to the same bytes. Tests re-encode.
 
-mod book;
+pub(crate) mod book;
 mod bound;
 mod gap;
 pub(crate) mod lane;
-mod rans;
+pub(crate) mod rans;
 mod read;
-mod write;
+pub(crate) mod write;
 
 pub use bound::max_shard_bytes;
 pub use read::decode_shard;

@@ -17,37 +17,76 @@ const STATE_MIN: u64 = 1 << 31;
 /// Bytes of a stream without words.
 pub(super) const STATE_BYTES: usize = 8;
 
-/// One step: a symbol and plain bits.
+/// Whom some slots belong to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) start: u16,
-    pub(super) freq: u16,
-    pub(super) width: u8,
-    pub(super) bits: u16,
+pub(super) struct Symbol {
+    /// The first slot.
+    start: u16,
+    /// Slots, 1 to 2¹⁵.
+    freq: u16,
+    /// s = ⌈log₂ freq⌉.
+    shift: u8,
+    /// ⌈2^(63+s) / freq⌉.
+    inverse: u64,
 }
 
-impl Step {
-    /// Plain bits alone: the symbol that owns all slots.
-    pub(super) fn plain(width: u32, bits: u16) -> Step {
-        Step { start: 0, freq: SLOTS as u16, width: width as u8, bits }
+impl Symbol {
+    /// Stands for all slots: plain bits alone.
+    pub(super) const ALL: Symbol = Symbol::new(0, SLOTS as u16);
+
+    /// The owner of `start..start+freq`.
+    pub(super) const fn new(start: u16, freq: u16) -> Symbol {
+        let shift = 32 - (freq as u32 - 1).leading_zeros();
+        Symbol { start, freq, shift: shift as u8, inverse: (1u128 << (63 + shift)).div_ceil(freq as u128) as u64 }
+    }
+
+    /// ⌊x / freq⌋ for x < 2⁶³, sooner than a division: the inverse's excess is below freq / freq, so that the product's is below
+    /// 2⁶³·freq / 2^(63+s) / freq ≤ 1 / freq, which carries no quotient to the next.
+    #[inline(always)]
+    fn divide(&self, x: u64) -> u64 {
+        ((u128::from(x * 2) * u128::from(self.inverse)) >> 64) as u64 >> self.shift
     }
 }
 
-/// Appends the stream of `steps` to `out`: the final state, then words, both little-endian, in the decoder's order.
-pub(super) fn encode(steps: &[Step], words: &mut Vec<u32>, out: &mut Vec<u8>) {
-    let mut state = STATE_MIN;
-    words.clear();
-    for step in steps.iter().rev() {
-        let freq = u64::from(step.freq);
-        if state >= freq << (63 - SLOT_BITS - u32::from(step.width)) {
-            words.push(state as u32);
-            state >>= 32;
-        }
-        state = state << step.width | u64::from(step.bits);
-        state = (state / freq) << SLOT_BITS | (u64::from(step.start) + state % freq);
+/// Writes a stream, from its last step to its first.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    state: u64,
+    /// Words moved out, in the order of writing, and room for more.
+    words: Vec<u32>,
+    used: usize,
+}
+
+impl Encoder {
+    /// Begins a stream.
+    pub(super) fn begin(&mut self) {
+        (self.state, self.used) = (STATE_MIN, 0);
     }
-    out.extend_from_slice(&state.to_le_bytes());
-    out.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
+
+    /// Makes room for so many steps more.
+    pub(super) fn reserve(&mut self, steps: usize) {
+        self.words.resize(self.words.len().max(self.used + steps), 0);
+    }
+
+    /// The step before those that were written. There must be room for it.
+    #[inline(always)]
+    pub(super) fn step(&mut self, symbol: &Symbol, width: u32, bits: u32) {
+        // Without branches: which steps move a word out cannot be foreseen.
+        let full = self.state >= u64::from(symbol.freq) << (63 - SLOT_BITS - width);
+        self.words[self.used] = self.state as u32;
+        self.used += usize::from(full);
+        let state = if full { self.state >> 32 } else { self.state };
+        let state = state << width | u64::from(bits);
+        let quotient = symbol.divide(state);
+        let rest = state - quotient * u64::from(symbol.freq);
+        self.state = (quotient << SLOT_BITS) + u64::from(symbol.start) + rest;
+    }
+
+    /// Appends the stream to `out`: the final state, then words, both little-endian, in the decoder's order.
+    pub(super) fn finish(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.state.to_le_bytes());
+        out.extend(self.words[..self.used].iter().rev().flat_map(|word| word.to_le_bytes()));
+    }
 }
 
 /// Reads a stream.
@@ -110,28 +149,54 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step() -> impl Strategy<Value = Step> {
-        (1u32..=SLOTS, 0u32..=WIDTH_MAX, any::<u16>(), any::<u16>()).prop_map(|(freq, width, start, bits)| Step {
-            start: (u32::from(start) % (SLOTS - freq + 1)) as u16,
-            freq: freq as u16,
-            width: width as u8,
-            bits: (u32::from(bits) & ((1 << width) - 1)) as u16,
-        })
+    fn symbol() -> impl Strategy<Value = Symbol> {
+        (1u32..=SLOTS, any::<u16>())
+            .prop_map(|(freq, start)| Symbol::new((u32::from(start) % (SLOTS - freq + 1)) as u16, freq as u16))
+    }
+
+    fn step() -> impl Strategy<Value = (Symbol, u32, u32)> {
+        (symbol(), 0u32..=WIDTH_MAX, any::<u32>())
+            .prop_map(|(symbol, width, bits)| (symbol, width, bits & ((1 << width) - 1)))
     }
 
     proptest! {
         #[test]
         fn steps_come_back_and_use_every_byte(steps in proptest::collection::vec(step(), 0..300)) {
-            let mut bytes = Vec::new();
-            encode(&steps, &mut Vec::new(), &mut bytes);
+            let (mut bytes, mut encoder) = (Vec::new(), Encoder::default());
+            encoder.begin();
+            encoder.reserve(steps.len());
+            steps.iter().rev().for_each(|(symbol, width, bits)| encoder.step(symbol, *width, *bits));
+            encoder.finish(&mut bytes);
             let mut decoder = Decoder::new(&bytes).unwrap();
-            for step in &steps {
-                prop_assert!((u32::from(step.start)..u32::from(step.start) + u32::from(step.freq)).contains(&decoder.slot().into()));
-                decoder.take_symbol(step.start, step.freq);
-                prop_assert_eq!(decoder.take_bits(step.width.into()), u32::from(step.bits));
+            for (symbol, width, bits) in steps {
+                let slots = u32::from(symbol.start)..u32::from(symbol.start) + u32::from(symbol.freq);
+                prop_assert!(slots.contains(&decoder.slot().into()));
+                decoder.take_symbol(symbol.start, symbol.freq);
+                prop_assert_eq!(decoder.take_bits(width), bits);
                 prop_assert!(decoder.refill());
             }
             prop_assert!(decoder.is_finished());
+        }
+
+        #[test]
+        fn dividing_by_the_inverse_is_dividing(symbol in symbol(), x in 0u64..1 << 63, near in 0u64..3) {
+            let freq = u64::from(symbol.freq);
+            prop_assert_eq!(symbol.divide(x), x / freq);
+            // Where a quotient begins, and just before.
+            let edge = (x / freq * freq + near).saturating_sub(1).min((1 << 63) - 1);
+            prop_assert_eq!(symbol.divide(edge), edge / freq);
+        }
+    }
+
+    #[test]
+    fn every_symbol_divides_the_largest_states() {
+        for freq in 1..=SLOTS as u16 {
+            let symbol = Symbol::new(0, freq);
+            for x in
+                [(1 << 63) - 1, (1 << 63) - u64::from(freq), ((1 << 63) - 1) / u64::from(freq) * u64::from(freq) - 1]
+            {
+                assert_eq!(symbol.divide(x), x / u64::from(freq));
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! From a sparse shard to its bytes. The layout is in the module's head; here is the order of work.
 
 use super::book::{self, Book, runs};
-use super::rans::{self, Step};
+use super::rans::{Encoder, Symbol};
 use super::{ENTRY_BYTES, GROUP_CHUNKS, assert_k, gap};
 use crate::SparseShard;
+use crate::simd::write_chunk;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use std::ops::Range;
@@ -67,26 +68,30 @@ pub(crate) fn encode_chunks<'s>(
     assert_k(k);
     let groups = chunks.len().div_ceil(GROUP_CHUNKS);
     let mut out = vec![0; groups * ENTRY_BYTES];
-    let (mut steps, mut words) = (Vec::new(), Vec::new());
+    let (mut books, mut stream) = (Vec::with_capacity(GROUP_CHUNKS), Encoder::default());
     for group in 0..groups {
         let begin = out.len();
         let first = chunks.start + group * GROUP_CHUNKS;
-        steps.clear();
+        books.clear();
         for run in runs(layout, first..chunks.end.min(first + GROUP_CHUNKS), quantiser) {
             let values = run.clone().flat_map(|number| sent(number).1);
             let book =
                 book::write(quantiser, values, &mut out).ok_or(EncodeError::Values { chunk: run.start, quantiser })?;
             for number in run {
                 let shape = layout.chunk(number);
-                let (indices, values) = sent(number);
                 let need = book.map_or(0, |_| shape.values(k));
-                check(indices, number, shape.len(), need)?;
-                if let Some(book) = &book {
-                    push_steps(&mut steps, (indices, values), shape.len() as u32, book);
-                }
+                check(sent(number).0, number, shape.len(), need)?;
+                books.push((shape.len() as u32, book));
             }
         }
-        rans::encode(&steps, &mut words, &mut out);
+        stream.begin();
+        for (within, (elements, book)) in books.iter().enumerate().rev() {
+            if let Some(book) = book {
+                let (indices, values) = sent(first + within);
+                write_chunk(&mut stream, indices, values, *elements, book);
+            }
+        }
+        stream.finish(&mut out);
         // At most 64 chunks of 4,096 values of 5 bytes.
         let bytes = (out.len() - begin) as u32;
         out[group * ENTRY_BYTES..][..ENTRY_BYTES].copy_from_slice(&bytes.to_le_bytes());
@@ -106,35 +111,38 @@ fn check(indices: &[u16], chunk: usize, elements: usize, need: usize) -> Result<
     Ok(())
 }
 
-/// The steps of one chunk, in the decoder's order. The book has all its values.
-fn push_steps(steps: &mut Vec<Step>, (indices, values): (&[u16], &[f32]), elements: u32, book: &Book) {
-    let value_bits = book.bits;
-    let (mut positions, mut left, mut at) = (elements, indices.len() as u32, 0);
-    for (&index, value) in indices.iter().zip(values) {
-        let symbol = book.symbol(*value);
-        let mut gap = u32::from(index) - at;
-        loop {
-            if positions == left {
-                steps.push(Step::plain(value_bits, symbol as u16));
-                break;
-            }
-            let level = gap::level(positions, left);
-            let class = (gap >> level.shift) as usize;
-            if class < gap::ESCAPE {
-                let (start, freq) = level.slots_of(class);
-                let low = gap & ((1 << level.shift) - 1);
-                let bits = (low << value_bits | symbol) as u16;
-                steps.push(Step { start, freq, width: (level.shift + value_bits) as u8, bits });
-                break;
-            }
-            let (start, freq) = level.slots_of(gap::ESCAPE);
-            steps.push(Step { start, freq, width: 0, bits: 0 });
-            let skipped = (gap::ESCAPE as u32) << level.shift;
-            positions -= skipped;
-            gap -= skipped;
-        }
-        positions -= gap + 1;
-        left -= 1;
-        at = u32::from(index) + 1;
+/// Writes the steps of one chunk, which the book has all values of, from the last to the first.
+/// [`write_chunk`](crate::simd::write_chunk) is the same, compiled for the processor.
+#[inline(always)]
+pub(crate) fn chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
+    // A value's own step, and one for each 31 positions or more that are skipped.
+    stream.reserve(indices.len() + elements as usize / gap::ESCAPE);
+    for (at, (&index, value)) in indices.iter().zip(values).enumerate().rev() {
+        let start = at.checked_sub(1).map_or(0, |before| u32::from(indices[before]) + 1);
+        let left = (indices.len() - at) as u32;
+        write_value(stream, elements - start, left, u32::from(index) - start, (book.bits, book.symbol(*value)));
     }
+}
+
+/// Writes the steps of one value, of `left` in as many positions, that comes after a gap.
+#[inline(always)]
+fn write_value(stream: &mut Encoder, positions: u32, left: u32, gap: u32, (value_bits, symbol): (u32, u32)) {
+    if positions == left {
+        return stream.step(&Symbol::ALL, value_bits, symbol);
+    }
+    let level = gap::level(positions, left);
+    let class = (gap >> level.shift) as usize;
+    if class < gap::ESCAPE {
+        let low = gap & ((1 << level.shift) - 1);
+        return stream.step(level.symbol(class), level.shift + value_bits, low << value_bits | symbol);
+    }
+    write_far(stream, level, positions, left, gap, (value_bits, symbol));
+}
+
+/// Writes a value so far away that the positions before it are skipped first: its own step, and before that the skip.
+#[cold]
+fn write_far(stream: &mut Encoder, level: &gap::Level, positions: u32, left: u32, gap: u32, value: (u32, u32)) {
+    let skipped = (gap::ESCAPE as u32) << level.shift;
+    write_value(stream, positions - skipped, left, gap - skipped, value);
+    stream.step(level.symbol(gap::ESCAPE), 0, 0);
 }

@@ -1,15 +1,29 @@
 //! The only `unsafe` of this crate: loops compiled once for each level of vector instructions, chosen at run time.
 //!
 //! The bodies are plain Rust, the same for every level: f32 operations in a given order, nothing fused, so that the level
-//! changes no bit. What the loops are for is decided by their callers.
+//! changes no bit; only [`pack`] has one in instructions of its own, which computes nothing. What the loops are for is
+//! decided by their callers.
 
 #![allow(unsafe_code)]
 
+mod ahead;
+mod pack;
+
+pub(crate) use ahead::Ahead;
+pub(crate) use pack::{Packed, pack};
+
+use crate::codec::book::Book;
 use crate::codec::lane::{self, Lane};
+use crate::codec::rans::Encoder;
+use crate::codec::write;
+use crate::select;
 use std::sync::OnceLock;
 
-/// Lanes of a running sum or maximum: as many as the widest vector has.
+/// Lanes of a running maximum or count: as many as the widest vector has.
 pub(crate) const LANES: usize = 16;
+/// Room for one chunk.
+type Scratch = crate::chunk::Scratch;
+
 /// An f32's bits but for the sign: for finite values they order as the magnitudes do.
 pub(crate) const MAGNITUDE: u32 = 0x7fff_ffff;
 
@@ -91,19 +105,7 @@ macro_rules! vectorised {
     )*};
 }
 
-/// What a pass over elements finds besides: running sums of squares, which overflow to an infinity, and the largest bits
-/// of a magnitude, which are at least an infinity's exactly if an element was not finite.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Survey {
-    /// Of Δ.
-    pub(crate) delta: [f32; LANES],
-    /// Of a.
-    pub(crate) signal: [f32; LANES],
-    /// Of a, as bits.
-    pub(crate) most: [u32; LANES],
-}
-
-/// Adjacent tiles inside a state: `rows` of `width` elements, `stride` apart, of which each tile has `columns`, the last
+/// Adjacent chunks inside a state: `rows` of `width` elements, `stride` apart, of which each chunk has `columns`, the last
 /// what is left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles {
@@ -113,66 +115,48 @@ pub(crate) struct Tiles {
     pub(crate) stride: usize,
 }
 
+impl Tiles {
+    /// Chunks.
+    pub(crate) fn count(&self) -> usize {
+        self.width.div_ceil(self.columns)
+    }
+
+    /// Columns of chunk `tile`.
+    pub(crate) fn columns_of(&self, tile: usize) -> usize {
+        self.columns.min(self.width - tile * self.columns)
+    }
+
+    /// Elements of chunk `tile`.
+    pub(crate) fn elements_of(&self, tile: usize) -> usize {
+        self.rows * self.columns_of(tile)
+    }
+}
+
 vectorised! {
     /// Decodes groups side by side, to their ends.
     fn run_lanes(lanes: &mut [Lane<'_>]) {
         lane::run(lanes);
     }
 
-    /// a = β·e + Δ for tiles of a state, whose first element `e` and `delta` begin with.
-    fn sum_tiles(tiles: &mut [[f32; 4096]], e: &[f32], delta: &[f32], beta: f32, of: Tiles) -> Survey {
-        let mut survey = Survey::default();
-        for row in 0..of.rows {
-            let from = row * of.stride..row * of.stride + of.width;
-            let parts = e[from.clone()].chunks(of.columns).zip(delta[from].chunks(of.columns));
-            for (tile, (e, delta)) in tiles.iter_mut().zip(parts) {
-                let a = &mut tile[row * e.len()..][..e.len()];
-                let (a, a_rest) = a.as_chunks_mut::<LANES>();
-                let (e, e_rest) = e.as_chunks::<LANES>();
-                let (delta, delta_rest) = delta.as_chunks::<LANES>();
-                for ((a, e), delta) in a.iter_mut().zip(e).zip(delta) {
-                    for lane in 0..LANES {
-                        let sum = beta * e[lane] + delta[lane];
-                        a[lane] = sum;
-                        survey.delta[lane] += delta[lane] * delta[lane];
-                        survey.signal[lane] += sum * sum;
-                        survey.most[lane] = survey.most[lane].max(sum.to_bits() & MAGNITUDE);
-                    }
-                }
-                for (lane, ((a, e), delta)) in a_rest.iter_mut().zip(e_rest).zip(delta_rest).enumerate() {
-                    let sum = beta * e + delta;
-                    *a = sum;
-                    survey.delta[lane] += delta * delta;
-                    survey.signal[lane] += sum * sum;
-                    survey.most[lane] = survey.most[lane].max(sum.to_bits() & MAGNITUDE);
-                }
-            }
-        }
-        survey
+    /// Writes a chunk.
+    fn write_chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
+        write::chunk(stream, indices, values, elements, book);
     }
 
-    /// Undoes the cut of [`sum_tiles`]: writes the tiles' elements to `out`. Returns their sums of squares.
-    fn write_tiles(tiles: &[[f32; 4096]], out: &mut [f32], of: Tiles) -> [f32; LANES] {
-        let mut squares = [0.0; LANES];
+    /// a = β·e + Δ for chunks of a state, with whose first element `e` and `delta` begin. Puts it where Δ was, and into
+    /// `tiles`, chunk by chunk, row-major.
+    fn sum_tiles(tiles: &mut [Scratch], e: &[f32], delta: &mut [f32], beta: f32, of: Tiles) {
         for row in 0..of.rows {
-            let out = &mut out[row * of.stride..row * of.stride + of.width];
-            for (tile, out) in tiles.iter().zip(out.chunks_mut(of.columns)) {
-                let a = &tile[row * out.len()..][..out.len()];
-                let (a, a_rest) = a.as_chunks::<LANES>();
-                let (out, out_rest) = out.as_chunks_mut::<LANES>();
-                for (a, out) in a.iter().zip(out) {
-                    *out = *a;
-                    for lane in 0..LANES {
-                        squares[lane] += a[lane] * a[lane];
-                    }
-                }
-                for (lane, (a, out)) in a_rest.iter().zip(out_rest).enumerate() {
-                    *out = *a;
-                    squares[lane] += a * a;
+            let from = row * of.stride..row * of.stride + of.width;
+            let parts = e[from.clone()].chunks(of.columns).zip(delta[from].chunks_mut(of.columns));
+            for (tile, (e, delta)) in tiles.iter_mut().zip(parts) {
+                let a = &mut tile[row * e.len()..][..e.len()];
+                for ((a, e), delta) in a.iter_mut().zip(e).zip(delta) {
+                    let sum = beta * e + *delta;
+                    (*a, *delta) = (sum, sum);
                 }
             }
         }
-        squares
     }
 
     /// The largest magnitude's bits of each of as many groups as `maxima` has: element i is of group i mod groups.
@@ -192,26 +176,8 @@ vectorised! {
         }
     }
 
-    /// The largest.
-    fn largest(magnitudes: &[u32]) -> u32 {
-        magnitudes.iter().fold(0, |most, &magnitude| most.max(magnitude))
-    }
-
-    /// How many reach `least`. All must be below 2³¹: signed compares are what older processors have.
-    fn reaching(magnitudes: &[u32], least: u32) -> usize {
-        let (whole, rest) = magnitudes.as_chunks::<LANES>();
-        let mut counts = [0i32; LANES];
-        for sixteen in whole {
-            for lane in 0..LANES {
-                counts[lane] += i32::from(sixteen[lane] as i32 >= least as i32);
-            }
-        }
-        let rest = rest.iter().filter(|&&magnitude| magnitude >= least).count();
-        counts.iter().sum::<i32>() as usize + rest
-    }
-
     /// For each element whether its magnitude reaches `least`: bit i mod 64 of word ⌊i / 64⌋.
-    fn marks(dense: &[f32], least: u32, marks: &mut [u64; 64]) {
+    fn marks(dense: &[f32], least: u32, marks: &mut [u64; 64], ahead: &mut Ahead) {
         for (word, elements) in marks.iter_mut().zip(dense.chunks(64)) {
             let mut bytes = [0u8; 64];
             for (byte, value) in bytes.iter_mut().zip(elements) {
@@ -221,8 +187,39 @@ vectorised! {
             // Gathers the low bits of eight bytes in the upper byte of the product.
             let gathered = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
             *word = eights.iter().rev().fold(0, |word, eight| word << 8 | gathered(eight));
+            ahead.fetch(4);
         }
     }
+
+    /// [`select::pick`].
+    fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
+        select::pick(candidates, count, floor, chosen, ahead)
+    }
+
+    /// [`select::threshold`].
+    fn threshold(magnitudes: &[u32], count: usize, spare: usize, low: u32) -> u32 {
+        select::threshold(magnitudes, count, spare, low)
+    }
+}
+
+/// The largest.
+#[inline(always)]
+pub(crate) fn largest(magnitudes: &[u32]) -> u32 {
+    magnitudes.iter().fold(0, |most, &magnitude| most.max(magnitude))
+}
+
+/// How many reach `least`. All must be below 2³¹: signed compares are what older processors have.
+#[inline(always)]
+pub(crate) fn reaching(magnitudes: &[u32], least: u32) -> usize {
+    let (whole, rest) = magnitudes.as_chunks::<LANES>();
+    let mut counts = [0i32; LANES];
+    for sixteen in whole {
+        for lane in 0..LANES {
+            counts[lane] += i32::from(sixteen[lane] as i32 >= least as i32);
+        }
+    }
+    let rest = rest.iter().filter(|&&magnitude| magnitude >= least).count();
+    counts.iter().sum::<i32>() as usize + rest
 }
 
 #[cfg(test)]
@@ -276,22 +273,24 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_counts_agree_with_their_definitions_at_every_level() {
-        at_every_level(|_| marks_and_counts_agree());
+    fn packs_and_counts_agree_with_their_definitions_at_every_level() {
+        at_every_level(|_| packs_and_counts_agree());
     }
 
-    fn marks_and_counts_agree() {
+    fn packs_and_counts_agree() {
         let dense: Vec<f32> = (0..3001).map(|at| ((at * 7919) % 1013) as f32 - 500.0).collect();
         let mut bits = vec![0; dense.len()];
         magnitudes(&dense, &mut bits);
+        let mut packed = Packed::new();
         for least in [0, 1.0f32.to_bits(), 250.0f32.to_bits(), 499.5f32.to_bits(), f32::MAX.to_bits()] {
-            let mut words = [0; 64];
-            marks(&dense, least, &mut words);
-            let reaches = |value: &f32| value.abs() >= f32::from_bits(least);
-            for (at, value) in dense.iter().enumerate() {
-                assert_eq!(words[at / 64] >> (at % 64) & 1 == 1, reaches(value), "element {at}, least {least:#x}");
+            for dense in [&dense[..], &dense[..17], &dense[..16], &dense[..5], &[]] {
+                let expected = (0..).zip(dense).map(|(index, value)| (index, value.abs().to_bits()));
+                let expected: Vec<(u16, u32)> = expected.filter(|(_, magnitude)| *magnitude >= least).collect();
+                pack(dense, least, &mut packed, &mut Ahead::nothing());
+                let found = packed.indices().iter().copied().zip(packed.magnitudes().iter().copied());
+                assert_eq!(found.collect::<Vec<_>>(), expected, "{} elements, least {least:#x}", dense.len());
+                assert_eq!(reaching(&bits[..dense.len()], least), expected.len());
             }
-            assert_eq!(reaching(&bits, least), dense.iter().filter(|value| reaches(value)).count());
         }
         assert_eq!(largest(&bits), 512.0f32.to_bits());
     }
