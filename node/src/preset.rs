@@ -8,9 +8,10 @@ use covey_trainer::genesis::initial_state;
 use serde::Serialize;
 
 /// The presets in this binary: name, run file, what it is for.
-pub const PRESETS: [(&str, &str, &str); 3] = [
+pub const PRESETS: [(&str, &str, &str); 4] = [
     ("demo", include_str!("../presets/demo.toml"), "a small model that learns in minutes on two cores"),
     ("covenant", include_str!("../presets/covenant.toml"), "the demo's model under Covenant-72B's own settings"),
+    ("internet", include_str!("../presets/internet.toml"), "few bytes, seldom, on Bittensor's clock: for real runs"),
     ("tiny", include_str!("../presets/tiny.toml"), "a toy for tests: seconds"),
 ];
 

@@ -19,7 +19,7 @@ pub(super) struct LabArgs {
     /// miner), adamw (all data in one batch).
     #[arg(long, value_name = "METHOD", default_values = ["swarm", "alone", "adamw"])]
     method: Vec<Method>,
-    /// demo, covenant, tiny, or a run file.
+    /// demo, covenant, internet, tiny, or a run file.
     #[arg(long, default_value = "demo")]
     preset: String,
     /// Change a number of the preset: inner.steps=10, compress.k=256, inner.rate=[[0,0.004],[48,0.0004]].

@@ -36,7 +36,7 @@ pub(super) enum RunCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct NewArgs {
-    /// demo, covenant, tiny, or a run file that ends in .toml.
+    /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
     /// The chain's genesis hash [default: asked of --chain].

@@ -38,7 +38,7 @@ pub(super) struct SwarmArgs {
     /// well-documented crates, fetched by cargo.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// demo, covenant, tiny, or a run file that ends in .toml.
+    /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
     /// Where everything goes: report.html, summary.json, logs, the nodes' folders. Default: covey-swarm, or

@@ -13,10 +13,11 @@ use covey_proto::record::{Contribution, Record, UidSet, Vote};
 use covey_proto::run::{INLINE_MAX, Run};
 use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, RunId, Uid, wire};
 
-const PRESETS: [&str; 3] = [
+const PRESETS: [&str; 4] = [
     include_str!("../../../node/presets/tiny.toml"),
     include_str!("../../../node/presets/demo.toml"),
     include_str!("../../../node/presets/covenant.toml"),
+    include_str!("../../../node/presets/internet.toml"),
 ];
 
 fn digest(number: u8) -> Digest {
