@@ -6,6 +6,7 @@ use crate::rig::{Rig, dataset};
 use covey::folder::Folder;
 use covey::observe::{self, NodeStatus};
 use covey_proto::Round;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -103,18 +104,20 @@ fn any_process_that_is_killed_in_any_phase_is_started_again_and_the_roots_agree(
         for (victim, phase) in VICTIMS {
             // The chain has no phases: a miner's will do.
             let node = if victim == "devnet" { "miner-0" } else { victim };
-            let before = std::cell::Cell::new(Round(0));
-            let there = look.wait_for(node, PATIENCE, |status| {
-                before.set(status.round);
-                status.live
-            });
+            let there = look.wait_for(node, PATIENCE, |status| status.live);
             assert!(there, "{node}, which is to be killed, does not run");
-            if !look.wait_for(node, SIGHT, |status| status.live && status.phase == phase) {
+            let seen = Cell::new(Round(0));
+            let in_phase = |status: &NodeStatus| {
+                seen.set(status.round);
+                status.live && status.phase == phase
+            };
+            if !look.wait_for(node, SIGHT, in_phase) {
                 missed.push((victim, phase));
             }
             let pid = look.pid(victim);
             kill(pid);
-            let again = |status: &NodeStatus| status.live && status.round.0 >= before.get().0 + 2;
+            // Of the round that was seen last the chain may have had everything, of the next but one it has not.
+            let again = |status: &NodeStatus| status.live && status.round.0 >= seen.get().0 + 2;
             assert!(look.wait_for(node, PATIENCE, again), "{victim}, killed in {phase}, does not come back");
             assert_ne!(look.pid(victim), pid);
         }
