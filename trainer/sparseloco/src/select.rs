@@ -41,7 +41,7 @@ impl Guess {
     /// Learns from a chunk of which `candidates` reached `floor`, and `count` `least`.
     fn learn(&mut self, floor: u32, candidates: usize, least: u32, count: usize) {
         self.spare = f32::max(self.spare * 0.97, Guess::SPARE.0);
-        // As if candidates lay evenly between; where hardly any do, half an octave below for the spare ones.
+        // As if candidates lay evenly from one to the other; between a 64th and half of an octave below, where few tell.
         let spare = self.spare * count as f32;
         let each = if candidates > count { (least - floor) as f32 / (candidates - count) as f32 } else { 0.0 };
         let each = each.clamp(OCTAVE as f32 / 64.0 / spare, OCTAVE as f32 / 2.0 / spare);
@@ -61,7 +61,8 @@ impl Selector {
     }
 
     /// Writes into `chosen` the indices of the `count` elements of largest magnitude, ascending; among equal magnitudes
-    /// the lower index is taken first. What is not finite counts as larger than what is. Source: SparseLoCo (arXiv 2508.15706), top-k.
+    /// the lower index is taken first. What is not finite counts as larger than what is. Source: SparseLoCo (arXiv
+    /// 2508.15706), top-k.
     ///
     /// # Panics
     /// If `dense` has more than 4,096 elements or fewer than `count`.

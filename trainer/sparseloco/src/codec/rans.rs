@@ -40,8 +40,8 @@ impl Symbol {
         Symbol { start, freq, shift: shift as u8, inverse: (1u128 << (63 + shift)).div_ceil(freq as u128) as u64 }
     }
 
-    /// ⌊x / freq⌋ for x < 2⁶³, sooner than a division: the inverse's excess is below freq / freq, so that the product's is below
-    /// 2⁶³·freq / 2^(63+s) / freq ≤ 1 / freq, which carries no quotient to the next.
+    /// ⌊x / freq⌋ for x < 2⁶³, sooner than a division. The inverse is (2^(63+s) + ε) / freq with ε < freq ≤ 2^s, so that
+    /// x·inverse / 2^(63+s) exceeds x / freq by x·ε / 2^(63+s) / freq < 1 / freq: too little to reach the next whole number.
     #[inline(always)]
     fn divide(&self, x: u64) -> u64 {
         ((u128::from(x * 2) * u128::from(self.inverse)) >> 64) as u64 >> self.shift
