@@ -254,3 +254,21 @@ fn when(run: &Run, at: BlockNumber) -> String {
         None => format!("round 0 begins at block {start}; the final block is {at}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::run::{Chain, Data};
+
+    #[test]
+    fn the_internet_preset_has_bittensors_clock() {
+        let chain = Chain { genesis: Digest::ZERO, netuid: 1, start: 10, genesis_state: Digest::ZERO };
+        let data = Data { digest: Digest::ZERO, samples: 1000 };
+        let id = |template: &Template| template.resolve(&chain, &data).unwrap().id();
+        let [internet, demo] = ["internet", "demo"].map(|name| Template::load(name).unwrap());
+        let on_bittensor = |template: Template| template.with(&BITTENSOR.map(str::to_owned)).unwrap();
+        let (before, other) = (id(&internet), id(&demo));
+        assert_eq!(id(&on_bittensor(internet)), before);
+        assert_ne!(id(&on_bittensor(demo)), other);
+    }
+}

@@ -12,6 +12,7 @@ mod pack;
 pub(crate) use ahead::Ahead;
 pub(crate) use pack::{Packed, pack};
 
+use crate::chunk::Scratch;
 use crate::codec::book::Book;
 use crate::codec::lane::{self, Lane};
 use crate::codec::rans::Encoder;
@@ -21,9 +22,6 @@ use std::sync::OnceLock;
 
 /// Lanes of a running maximum or count: as many as the widest vector has.
 pub(crate) const LANES: usize = 16;
-/// Room for one chunk.
-type Scratch = crate::chunk::Scratch;
-
 /// An f32's bits but for the sign: for finite values they order as the magnitudes do.
 pub(crate) const MAGNITUDE: u32 = 0x7fff_ffff;
 
