@@ -2,8 +2,8 @@
 
 use crate::rig::{Finished, Rig};
 use covey::audit::AuditError;
-use covey::folder::Folder;
-use covey::peer::disk::{Disk, SavedState};
+use covey::disk::folder::Folder;
+use covey::disk::{Disk, SavedState};
 use covey_gossip::store::{Durability, Store};
 use covey_proto::Round;
 use covey_proto::blob::{BlobRef, Header, StateManifest};

@@ -2,7 +2,7 @@
 
 use crate::rig::{Finished, Rig};
 use covey::audit::chain::view;
-use covey::peer::misbehave::{DRIFT_ROUND, Misbehaviour};
+use covey::misbehave::{DRIFT_ROUND, Misbehaviour};
 use covey_devnet::Replay;
 use covey_proto::chain::Member;
 use covey_proto::record::Record;

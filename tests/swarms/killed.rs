@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use crate::rig::{Rig, dataset};
-use covey::folder::Folder;
+use covey::disk::folder::Folder;
 use covey::observe::{self, NodeStatus};
 use covey_proto::Round;
 use std::cell::Cell;

@@ -3,8 +3,8 @@
 //! Every test prints its seed with whatever it finds wrong; a swarm with that seed does the same again.
 
 use covey::audit::{self, AuditError, Report};
-use covey::folder::Folder;
-use covey::peer::misbehave::Misbehaviour;
+use covey::disk::folder::Folder;
+use covey::misbehave::Misbehaviour;
 use covey::preset::Template;
 use covey::report::Summary;
 use covey::swarm::display::Display;

@@ -3,7 +3,7 @@
 use crate::rig::dataset;
 use covey::chain::memory::{Genesis, MemoryLedger};
 use covey::chain::{Ledger, STATE_KEPT};
-use covey::peer::compute::Compute;
+use covey::compute::Compute;
 use covey::peer::{Config, Ended, Peer, Status};
 use covey::preset::Template;
 use covey_gossip::{Limits, TransportOptions};

@@ -9,10 +9,10 @@
 
 pub mod chain;
 
-use crate::folder::{Folder, NodeState};
+use crate::contribution::{Contribution, Unfit, check_shape, decode};
+use crate::disk::DiskError;
+use crate::disk::folder::{Folder, NodeState};
 use crate::peer::apply::next_parameters;
-use crate::peer::contribution::{Contribution, Unfit, check_shape, decode};
-use crate::peer::disk::DiskError;
 use covey_devnet::chain::{CallError, ChainError};
 use covey_devnet::{Replay, ReplayError, Replayed};
 use covey_gossip::store::{Store, StoreError};

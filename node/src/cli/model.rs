@@ -1,7 +1,7 @@
 //! `covey export` and `covey generate`.
 
 use super::{Done, Failure, Plain};
-use crate::folder::{Folder, NodeState};
+use crate::disk::folder::{Folder, NodeState};
 use clap::Args;
 use covey_proto::run::Run;
 use std::io::Write;

@@ -3,9 +3,9 @@
 use super::signals::stopped;
 use super::{Done, Failure, Plain, data};
 use crate::config::NodeConfig;
+use crate::misbehave::Misbehaviour;
 use crate::observe::Board;
 use crate::peer::Ended;
-use crate::peer::misbehave::Misbehaviour;
 use crate::service::{self, Service};
 use crate::supervise::{Line, lifeline};
 use crate::wallet::{Unlock, Wallet};

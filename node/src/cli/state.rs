@@ -1,7 +1,7 @@
 //! `covey state`: what a node has saved, held against a root.
 
 use super::{Done, Failure, Plain};
-use crate::state_check::{Difference, check, run_file};
+use crate::disk::state_check::{Difference, check, run_file};
 use clap::{Args, Subcommand};
 use covey_proto::Digest;
 use covey_proto::run::Run;

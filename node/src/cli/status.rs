@@ -2,7 +2,7 @@
 
 use super::{Done, Failure, Plain};
 use crate::config::{NodeConfig, STATUS};
-use crate::folder::Folder;
+use crate::disk::folder::Folder;
 use crate::observe::{self, NodeStatus};
 use crate::report::units;
 use crate::service::STATUS as STATUS_FILE;

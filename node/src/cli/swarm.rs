@@ -3,8 +3,8 @@
 use super::signals::stopped;
 use super::{Done, Failure, Plain, data, logs};
 use crate::audit;
-use crate::folder::Folder;
-use crate::peer::misbehave::Misbehaviour;
+use crate::disk::folder::Folder;
+use crate::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::report::{Summary, html};
 use crate::swarm::display::Display;

@@ -1,9 +1,9 @@
 //! The end of a round: aggregate what was selected, take the outer step, write the header; the same bits for everyone.
 
 use super::context::Context;
-use super::contribution::Contribution;
-use super::disk::DiskError;
-use super::misbehave;
+use crate::contribution::Contribution;
+use crate::disk::DiskError;
+use crate::misbehave;
 use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{Header, StateManifest};
 use covey_proto::run::Run;

@@ -6,8 +6,8 @@
 
 use super::apply::{ApplyError, State, hold_checkpoint, is_checkpoint, replay};
 use super::context::Context;
-use super::contribution::{Contribution, ObtainError, obtain};
 use crate::chain::Ledger;
+use crate::contribution::{Contribution, ObtainError, obtain};
 use covey_gossip::{Class, FetchError, Hint};
 use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, StateManifest};
 use covey_proto::message::BLOB_BYTES_MAX;

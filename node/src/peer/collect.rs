@@ -4,7 +4,7 @@
 //! An announcement that comes before the commit deadline is final here waits a while: its author's chain node may be
 //! ahead of ours. What gossip loses is asked for.
 
-use super::contribution::Contribution;
+use crate::contribution::Contribution;
 use covey_gossip::{PeerKey, Ticket, Verdict};
 use covey_proto::message::{Announcement, AnnouncementError};
 use covey_proto::record::UidSet;

@@ -1,8 +1,8 @@
 //! What all parts of one node share, and never change.
 
-use super::compute::Compute;
-use super::disk::{Disk, JournalFile};
-use super::misbehave::Misbehaviour;
+use crate::compute::Compute;
+use crate::disk::{Disk, JournalFile};
+use crate::misbehave::Misbehaviour;
 use covey_gossip::Handle;
 use covey_proto::chain::Member;
 use covey_proto::layout::Layout;

@@ -3,9 +3,9 @@
 
 use super::Peer;
 use super::collect::{Accepted, Collector, Inbox, Incoming, Ruling, verdict};
-use super::contribution::{Contribution, ObtainError};
 use super::tasks;
 use crate::chain::Ledger;
+use crate::contribution::{Contribution, ObtainError};
 use covey_gossip::{PeerKey, Verdict};
 use covey_proto::{Digest, Round, Uid};
 use covey_round::engine::Event;

@@ -5,10 +5,10 @@
 //! signed call; only then is anything submitted. Killed before the journal, the old feedback holds and the round is
 //! skipped; killed after it, the same bytes are sent again.
 
-use super::compute::Stopwatch;
 use super::context::Context;
-use super::disk::{DiskError, JournalContribution};
-use super::misbehave;
+use crate::compute::Stopwatch;
+use crate::disk::{DiskError, JournalContribution};
+use crate::misbehave;
 use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{BlobRef, Manifest};
 use covey_proto::{Digest, Round};

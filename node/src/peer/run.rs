@@ -2,13 +2,13 @@
 
 use super::apply::State;
 use super::collect::{Collector, Incoming};
-use super::compute::Cancel;
 use super::context::RECORD_BLOCKS;
 use super::status::Applied;
 use super::submit::last_vote;
 use super::tasks::{self, Done};
 use super::{Headless, Peer, Status, agreement, validator};
 use crate::chain::Ledger;
+use crate::compute::Cancel;
 use covey_proto::chain::ChainView;
 use covey_proto::record::{UidSet, Vote};
 use covey_proto::{BlockNumber, Digest, Round, Uid};

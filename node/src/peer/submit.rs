@@ -6,8 +6,8 @@
 //! the old call cannot come any more.
 
 use super::context::Context;
-use super::disk::Journal;
 use crate::chain::{Call, Fate, Ledger, LedgerError, SignedCall};
+use crate::disk::Journal;
 use covey_proto::record::{self, Record};
 use covey_proto::{BlockNumber, HotkeyPair, Uid};
 use covey_round::clock::RoundBlocks;

@@ -3,14 +3,14 @@
 use super::apply::{self, ApplyError, Decision, State};
 use super::catchup::{Caught, JoinError, catch_up};
 use super::collect::Incoming;
-use super::compute::Cancel;
 use super::context::Context;
-use super::contribution::{Contribution, Expected, ObtainError, obtain};
-use super::disk::JournalContribution;
 use super::miner::{Made, Miner, MinerError};
 use super::submit::{Wish, put, set_weights};
 use super::validator::Validator;
 use crate::chain::{Ledger, LedgerError};
+use crate::compute::Cancel;
+use crate::contribution::{Contribution, Expected, ObtainError, obtain};
+use crate::disk::JournalContribution;
 use covey_gossip::store::Durability;
 use covey_gossip::{Hint, PeerKey};
 use covey_proto::blob::Manifest;
@@ -154,7 +154,7 @@ enum TrainFault {
     #[error(transparent)]
     Miner(#[from] MinerError),
     #[error(transparent)]
-    Disk(#[from] super::disk::DiskError),
+    Disk(#[from] crate::disk::DiskError),
     #[error("its base was not applied: the log says why")]
     NoBase,
     #[error("done at block {best}: too late to commit")]

@@ -2,8 +2,8 @@
 //! follows from them.
 
 use super::context::Context;
-use super::disk::DiskError;
 use super::tasks::ScoreJob;
+use crate::disk::DiskError;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
 use covey_proto::Uid;
 use covey_proto::record::UidSet;

@@ -2,7 +2,7 @@
 //!
 //! What is done with the answer (ratings, weights, ballots) is `covey_round`'s.
 
-use crate::peer::contribution::Contribution;
+use crate::contribution::Contribution;
 use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid, derive};

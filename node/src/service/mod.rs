@@ -9,10 +9,10 @@ mod speak;
 
 use crate::chain::substrate::{ConnectError, DialError, Settings, SubstrateLedger, TooMuchSpace, check_space};
 use crate::chain::{Ledger, LedgerError};
+use crate::compute::Compute;
 use crate::config::NodeConfig;
+use crate::misbehave::Misbehaviour;
 use crate::observe::{self, Board, Nodes};
-use crate::peer::compute::Compute;
-use crate::peer::misbehave::Misbehaviour;
 use crate::peer::{Applied, Config, Context, Ended, Peer, StartError};
 use crate::supervise::{Line, lifeline};
 use covey_gossip::TransportOptions;

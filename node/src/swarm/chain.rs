@@ -1,7 +1,7 @@
 //! A swarm's chain: what it begins with, its process, and blocks on demand.
 
 use super::plan::{DEVNET, Options, Plan};
-use crate::folder::Folder;
+use crate::disk::folder::Folder;
 use crate::supervise::{Event, Keeper, Limits, Program, SpawnError};
 use covey_devnet::{AccountId32, ChainSpec, GenesisMember, GenesisSubnet, H256};
 use covey_proto::{BlockNumber, Coldkey, Hotkey, derive};

@@ -18,9 +18,9 @@ pub use plan::{Kill, Moment, Options, PlanError, Script, check};
 
 use crate::chain::Ledger;
 use crate::chain::substrate::{ConnectError, Settings, SubstrateLedger};
-use crate::folder::Folder;
+use crate::disk::folder::Folder;
+use crate::misbehave::Misbehaviour;
 use crate::observe::{self, Nodes};
-use crate::peer::misbehave::Misbehaviour;
 use crate::preset::PresetError;
 use crate::report::Summary;
 use crate::supervise::{Event, Keeper, Limits, Line, Next, Pace, Program, SpawnError};

@@ -1,6 +1,6 @@
 //! What a swarm is asked to do: how many nodes of which kind, who misbehaves, who is killed, who comes later.
 
-use crate::peer::misbehave::Misbehaviour;
+use crate::misbehave::Misbehaviour;
 use crate::preset::Template;
 use crate::service::role;
 use covey_proto::{Round, Uid};

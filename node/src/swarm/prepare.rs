@@ -4,7 +4,7 @@
 use super::plan::{Node, Options, Plan};
 use super::{SwarmError, chain};
 use crate::config::{NodeConfig, Size};
-use crate::folder::Folder;
+use crate::disk::folder::Folder;
 use crate::wallet::{Secret, Wallet, Write};
 use covey_proto::run::{Beacon, Chain, Data, Run};
 use covey_proto::{ColdkeyPair, Digest, Hotkey, derive};

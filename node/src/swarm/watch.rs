@@ -4,12 +4,12 @@
 use super::display::{Display, Frame, NodeLine, RoundLine};
 use super::plan::{Node, Options, PHASES, Plan};
 use crate::chain::Ledger;
+use crate::compute::Compute;
+use crate::disk::Disk;
+use crate::disk::folder::Folder;
 use crate::evaluation::Evaluator;
-use crate::folder::Folder;
 use crate::observe::{NodeStatus, RECEIVED};
 use crate::peer::Applied;
-use crate::peer::compute::Compute;
-use crate::peer::disk::Disk;
 use crate::report::{Baselines, Disagreement, NodeSummary, Summary, VoidRound};
 use crate::service::all_cores;
 use crate::supervise::Pace;

@@ -1,6 +1,6 @@
 //! What a node reads from its own folder or is handed as a file: a crash, a bad disk or another's hand may have been at it.
 
-use covey::peer::disk::{Disk, Journal, JournalContribution};
+use covey::disk::{Disk, Journal, JournalContribution};
 use covey_proto::layout::Layout;
 use covey_proto::run::{Run, Scoring};
 use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};

@@ -13,6 +13,9 @@
 //! ratings.bin          a validator's
 //! ```
 
+pub mod folder;
+pub mod state_check;
+
 use covey_proto::layout::Layout;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;

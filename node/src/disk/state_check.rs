@@ -2,8 +2,8 @@
 //!
 //! The root alone says whether they differ; where is said by the state's manifest, which a node's blob store holds.
 
-use crate::folder::Folder;
-use crate::peer::disk::{Disk, DiskError, SavedState};
+use super::folder::Folder;
+use super::{Disk, DiskError, SavedState};
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::Digest;
 use covey_proto::blob::StateManifest;

@@ -1,6 +1,6 @@
 //! What a swarm leaves on the disk, by name: its run, its chain, its wallets, its nodes' folders. Reading changes nothing.
 
-use crate::peer::disk::{Disk, DiskError, SavedState};
+use super::{Disk, DiskError, SavedState};
 use std::path::{Path, PathBuf};
 
 /// The folder of a swarm.
