@@ -9,5 +9,6 @@ pub mod assign;
 pub mod ballot;
 pub mod clock;
 pub mod engine;
+pub mod gather;
 pub mod rating;
 pub mod select;
