@@ -201,9 +201,9 @@ impl<P: Copy + Ord, A> Gatherer<P, A> {
             round,
             offered,
             announced: UidSet::default(),
-            pull_at: Some(now + self.patience.pull_after),
+            pull_at: Some(now.saturating_add(self.patience.pull_after)),
             is_pulling: false,
-            give_up_at: Some(now + self.patience.give_up_after),
+            give_up_at: Some(now.saturating_add(self.patience.give_up_after)),
         };
         // A miner holds its own contribution: it is checked like any other.
         if let Some((&uid, &digest)) = open.offered.iter().find(|(_, digest)| Some(**digest) == mine) {
@@ -270,7 +270,7 @@ impl<P: Copy + Ord, A> Gatherer<P, A> {
         actions.extend(liars.into_iter().map(Action::Ban));
         if let Some(open) = self.open.as_mut().filter(|open| open.round == round) {
             open.is_pulling = false;
-            open.pull_at = Some(now + self.patience.pull_after);
+            open.pull_at = Some(now.saturating_add(self.patience.pull_after));
         }
     }
 
@@ -282,7 +282,7 @@ impl<P: Copy + Ord, A> Gatherer<P, A> {
             Outcome::NotHad => {
                 open.announced.remove(uid);
                 if !open.is_pulling {
-                    let again = now + self.patience.pull_after;
+                    let again = now.saturating_add(self.patience.pull_after);
                     open.pull_at = Some(open.pull_at.map_or(again, |at| at.min(again)));
                 }
             }

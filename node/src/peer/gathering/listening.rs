@@ -37,6 +37,11 @@ impl Received {
         }
     }
 
+    /// Whether gossip brought it; else a peer was asked.
+    pub fn is_gossiped(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// The same, judged by this ticket.
     pub fn with_ticket(self, ticket: Ticket) -> Received {
         Received { ticket: Some(ticket), ..self }
