@@ -129,7 +129,7 @@ pub trait Trainer: Send {
     ///
     /// # Errors
     /// The writer fails, nothing is loaded, or a step had failed.
-    fn save(&mut self, to: &mut dyn io::Write) -> Result<(), SaveError>;
+    fn save(&self, to: &mut dyn io::Write) -> Result<(), SaveError>;
 
     /// Forward, backward, clip, AdamW. Gives the numbers of this step or of the one before it: a device need not be waited
     /// for. Between this, the next call and [`finish`](Trainer::finish), each step's numbers are given exactly once, in
@@ -188,7 +188,7 @@ pub trait Trainer: Send {
     ///
     /// # Errors
     /// The writer fails, or a step had failed.
-    fn save_moments(&mut self, to: &mut dyn io::Write) -> Result<(), SaveError>;
+    fn save_moments(&self, to: &mut dyn io::Write) -> Result<(), SaveError>;
 
     /// Reads what [`save_moments`](Trainer::save_moments) wrote, to the end of `from`.
     ///
