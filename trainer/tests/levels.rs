@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-mod common;
-
-use common::{Draw, small_model};
 use covey_proto::run::Model;
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
@@ -12,9 +9,20 @@ use covey_trainer::{Batch, LanguageModel, StepHyper, Trainer, genesis};
 
 #[test]
 fn what_processors_with_less_run_computes_the_same() {
-    let model = Model { sequence: 40, ..small_model(true) };
-    let mut draw = Draw::new(4);
-    let rows = (0..2 * 41).map(|_| draw.below(model.vocabulary)).collect();
+    let model = Model {
+        vocabulary: 67,
+        width: 16,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        feed_forward: 24,
+        sequence: 40,
+        rope_theta: 10_000.0,
+        norm_epsilon: 1e-5,
+        tied: true,
+        seed: 1,
+    };
+    let rows = (0..2 * 41).map(|at| at * at % 67).collect();
     let batch = Batch::new(&model, rows).unwrap();
     let initial = genesis::initial_state(&model);
     let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.1 };

@@ -15,6 +15,8 @@ use crate::service::all_cores;
 use crate::supervise::Pace;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, Uid};
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::Device;
 use covey_trainer::data::baseline::baseline;
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
@@ -95,7 +97,8 @@ impl Heldout {
                 let Some(mut mine) = evaluator.take() else { return };
                 let ((back, loss), _) = compute
                     .run(move || {
-                        let loss = mine.loss(&state, sequences).unwrap_or(f64::NAN);
+                        let found = mine.loss(&mut as_le_bytes(&state), sequences, &mut |_| true);
+                        let loss = found.map_or(f64::NAN, |found| found.loss);
                         (mine, loss)
                     })
                     .await;
@@ -121,7 +124,7 @@ impl Watcher {
     pub(super) fn new(options: &Options, folder: &Folder, run: &Arc<Run>, plan: &Plan, display: Display) -> Watcher {
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let evaluator = Evaluator::new(options.data.clone(), &run.model);
+        let evaluator = Evaluator::new(Device::Cpu { threads: 1 }, options.data.clone(), &run.model);
         let node = |plan: &Node| NodeSeen {
             plan: plan.clone(),
             status: None,
@@ -424,7 +427,9 @@ impl Watcher {
         let work = move || {
             let counts = baseline(&data);
             let baselines = Baselines { unigram: counts.unigram_bits_per_byte, bigram: counts.bigram_bits_per_byte };
-            let loss = Evaluator::new(data, &model).loss(&state, FINAL_SEQUENCES).unwrap_or(f64::NAN);
+            let mut evaluator = Evaluator::new(Device::Cpu { threads: all_cores() }, data, &model);
+            let found = evaluator.loss(&mut as_le_bytes(&state), FINAL_SEQUENCES, &mut |_| true);
+            let loss = found.map_or(f64::NAN, |found| found.loss);
             (loss, baselines)
         };
         tokio::task::spawn_blocking(work).await.expect("evaluating does not panic")

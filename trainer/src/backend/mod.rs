@@ -75,8 +75,10 @@ pub trait LanguageModel: Send {
     /// The reader fails or gives another number of bytes: nothing is loaded then.
     fn load(&mut self, state: &mut dyn io::Read) -> Result<(), LoadError>;
 
-    /// The mean loss of each batch, nats a token. All batches are worked on at once, on all threads of the device: give as
-    /// many as there are. The numbers do not depend on threads, nor on what else is in `batches`.
+    /// How many batches keep the device busy: who has more gives [`losses`](LanguageModel::losses) at least as many at once.
+    fn batches_at_once(&self) -> usize;
+
+    /// The mean loss of each batch, nats a token. All batches are worked on at once, on all threads of the device. The numbers do not depend on threads, nor on what else is in `batches`.
     ///
     /// # Errors
     /// Nothing is loaded, a batch is another model's, or the first loss that is not finite.

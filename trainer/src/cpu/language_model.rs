@@ -85,6 +85,10 @@ impl LanguageModel for CpuModel {
         Ok(())
     }
 
+    fn batches_at_once(&self) -> usize {
+        self.workers.len()
+    }
+
     fn losses(&mut self, batches: &[Batch]) -> Result<Vec<f64>, BackendError> {
         self.loaded()?;
         let network = &self.workers[0].network;

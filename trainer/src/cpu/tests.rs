@@ -4,7 +4,7 @@ use super::language_model::CpuModel;
 use super::network::{Network, Passes};
 use super::shape::Shape;
 use super::trainer::CpuTrainer;
-use super::{Backend, BackendError, LanguageModel, Trainer, open};
+use super::{BackendError, LanguageModel, Trainer, open};
 use crate::backend::{Batch, SaveError, StepHyper, TryError};
 use crate::testing::{small_model, tokens};
 use covey_proto::layout::Layout;
