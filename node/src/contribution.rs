@@ -1,7 +1,7 @@
 //! A contribution, from its digest to decoded shards: what is checked before a vote, and how its bytes are had.
 
 use crate::chain::Ledger;
-use crate::peer::context::Context;
+use crate::peer::Context;
 use covey_gossip::store::StoreError;
 use covey_gossip::{FetchError, Hint};
 use covey_proto::blob::{DecodeError, LIST_BYTES_MAX, Manifest};

@@ -26,7 +26,7 @@ mod under_way;
 mod world;
 
 pub use message::{
-    Action, CallBytes, Content, Event, Fate, MemorisedContribution, Memory, News, Obstacle, Ticket, Trouble, Wish,
+    Action, Content, Event, Fate, MemorisedContribution, Memory, News, Obstacle, SignedCall, Ticket, Trouble, Wish,
 };
 
 use covey_proto::record::{Contribution, Record, Vote};
@@ -49,11 +49,11 @@ pub struct Submitter {
     /// What a contribution repeats.
     last_vote: Option<Vote>,
     /// The contribution that was signed last, and its call once that is in the journal.
-    contribution: Option<(Contribution, Option<CallBytes>)>,
+    contribution: Option<(Contribution, Option<SignedCall>)>,
     /// The last wish whose record was signed.
     last_record: Option<Ticket>,
     /// What a former life left to be handed over, and until when it is of use.
-    to_resume: Option<(CallBytes, BlockNumber)>,
+    to_resume: Option<(SignedCall, BlockNumber)>,
 }
 
 impl Submitter {
@@ -82,7 +82,7 @@ impl Submitter {
 
     /// The call that a former life signed and that must be handed over before this life signs anything, where the chain
     /// is at `best`; none if there is none, or it is too late for it.
-    pub fn to_resume(&self, best: BlockNumber) -> Option<&CallBytes> {
+    pub fn to_resume(&self, best: BlockNumber) -> Option<&SignedCall> {
         self.to_resume.as_ref().filter(|(_, until)| best < *until).map(|(call, _)| call)
     }
 
@@ -242,7 +242,7 @@ impl Submitter {
         Content::Record(record)
     }
 
-    fn on_signed(&mut self, ticket: Ticket, bytes: CallBytes, actions: &mut Vec<Action>) {
+    fn on_signed(&mut self, ticket: Ticket, bytes: SignedCall, actions: &mut Vec<Action>) {
         let Some(at) = self.at(ticket, Step::Signing) else { return };
         let one = &mut self.under_way[at];
         one.call = Some(Call { bytes: bytes.clone(), state: CallState::Signed });

@@ -1,5 +1,6 @@
 //! What all parts of one node share, and never change.
 
+use super::submitting::SubmitHandle;
 use crate::compute::Compute;
 use crate::disk::{Disk, JournalFile};
 use crate::misbehave::Misbehaviour;
@@ -11,7 +12,7 @@ use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Hotkey, HotkeyPair, RunId};
 use covey_round::engine::Roles;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 /// Blocks for which a peer record counts: a day of 12 s blocks.
@@ -28,15 +29,17 @@ pub struct Context<L> {
     /// How its parameters lie.
     pub layout: Arc<Layout>,
     /// The chain.
-    pub ledger: L,
+    pub ledger: Arc<L>,
     /// The network.
     pub network: Handle,
     /// The folder.
     pub disk: Disk,
     /// What was committed last.
-    pub journal: JournalFile,
+    pub journal: Arc<JournalFile>,
     /// The hotkey; a node that only follows signs nothing.
-    pub pair: Option<HotkeyPair>,
+    pub pair: Option<Arc<HotkeyPair>>,
+    /// Brings what it signs into blocks.
+    pub submit: SubmitHandle,
     /// What the node does besides following.
     pub roles: Roles,
     /// Where heavy work goes.
@@ -47,10 +50,6 @@ pub struct Context<L> {
     pub archive: bool,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
-    /// Held while a call gets its nonce and is handed over once: records come into the slot in the order of their turns.
-    pub submitting: tokio::sync::Mutex<()>,
-    /// Counts the weights that were wanted on chain: older ones are of no use once there are newer ones.
-    pub weights: AtomicU64,
     /// Held while a round is scored: whoever waits longest is next.
     pub scoring: tokio::sync::Mutex<()>,
     /// The miner is to forget its optimizer and error feedback before it trains again: the node joined by state.
@@ -78,7 +77,7 @@ impl<L> Context<L> {
     /// The public half of the hotkey; none of a node that only follows.
     pub fn hotkey(&self) -> Option<Hotkey> {
         let pair = self.pair.as_ref().filter(|_| self.roles != Roles::default());
-        pair.map(HotkeyPair::hotkey)
+        pair.map(|pair| pair.hotkey())
     }
 }
 

@@ -13,7 +13,7 @@ mod gather;
 pub mod miner;
 mod run;
 mod status;
-mod submit;
+pub mod submitting;
 mod tasks;
 pub mod validator;
 
@@ -39,11 +39,13 @@ use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
 use covey_trainer::cpu::CpuBackend;
 use covey_trainer::data::Dataset;
+use futures::FutureExt;
 use miner::{Miner, MinerError};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use submitting::{Signer, SubmitHandle};
 use tasks::Done;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -243,24 +245,24 @@ impl<L: Ledger> Peer<L> {
             limits: config.limits,
         };
         let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
-        let journal = disk.journal()?;
+        let journal = Arc::new(disk.journal()?);
+        let (submit, orders) = SubmitHandle::new();
         let context = Arc::new(Context {
             journal,
             name: config.name,
             layout: Arc::new(config.run.layout()),
             run: config.run,
             run_id,
-            ledger: config.ledger,
+            ledger: Arc::new(config.ledger),
             network,
             disk,
-            pair: config.hotkey,
+            pair: config.hotkey.map(Arc::new),
+            submit,
             roles: config.roles,
             compute: config.compute,
             patience: config.patience,
             archive: config.archive,
             misbehaviour: config.misbehaviour,
-            submitting: tokio::sync::Mutex::default(),
-            weights: AtomicU64::new(0),
             scoring: tokio::sync::Mutex::default(),
             forget: AtomicBool::new(false),
         });
@@ -276,9 +278,17 @@ impl<L: Ledger> Peer<L> {
         let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
         refuse_other_run(&context).await?;
-        submit::resume(&context).await?;
+        let signer = Signer {
+            name: context.name.clone(),
+            run: context.run.clone(),
+            run_id,
+            ledger: context.ledger.clone(),
+            journal: context.journal.clone(),
+            pair: context.pair.clone(),
+        };
+        let submitting = submitting::start(signer, orders).await?;
         let (tasks, done) = mpsc::channel(DONE_MAX);
-        Ok(Peer {
+        let mut peer = Peer {
             context,
             engine,
             states: vec![state],
@@ -302,7 +312,9 @@ impl<L: Ledger> Peer<L> {
             headless: None,
             running: JoinSet::new(),
             life: CancelOnDrop::default(),
-        })
+        };
+        peer.spawn(submitting.map(|()| Done::Fatal("the chain is gone".into())));
+        Ok(peer)
     }
 
     /// What the node tells of itself, now and from now on.

@@ -4,7 +4,7 @@ use super::apply::State;
 use super::collect::{Collector, Incoming};
 use super::context::RECORD_BLOCKS;
 use super::status::Applied;
-use super::submit::last_vote;
+use super::submitting::last_vote;
 use super::tasks::{self, Done};
 use super::{Headless, Peer, Status, agreement, validator};
 use crate::chain::Ledger;

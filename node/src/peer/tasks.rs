@@ -5,10 +5,9 @@ use super::catchup::{Caught, JoinError, catch_up};
 use super::collect::Incoming;
 use super::context::Context;
 use super::miner::{Made, Miner, MinerError};
-use super::submit::{Wish, put, set_weights};
 use super::validator::Validator;
 use crate::chain::{Ledger, LedgerError};
-use crate::compute::Cancel;
+use crate::compute::{Cancel, off_the_queue};
 use crate::contribution::{Contribution, Expected, ObtainError, obtain};
 use crate::disk::JournalContribution;
 use covey_gossip::store::Durability;
@@ -21,6 +20,7 @@ use covey_proto::{BlockNumber, Digest, Round, Uid};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::{Collection, Settlement, Task, Tip};
 use covey_round::rating::Ratings;
+use covey_round::submit::Wish;
 use covey_trainer::inner::RoundReport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -192,7 +192,7 @@ async fn train_and_journal<L: Ledger>(
         owned.journal.change(|journal| journal.contribution = Some(entry))?;
         miner_of.lock().unwrap_or_else(PoisonError::into_inner).journalled(&owned, made)
     };
-    context.compute.run(write).await.0?;
+    off_the_queue(write).await?;
     Ok(journalled)
 }
 
@@ -207,7 +207,7 @@ pub(super) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round, jo
     match RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit) {
         Ok(until) => {
             let mine = record::Contribution { round, manifest: journalled.manifest };
-            put(&context, Wish::Contribution(mine), until).await;
+            context.submit.put(Wish::Contribution(mine), until).await;
         }
         Err(error) => tracing::error!(node = %context.name, %error, "no commitment"),
     }
@@ -221,12 +221,12 @@ pub(super) async fn vote<L: Ledger>(context: Arc<Context<L>>, vote: Vote) -> Don
     record.vote = Some(vote);
     let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
     let write = move || owned.journal.change(|journal| journal.record = Some(text));
-    let written = context.compute.run(write).await.0;
+    let written = off_the_queue(write).await;
     if let Err(error) = written {
         return Done::Fatal(format!("no vote in round {round}: {error}"));
     }
     match RoundBlocks::of(&context.run, round).map(|blocks| blocks.vote) {
-        Ok(until) => put(&context, Wish::Vote(vote), until).await,
+        Ok(until) => context.submit.put(Wish::Vote(vote), until).await,
         Err(error) => tracing::error!(node = %context.name, %error, "no vote"),
     }
     Done::Sent(round)
@@ -467,7 +467,7 @@ pub(super) async fn score<L: Ledger>(
             // Weights that a round's length has not brought on chain are old.
             let best = context.ledger.heads().borrow().best;
             let until = BlockNumber(best.0.saturating_add(context.run.clock.length));
-            set_weights(&context, weights, until).await;
+            context.submit.set_weights(weights, until).await;
         }
         Ok(_) => {}
         Err(error) => tracing::error!(node = %context.name, %round, %error, "not scored"),

@@ -3,9 +3,9 @@
 use covey_proto::record::{self, Record};
 use covey_proto::{BlockNumber, Hotkey, Uid};
 
-/// A signed call: the same bytes however often they are handed over. What they mean only the chain's client knows.
+/// A signed call: the same bytes however often they are handed over. Only the chain's client can read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallBytes(pub Vec<u8>);
+pub struct SignedCall(pub Vec<u8>);
 
 /// Names a wish in events and actions. The shell gives them out, each greater than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ pub struct MemorisedContribution {
     /// The block from which on it is of no use: its round's commit deadline.
     pub until: BlockNumber,
     /// Its call and who signed that, if it was signed. Nobody is named where the bytes are no call of this chain.
-    pub call: Option<(CallBytes, Option<Hotkey>)>,
+    pub call: Option<(SignedCall, Option<Hotkey>)>,
 }
 
 /// What has become of a call by a final block.
@@ -123,7 +123,7 @@ pub enum Event {
         finalised: BlockNumber,
     },
     /// What came of [`Action::Sign`].
-    Signed(Ticket, Result<CallBytes, Trouble>),
+    Signed(Ticket, Result<SignedCall, Trouble>),
     /// [`Action::Journal`] is on the disk.
     Journalled(Ticket),
     /// [`Action::Journal`] failed: why.
@@ -148,13 +148,13 @@ pub enum Action {
     /// Sign a call with the hotkey's next nonce.
     Sign(Ticket, Content),
     /// Write into the journal which call carries the contribution.
-    Journal(Ticket, record::Contribution, CallBytes),
+    Journal(Ticket, record::Contribution, SignedCall),
     /// Hand a call to the chain.
-    HandOver(Ticket, CallBytes),
+    HandOver(Ticket, SignedCall),
     /// Read the hotkey's slot at a final block.
     ReadSlot(Ticket, BlockNumber),
     /// Ask what has become of a call by a final block.
-    AskFate(Ticket, CallBytes, BlockNumber),
+    AskFate(Ticket, SignedCall, BlockNumber),
     /// Wait a moment for a chain that does not answer.
     Pause(Ticket),
     /// Whoever wished this need not wait any longer: the first try is over. Once for each ticket.

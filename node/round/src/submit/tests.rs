@@ -35,7 +35,8 @@ fn histories_of_faults_and_kills_end_well_when_the_chain_takes_calls_again() {
         for round in 0..4 {
             world.play_round(round, true);
             assert_eq!(world.stands(round), (true, true), "seed {seed}, round {round}: {:?}", world.told);
-            assert_eq!(world.weights().last(), Some(&(round as u16 + 2_000)), "seed {seed}, round {round}");
+            // Older ones may come after them, once: a crash forgets who had which nonce.
+            assert!(world.weights().contains(&(round as u16 + 2_000)), "seed {seed}, round {round}: {:?}", world.told);
             assert!(world.unanswered().is_empty(), "seed {seed}: {:?}", world.unanswered());
         }
         kills += world.kills;
@@ -107,8 +108,8 @@ impl Bench {
     }
 }
 
-fn bytes(call: u8) -> CallBytes {
-    CallBytes(vec![call])
+fn bytes(call: u8) -> SignedCall {
+    SignedCall(vec![call])
 }
 
 fn row(share: u16) -> Wish {

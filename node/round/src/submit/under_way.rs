@@ -1,6 +1,6 @@
 //! One wish on its way: how far it is, and which call carries it. Decides nothing; [`super::Submitter`] does.
 
-use super::message::{CallBytes, Ticket, Wish};
+use super::message::{SignedCall, Ticket, Wish};
 use covey_proto::BlockNumber;
 
 /// A wish on its way to the chain.
@@ -24,7 +24,7 @@ pub(super) struct UnderWay {
 /// The call that carries a wish.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) bytes: CallBytes,
+    pub(super) bytes: SignedCall,
     pub(super) state: CallState,
 }
 
@@ -89,7 +89,7 @@ impl UnderWay {
     }
 
     /// The call, unless it is lost.
-    pub(super) fn live_call(&self) -> Option<&CallBytes> {
+    pub(super) fn live_call(&self) -> Option<&SignedCall> {
         self.call.as_ref().filter(|call| call.state != CallState::Lost).map(|call| &call.bytes)
     }
 

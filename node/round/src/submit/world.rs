@@ -2,10 +2,10 @@
 //! kills. What is under way ends in a seeded random order and may fail. One seed is one history. What must hold at any
 //! instant is asserted here; what a history must come to, in the tests.
 
+use super::Submitter;
 use super::message::{
-    Action, CallBytes, Content, Event, Fate, MemorisedContribution, Memory, News, Ticket, Trouble, Wish,
+    Action, Content, Event, Fate, MemorisedContribution, Memory, News, SignedCall, Ticket, Trouble, Wish,
 };
-use super::{Obstacle, Submitter};
 use chain::Chain;
 use covey_proto::record::{Contribution, Record, Vote};
 use covey_proto::{BlockNumber, Digest, Hotkey, Round, RunId, Uid, derive};
@@ -62,17 +62,17 @@ impl Dice {
 enum Job {
     Heads,
     Sign(Ticket, Content),
-    Journal(Ticket, Contribution, CallBytes),
-    HandOver(Ticket, CallBytes),
+    Journal(Ticket, Contribution, SignedCall),
+    HandOver(Ticket, SignedCall),
     ReadSlot(Ticket, BlockNumber),
-    AskFate(Ticket, CallBytes, BlockNumber),
+    AskFate(Ticket, SignedCall, BlockNumber),
     Pause(Ticket),
 }
 
 /// What survives a kill.
 #[derive(Clone, Debug, Default)]
 struct Journal {
-    contribution: Option<(Contribution, Option<CallBytes>)>,
+    contribution: Option<(Contribution, Option<SignedCall>)>,
     vote: Option<Vote>,
 }
 
@@ -83,7 +83,7 @@ struct Wished {
     until: u32,
     answered: bool,
     /// Its calls, the last one last.
-    calls: Vec<CallBytes>,
+    calls: Vec<SignedCall>,
     /// The last one cannot come any more, as the node was told.
     lost: bool,
 }
@@ -117,8 +117,6 @@ pub(super) struct World {
     tickets: u64,
     /// The one contribution of each round, in all lives.
     contributions: BTreeMap<Round, Contribution>,
-    /// Wishes that ended in a way which no patience helps.
-    pub(super) hopeless: Vec<Wish>,
     pub(super) told: Vec<News>,
     /// The step at which the node is killed, and whether the pool forgets everything with it.
     kill_at: Option<(u64, bool)>,
@@ -156,7 +154,6 @@ impl World {
             wanted: Vec::new(),
             tickets: 0,
             contributions: BTreeMap::new(),
-            hopeless: Vec::new(),
             told: Vec::new(),
             kill_at: None,
             seed,
@@ -382,7 +379,7 @@ impl World {
         Event::Signed(ticket, Ok(call))
     }
 
-    fn hand_over(&mut self, ticket: Ticket, call: &CallBytes) -> Event {
+    fn hand_over(&mut self, ticket: Ticket, call: &SignedCall) -> Event {
         let result = match self.silence() {
             // The chain may have it all the same, without a word.
             Some(trouble) => {
@@ -441,19 +438,7 @@ impl World {
                 let wished = self.life.wishes.get_mut(&ticket).expect("an answer to nobody");
                 assert!(!std::mem::replace(&mut wished.answered, true), "answered twice");
             }
-            Action::Tell(ticket, news) => {
-                let patience_helps = !matches!(
-                    news,
-                    News::FailedOnChain(_)
-                        | News::NotSubmitted(
-                            Obstacle::NotJournalled(_) | Obstacle::NewerWeights | Obstacle::LaterRecord
-                        )
-                );
-                if !patience_helps {
-                    self.hopeless.push(self.life.wishes[&ticket].wish.clone());
-                }
-                self.told.push(news);
-            }
+            Action::Tell(_, news) => self.told.push(news),
         }
     }
 
@@ -484,7 +469,7 @@ impl World {
         }
     }
 
-    fn check_hand_over(&self, ticket: Ticket, call: &CallBytes) {
+    fn check_hand_over(&self, ticket: Ticket, call: &SignedCall) {
         let wished = &self.life.wishes[&ticket];
         let in_turn = self.life.turn == Some(ticket);
         assert!(in_turn || self.life.best < wished.until, "hands over at {} what is late", self.life.best);

@@ -1,7 +1,7 @@
 //! The world's chain, with the client in front of it: nonces in order, a pool that may lose calls, blocks that may be
 //! undone until they are final, eras after which a call is dead.
 
-use super::super::message::{CallBytes, Content, Fate, Trouble};
+use super::super::message::{Content, Fate, SignedCall, Trouble};
 use super::Dice;
 use covey_proto::BlockNumber;
 use covey_proto::record::Record;
@@ -150,7 +150,7 @@ impl Chain {
         self.pool.clear();
     }
 
-    pub(super) fn sign(&mut self, content: Content) -> CallBytes {
+    pub(super) fn sign(&mut self, content: Content) -> SignedCall {
         let best = self.best();
         self.reserved.retain(|_, until| *until > best);
         let next = self.nonce_at(best);
@@ -160,14 +160,14 @@ impl Chain {
         let nonce = (next..).find(|nonce| !is_taken(nonce)).unwrap();
         self.reserved.insert(nonce, best + RESERVED);
         self.calls.push(Call { nonce, content: Some(content), dies: best + ERA, failed: false });
-        CallBytes((self.calls.len() as u32 - 1).to_le_bytes().to_vec())
+        SignedCall((self.calls.len() as u32 - 1).to_le_bytes().to_vec())
     }
 
-    fn index(&self, call: &CallBytes) -> usize {
+    fn index(&self, call: &SignedCall) -> usize {
         u32::from_le_bytes(call.0[..].try_into().unwrap()) as usize
     }
 
-    pub(super) fn submit(&mut self, bytes: &CallBytes) -> Result<(), Trouble> {
+    pub(super) fn submit(&mut self, bytes: &SignedCall) -> Result<(), Trouble> {
         let index = self.index(bytes);
         let Call { nonce, dies, .. } = self.calls[index];
         let refused = |why: &str| Err(Trouble::Refused(why.into()));
@@ -186,7 +186,7 @@ impl Chain {
         result
     }
 
-    pub(super) fn fate(&self, bytes: &CallBytes, block: BlockNumber) -> Fate {
+    pub(super) fn fate(&self, bytes: &SignedCall, block: BlockNumber) -> Fate {
         let index = self.index(bytes);
         let Call { nonce, dies, failed, .. } = self.calls[index];
         if self.included(block.0).any(|call| call == index) {
