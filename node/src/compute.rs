@@ -182,7 +182,15 @@ async fn run_in<T: Send + 'static>(
         drop(places);
         (result, watch.elapsed())
     };
-    match tokio::task::spawn_blocking(timed).await {
+    off_the_queue(timed).await
+}
+
+/// Runs short work that waits for a disk on a thread of its own: behind no heavy work, and no task waits for the disk.
+///
+/// # Panics
+/// If `work` does.
+pub async fn off_the_queue<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
         // The runtime is going away, and with it whoever waits here.

@@ -256,7 +256,6 @@ mod tests {
         assert!(there("state-8.bin.damaged"));
     }
 
-
     #[test]
     fn an_open_state_can_be_read_after_the_folder_has_let_go_of_it() {
         let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@
 use super::apply::{ApplyError, State, hold_checkpoint, is_checkpoint, replay};
 use super::context::Context;
 use crate::chain::Ledger;
+use crate::compute::off_the_queue;
 use crate::contribution::{Contribution, ObtainError, obtain};
 use covey_gossip::store::StoreError;
 use covey_gossip::{Class, FetchError, Hint};
@@ -92,7 +93,11 @@ pub struct CaughtUp {
 ///
 /// # Errors
 /// Something that a person must look at.
-pub async fn join<L: Ledger>(context: Arc<Context<L>>, mut mine: Vec<Base>, target: Tip) -> Result<CaughtUp, JoinError> {
+pub async fn join<L: Ledger>(
+    context: Arc<Context<L>>,
+    mut mine: Vec<Base>,
+    target: Tip,
+) -> Result<CaughtUp, JoinError> {
     let own = open_own(&context, &mine, target).await?;
     loop {
         match catch_up(&context, &mut mine, target).await {
@@ -194,7 +199,7 @@ async fn find_start<L: Ledger>(
 async fn load<L: Ledger>(context: &Arc<Context<L>>, base: Base) -> Result<State, JoinError> {
     let (owned, sealed) = (context.clone(), base.sealed);
     let read = move || base.parameters(&owned.disk, owned.layout.elements());
-    let parameters = tokio::task::spawn_blocking(read).await.expect("reading a state does not panic");
+    let parameters = off_the_queue(read).await;
     Ok(State { sealed, parameters: parameters.map_err(ApplyError::from)? })
 }
 
@@ -210,13 +215,13 @@ async fn open_own<L: Ledger>(
     }
     let owned = context.clone();
     let open = move || owned.disk.open_state(target.round, owned.layout.elements());
-    Ok(tokio::task::spawn_blocking(open).await.expect("opening a file does not panic")?)
+    Ok(off_the_queue(open).await?)
 }
 
 async fn forget_later_states<L: Ledger>(context: &Arc<Context<L>>, tip: Tip) {
     let owned = context.clone();
     let forget = move || owned.disk.forget_states_after(&tip);
-    if let Err(error) = tokio::task::spawn_blocking(forget).await.expect("removing files does not panic") {
+    if let Err(error) = off_the_queue(forget).await {
         tracing::error!(node = %context.name, %error, "old states stay");
     }
 }
@@ -230,7 +235,7 @@ async fn compare<L: Ledger>(
     let Some(mut own) = own.filter(|own| own.root() != caught_up.sealed.root) else { return Ok(()) };
     let (was, is, parameters) = (own.root(), caught_up.sealed.root, caught_up.parameters.clone());
     let compare = move || own.first_difference(&parameters);
-    let differs = tokio::task::spawn_blocking(compare).await.expect("comparing states does not panic")?;
+    let differs = off_the_queue(compare).await?;
     if let Some(element) = differs {
         let tensors = context.layout.tensors();
         let tensor = tensors.iter().find(|tensor| tensor.range().contains(&element)).map(|tensor| &tensor.name);
@@ -280,7 +285,7 @@ async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Re
     let state = State { sealed: Sealed { tip, root: header.state }, parameters };
     let (owned, kept) = (context.clone(), state.clone());
     let keep = move || hold_checkpoint(&owned, &kept, &manifest);
-    tokio::task::spawn_blocking(keep).await.expect("keeping a state does not panic")?;
+    off_the_queue(keep).await?;
     Ok(state)
 }
 

@@ -24,17 +24,17 @@ pub struct Context<L> {
     /// How its parameters lie.
     pub layout: Arc<Layout>,
     /// The chain.
-    pub ledger: L,
+    pub ledger: Arc<L>,
     /// The network.
     pub network: Handle,
     /// The folder.
     pub disk: Disk,
     /// What was committed last.
-    pub journal: JournalFile,
+    pub journal: Arc<JournalFile>,
     /// Where calls to the chain go.
     pub submit: SubmitHandle,
     /// The hotkey; a node that only follows signs nothing.
-    pub pair: Option<HotkeyPair>,
+    pub pair: Option<Arc<HotkeyPair>>,
     /// What the node does besides following.
     pub roles: Roles,
     /// Where heavy work goes.
@@ -51,6 +51,6 @@ impl<L> Context<L> {
     /// The public half of the hotkey; none of a node that only follows.
     pub fn hotkey(&self) -> Option<Hotkey> {
         let pair = self.pair.as_ref().filter(|_| self.roles != Roles::default());
-        pair.map(HotkeyPair::hotkey)
+        pair.map(|pair| pair.hotkey())
     }
 }

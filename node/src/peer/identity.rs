@@ -59,9 +59,8 @@ impl Identity {
 
     /// Whether peers know the node as another member, or what they know will soon expire.
     fn is_introduction_due(&self, member: &Member, now: BlockNumber) -> bool {
-        self.introduced.is_none_or(|(known, at)| {
-            known != PeerKey::from(member) || now.0.saturating_sub(at.0) > RECORD_BLOCKS / 2
-        })
+        self.introduced
+            .is_none_or(|(known, at)| known != PeerKey::from(member) || now.0.saturating_sub(at.0) > RECORD_BLOCKS / 2)
     }
 
     /// Says once of each run that most members are in it and this node is not.

@@ -27,7 +27,7 @@ mod reading;
 mod start;
 mod states;
 mod status;
-mod submitting;
+pub mod submitting;
 mod validating;
 
 pub use applying::{StepFault, next_parameters};
@@ -284,14 +284,17 @@ impl<L: Ledger> Peer<L> {
         let (round, tip, root) = (settlement.round, state.sealed.tip, state.sealed.root);
         self.reports.spent("apply", took);
         let offered = self.gathering.offered(round);
-        self.reports.applied(&self.context.name, Applied {
-            round,
-            head: tip.head,
-            root,
-            chosen: settlement.chosen,
-            offered,
-            void: settlement.void.map(|reason| reason.to_string()),
-        });
+        self.reports.applied(
+            &self.context.name,
+            Applied {
+                round,
+                head: tip.head,
+                root,
+                chosen: settlement.chosen,
+                offered,
+                void: settlement.void.map(|reason| reason.to_string()),
+            },
+        );
         self.states.seal(state);
         Event::Applied(round, tip.head)
     }

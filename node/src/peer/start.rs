@@ -4,11 +4,11 @@ use super::agreement::{self, Elsewhere, RunPrefix};
 use super::context::Context;
 use super::gathering::{self, Gathering};
 use super::identity::Identity;
-use super::jobs::Jobs;
+use super::jobs::{Done, Jobs};
 use super::mining::{Miner, MinerError, Mining};
 use super::states::{Sealed, State, States};
 use super::status::{Applied, Reports};
-use super::submitting::{self, Submitting};
+use super::submitting::{self, Orders, Signer, SubmitHandle};
 use super::validating::{Validating, Validator, ValidatorError};
 use super::{Applying, Inputs, Peer, applying, catching_up};
 use crate::chain::{Ledger, LedgerError};
@@ -16,7 +16,7 @@ use crate::compute::Compute;
 use crate::disk::{Disk, DiskError, SavedState};
 use crate::misbehave::Misbehaviour;
 use covey_gossip::store::{Store, StoreError};
-use covey_gossip::{Limits, TransportOptions};
+use covey_gossip::{Events, Limits, TransportOptions};
 use covey_proto::blob::Header;
 use covey_proto::run::{Run, RunError};
 use covey_proto::{Digest, HotkeyPair};
@@ -24,6 +24,7 @@ use covey_round::engine::{Engine, Roles, Tip};
 use covey_sparseloco::state_root;
 use covey_trainer::Device;
 use covey_trainer::data::Dataset;
+use futures::FutureExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,7 @@ impl<L: Ledger> Peer<L> {
         disk.remove_leftovers()?;
         let parts = Parts { data: config.data.clone(), device: config.device.clone(), save_rounds: config.save_rounds };
         let (observer, patience) = (config.observer.clone(), config.patience);
-        let (context, network_events) = open(config, disk, store).await?;
+        let (context, network_events, orders) = open(config, disk, store).await?;
         let state = restore_state(&context)?;
         if let Some(round) = state.sealed.tip.round {
             applying::provide_checkpoints(&context, round);
@@ -180,8 +181,9 @@ impl<L: Ledger> Peer<L> {
         let committed = context.journal.read().contribution.map(|made| (made.round, made.manifest));
         let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.sealed.tip, committed);
         refuse_other_run(&context).await?;
-        submitting::resume(&context).await?;
+        let submitting = submitting::start(signer(&context), orders).await?;
         let (mut jobs, done) = Jobs::new();
+        jobs.spawn(submitting.map(|()| Done::Fatal("the chain is gone".into())));
         let (heard_in, heard) = mpsc::channel(HEARD_MAX);
         jobs.spawn_silent(gathering::listen(context.clone(), network_events, heard_in));
         Ok(Peer {
@@ -197,6 +199,58 @@ impl<L: Ledger> Peer<L> {
             jobs,
             reports: Reports::new(observer),
         })
+    }
+}
+
+/// Opens the network, and puts together what all parts share.
+async fn open<L: Ledger>(
+    config: Config<L>,
+    disk: Disk,
+    store: Store,
+) -> Result<(Arc<Context<L>>, Events, Orders), StartError> {
+    let run_id = config.run.id();
+    let network_config = covey_gossip::Config {
+        directory: config.directory,
+        listen: config.listen,
+        bootstrap: config.bootstrap,
+        reachable: config.reachable,
+        genesis: config.run.chain.genesis,
+        netuid: config.run.chain.netuid,
+        run: run_id,
+        heartbeat: config.heartbeat,
+        transport: config.transport,
+        limits: config.limits,
+    };
+    let (network, events) = covey_gossip::start(network_config, store).await?;
+    let (submit, orders) = SubmitHandle::new();
+    let context = Context {
+        journal: Arc::new(disk.journal()?),
+        name: config.name,
+        layout: Arc::new(config.run.layout()),
+        run: config.run,
+        run_id,
+        ledger: Arc::new(config.ledger),
+        network,
+        disk,
+        submit,
+        pair: config.hotkey.map(Arc::new),
+        roles: config.roles,
+        compute: config.compute,
+        patience: config.patience,
+        archive: config.archive,
+        misbehaviour: config.misbehaviour,
+    };
+    Ok((Arc::new(context), events, orders))
+}
+
+fn signer<L: Ledger>(context: &Context<L>) -> Signer<L> {
+    Signer {
+        name: context.name.clone(),
+        run: context.run.clone(),
+        run_id: context.run_id,
+        ledger: context.ledger.clone(),
+        journal: context.journal.clone(),
+        pair: context.pair.clone(),
     }
 }
 

@@ -232,9 +232,9 @@ mod tests {
         let (_, awaited) = states.headless(Some(Round(3))).unwrap();
         states.stand_at(state(2, 7.5));
         assert!(awaited.has_changed().is_err(), "it will never be told");
-        assert_eq!(states.all().iter().map(|sealed| sealed.root).collect::<Vec<_>>(), [
-            state(1, 1.5).sealed.root,
-            state(2, 7.5).sealed.root
-        ]);
+        assert_eq!(
+            states.all().iter().map(|sealed| sealed.root).collect::<Vec<_>>(),
+            [state(1, 1.5).sealed.root, state(2, 7.5).sealed.root]
+        );
     }
 }

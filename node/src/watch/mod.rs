@@ -243,7 +243,9 @@ impl<L: Ledger> Watch<L> {
 
     /// A round whose commitments have just become final is gathered from now on.
     async fn open(&mut self, tell: &mut impl FnMut(News)) {
-        let Some((round, offered)) = self.rounds.offered().filter(|(round, _)| Some(*round) != self.opened) else { return };
+        let Some((round, offered)) = self.rounds.offered().filter(|(round, _)| Some(*round) != self.opened) else {
+            return;
+        };
         let offered = offered.clone();
         self.opened = Some(round);
         self.gather(Event::Opened { round, offered, mine: None }, tell).await;

@@ -2,6 +2,7 @@
 
 use super::ApplyError;
 use crate::chain::Ledger;
+use crate::compute::off_the_queue;
 use crate::contribution::Contribution;
 use crate::peer::context::Context;
 use crate::peer::states::State;
@@ -24,7 +25,7 @@ pub async fn pin_selected<L: Ledger>(
     let names: Vec<Digest> = selected.iter().flat_map(|contribution| contribution.blobs()).collect();
     let store = context.network.store().clone();
     let pin = move || store.pin(&applying_tag(round), &names);
-    tokio::task::spawn_blocking(pin).await.expect("pinning does not panic")
+    off_the_queue(pin).await
 }
 
 /// Stores what others may ask for, then the state; forgets rounds that nobody needs any more.

@@ -8,8 +8,8 @@ mod keep;
 mod outer;
 
 pub(super) use keep::{hold_checkpoint, is_checkpoint, pin_selected, provide_checkpoints};
-pub use outer::{StepFault, next_parameters};
 pub(super) use outer::{Decision, replay, seal, step};
+pub use outer::{StepFault, next_parameters};
 
 use super::context::Context;
 use super::obtain::{ObtainError, obtain};

@@ -1,6 +1,7 @@
 //! A contribution's bytes: had, checked, decoded once, and pinned, because a vote vouches for them.
 
 use crate::chain::Ledger;
+use crate::compute::off_the_queue;
 use crate::contribution::{Contribution, Expected};
 use crate::peer::context::Context;
 use crate::peer::obtain::{ObtainError, obtain};
@@ -64,7 +65,7 @@ async fn obtain_and_pin<L: Ledger>(
     let names: Vec<Digest> = contribution.blobs().collect();
     let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % 4));
     // Pinning brings the bytes to the disk.
-    tokio::task::spawn_blocking(move || store.pin(&tag, &names)).await.expect("pinning does not panic")?;
+    off_the_queue(move || store.pin(&tag, &names)).await?;
     Ok((contribution, took))
 }
 
@@ -76,5 +77,5 @@ async fn put_inline<L: Ledger>(context: &Arc<Context<L>>, announcement: Announce
         let blobs: Vec<Vec<u8>> = announcement.inline.into_iter().chain([manifest]).collect();
         store.put_batch(&blobs, Durability::Buffered).map(drop)
     };
-    tokio::task::spawn_blocking(put).await.expect("putting blobs does not panic")
+    off_the_queue(put).await
 }

@@ -13,6 +13,7 @@ pub use listening::{Heard, Malformed, Received, listen, read};
 use super::context::Context;
 use super::{Done, Jobs};
 use crate::chain::Ledger;
+use crate::compute::off_the_queue;
 use crate::contribution::Contribution;
 use covey_gossip::{PeerKey, Verdict};
 use covey_proto::record::UidSet;
@@ -214,5 +215,5 @@ async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet) -
         }
         pulled
     };
-    tokio::task::spawn_blocking(read_all).await.expect("reading announcements does not panic")
+    off_the_queue(read_all).await
 }

@@ -6,7 +6,7 @@
 //! round.
 
 use crate::chain::Ledger;
-use crate::compute::{Cancel, Resident, Stopwatch};
+use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
 use crate::disk::{DiskError, JournalContribution};
 use crate::misbehave;
 use crate::peer::context::Context;
@@ -182,7 +182,7 @@ impl Miner {
             let watch = Stopwatch::start();
             put_blobs(&owned, &task, base, &draft).map(|digest| (digest, watch.elapsed()))
         };
-        let (digest, putting) = tokio::task::spawn_blocking(put).await.expect("storing blobs does not panic")?;
+        let (digest, putting) = off_the_queue(put).await?;
         if self.saved.is_some_and(|saved| round.0 < saved.0.saturating_add(self.save_rounds)) {
             return Ok((digest, putting));
         }
@@ -202,7 +202,7 @@ impl Miner {
         }
         let owned = context.clone();
         let forget = move || owned.disk.keep_only_feedback(Some(round));
-        Ok(tokio::task::spawn_blocking(forget).await.expect("removing files does not panic")?)
+        Ok(off_the_queue(forget).await?)
     }
 
     /// Writes what the disk does not have yet: for a node that leaves in good order.
@@ -222,7 +222,12 @@ impl Miner {
     }
 
     /// Writes the feedback that follows the contribution of `round`, and the moments.
-    async fn save<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round, base: Digest) -> Result<Duration, MinerError> {
+    async fn save<L: Ledger>(
+        &mut self,
+        context: &Arc<Context<L>>,
+        round: Round,
+        base: Digest,
+    ) -> Result<Duration, MinerError> {
         let owned = context.clone();
         let save = move |trainer: &mut Box<dyn Trainer>| -> Result<Duration, DiskError> {
             let watch = Stopwatch::start();

@@ -10,7 +10,7 @@ mod training;
 
 pub use miner::{Miner, MinerError};
 pub(super) use reveal::announce;
-pub use training::{Made, Trained, TrainJob, commit, train};
+pub use training::{Made, TrainJob, Trained, commit, train};
 
 use crate::compute::Cancel;
 

@@ -7,14 +7,14 @@
 
 use super::miner::{Draft, Miner, MinerError};
 use crate::chain::Ledger;
-use crate::compute::Cancel;
+use crate::compute::{Cancel, off_the_queue};
 use crate::disk::{DiskError, JournalContribution};
 use crate::peer::context::Context;
 use crate::peer::states::{AwaitedHead, Base, BaseError};
-use crate::peer::submitting::Wish;
 use covey_proto::{BlockNumber, Digest, Round, record};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::Task;
+use covey_round::submit::Wish;
 use covey_trainer::inner::RoundReport;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ async fn parameters<L: Ledger>(
             let head = tokio::sync::watch::Sender::new(Some(base.sealed.tip.head)).subscribe();
             let owned = context.clone();
             let read = move || base.parameters(&owned.disk, owned.layout.elements());
-            let read = tokio::task::spawn_blocking(read).await;
+            let read = off_the_queue(read).await;
             Ok((read.expect("reading a state does not panic")?, head))
         }
     }
@@ -149,7 +149,7 @@ async fn store_and_journal<L: Ledger>(
     let entry = JournalContribution { round, base, manifest, call: None };
     let owned = context.clone();
     let write = move || owned.journal.change(|journal| journal.contribution = Some(entry));
-    tokio::task::spawn_blocking(write).await.expect("writing the journal does not panic")?;
+    tokio::task::spawn_blocking(write).await?;
     miner.keep(context, round).await?;
     Ok(Made { manifest, report, times: [trained, compressed + storing] })
 }

@@ -10,7 +10,7 @@ mod voting;
 
 pub use scoring::{ScoreJob, Scored, open, score};
 pub use validator::{Validator, ValidatorError};
-pub use voting::{last_vote, vote};
+pub use voting::vote;
 
 use covey_proto::record::UidSet;
 use covey_proto::{Round, RunId};

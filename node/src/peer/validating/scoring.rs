@@ -2,7 +2,7 @@
 
 use super::validator::{Validator, ValidatorError};
 use crate::chain::Ledger;
-use crate::compute::Cancel;
+use crate::compute::{Cancel, off_the_queue};
 use crate::contribution::Contribution;
 use crate::disk::{DiskError, StateFile};
 use crate::peer::context::Context;
@@ -45,7 +45,7 @@ pub struct Scored {
 pub async fn open<L: Ledger>(context: &Arc<Context<L>>, before: Sealed) -> Result<Option<StateFile>, DiskError> {
     let owned = context.clone();
     let open = move || owned.disk.open_state(before.tip.round, owned.layout.elements());
-    let file = tokio::task::spawn_blocking(open).await.expect("opening a file does not panic")?;
+    let file = off_the_queue(open).await?;
     Ok(file.filter(|file| (file.tip(), file.root()) == (before.tip, before.root)))
 }
 

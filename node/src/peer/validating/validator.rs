@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::tasks::ScoreJob;
+use crate::compute::off_the_queue;
 use crate::disk::DiskError;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
 use covey_proto::Uid;
@@ -97,7 +98,7 @@ impl Validator {
         }
         let (owned, bytes) = (context.clone(), self.ratings.to_bytes());
         let write = move || owned.disk.write(RATINGS, &bytes);
-        tokio::task::spawn_blocking(write).await.expect("writing a file does not panic")?;
+        off_the_queue(write).await?;
         Ok(self.ratings.weights(&collection.members, context.run.scoring.power).into_iter().collect())
     }
 

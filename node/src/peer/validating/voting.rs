@@ -1,18 +1,14 @@
 //! A ballot's way to the chain: journalled, then handed over.
 
 use crate::chain::Ledger;
-use crate::disk::{DiskError, Journal};
+use crate::compute::off_the_queue;
+use crate::disk::DiskError;
 use crate::peer::context::Context;
-use crate::peer::submitting::Wish;
+use crate::peer::submitting::last_vote;
 use covey_proto::record::{Record, Vote};
 use covey_round::clock::RoundBlocks;
+use covey_round::submit::Wish;
 use std::sync::Arc;
-
-/// The vote in the journal.
-pub fn last_vote(journal: &Journal) -> Option<Vote> {
-    let bytes = hex::decode(journal.record.as_ref()?).ok()?;
-    Record::from_bytes(&bytes).ok()?.vote
-}
 
 /// Journals a vote, then puts it on chain.
 ///
@@ -38,24 +34,6 @@ async fn journal<L: Ledger>(context: &Arc<Context<L>>, vote: Vote) -> Result<Vot
     record.vote = Some(vote);
     let (owned, text) = (context.clone(), hex::encode(record.to_bytes()));
     let write = move || owned.journal.change(|journal| journal.record = Some(text));
-    tokio::task::spawn_blocking(write).await.expect("writing the journal does not panic")?;
+    off_the_queue(write).await?;
     Ok(vote)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use covey_proto::record::UidSet;
-    use covey_proto::{Digest, Round, RunId};
-
-    #[test]
-    fn the_last_vote_is_read_from_the_journal_and_damaged_digits_are_none() {
-        let vote = Vote { round: Round(3), head: Digest::of(b"head"), ballot: UidSet::default() };
-        let record = Record { vote: Some(vote), ..Record::of(RunId(Digest::ZERO)) };
-        let journal = |record: &str| Journal { record: Some(record.to_owned()), ..Journal::default() };
-        assert_eq!(last_vote(&journal(&hex::encode(record.to_bytes()))), Some(vote));
-        assert_eq!(last_vote(&journal("00")), None);
-        assert_eq!(last_vote(&journal("no digits")), None);
-        assert_eq!(last_vote(&Journal::default()), None);
-    }
 }
