@@ -58,14 +58,17 @@ impl Contribution {
         self.manifest.shards.iter().map(|shard| shard.root).chain([self.digest])
     }
 
-    /// A shard, decoded from the store.
+    /// A shard: a copy of what is kept decoded, or decoded from the store.
     ///
     /// # Errors
     /// It is not there.
     ///
     /// # Panics
     /// If there is no such shard.
-    pub fn decode(&self, run: &Run, layout: &Layout, store: &Store, shard: usize) -> Result<SparseShard, ShardError> {
+    pub fn shard(&self, run: &Run, layout: &Layout, store: &Store, shard: usize) -> Result<SparseShard, ShardError> {
+        if let Some(decoded) = &self.decoded {
+            return Ok(decoded[shard].clone());
+        }
         let root = self.manifest.shards[shard].root;
         let bytes = store.get(&root)?.ok_or(ShardError::Gone(root))?;
         decode_one(run, layout, &self.manifest, shard, &bytes).map_err(|error| ShardError::Codec { shard, error })

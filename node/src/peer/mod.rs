@@ -37,6 +37,7 @@ pub use start::{Config, StartError};
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Heads, Ledger};
+use crate::compute::off_the_queue;
 use applying::{ApplyJob, Progress, Settled};
 use catching_up::CaughtUp;
 use covey_proto::chain::ChainView;
@@ -456,7 +457,7 @@ impl<L: Ledger> Peer<L> {
         let store = self.context.network.store().clone();
         self.jobs.spawn_silent(async move {
             let pin = move || store.pin(&format!("fork-{round}"), &[mine, root]);
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(pin).await {
+            if let Err(error) = off_the_queue(pin).await {
                 tracing::warn!(%node, %round, %error, "the evidence of a fork is not kept");
             }
         });

@@ -9,7 +9,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_round::engine::Collection;
 use covey_round::rating::Evaluation;
-use covey_sparseloco::{CodecError, OuterStep, SparseShard};
+use covey_sparseloco::{CodecError, OuterStep, SparseShard, StepError};
 use covey_trainer::data::Dataset;
 use covey_trainer::{BackendError, Batch, BatchError, LanguageModel, LoadError, TryError};
 use std::io::Read;
@@ -97,7 +97,12 @@ impl<'a> Bench<'a> {
         let [own_before] = losses(self.model, from_ref(&own))?;
         let alpha = run.outer.rate.linear(f64::from(collection.round.0)) * run.scoring.rate;
         let step = OuterStep { alpha, rho: run.outer.rho };
-        self.model.try_step(shards, &self.factors, step)?;
+        match self.model.try_step(shards, &self.factors, step) {
+            Ok(()) => {}
+            // Values so large that a parameter would not be finite: the author's fault, and no reason to rate nobody.
+            Err(TryError::Step(StepError::NotFinite { .. })) => return Ok(Evaluation::Failed),
+            Err(error) => return Err(error.into()),
+        }
         let batches = [own, self.random.clone()];
         let after = losses(self.model, &batches);
         self.model.undo();

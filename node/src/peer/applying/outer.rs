@@ -45,11 +45,7 @@ pub fn next_parameters(
     }
     let size = (selected.len(), run.compress.shard_chunks as usize);
     outer_step_decoding(threads, layout, theta, size, step, |contributor, shard| -> Result<_, StepFault> {
-        let contribution = &selected[contributor];
-        match contribution.decoded() {
-            Some(decoded) => Ok(decoded[shard].clone()),
-            None => Ok(contribution.decode(run, layout, store, shard)?),
-        }
+        Ok(selected[contributor].shard(run, layout, store, shard)?)
     })
 }
 

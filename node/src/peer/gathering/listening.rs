@@ -2,6 +2,7 @@
 //! another. The loop is slower than this seldom, and then the network waits.
 
 use super::Announcement;
+use crate::compute::off_the_queue;
 use crate::peer::context::Context;
 use covey_gossip::{Event, Events, PeerKey, Ticket, Verdict};
 use covey_proto::RunId;
@@ -83,8 +84,8 @@ pub async fn listen<L: Send + Sync + 'static>(
         let news = match event {
             Event::Announcement { bytes, from, ticket } => {
                 let (run_id, inline_max) = (context.run_id, context.run.compress.inline_max);
-                let read = tokio::task::spawn_blocking(move || read(run_id, inline_max, bytes, from)).await;
-                match read.expect("reading an announcement does not panic") {
+                let read = off_the_queue(move || read(run_id, inline_max, bytes, from)).await;
+                match read {
                     Ok(Announced { round, uid, digest, from, body }) => {
                         let body = body.with_ticket(ticket);
                         Heard::Announcement(Announced { round, uid, digest, from, body })

@@ -1,6 +1,7 @@
 //! The reveal: the announcement of what was committed, made from the store, published until somebody hears it.
 
 use crate::chain::Ledger;
+use crate::compute::off_the_queue;
 use crate::peer::context::Context;
 use covey_proto::blob::Manifest;
 use covey_proto::message::Announcement;
@@ -17,8 +18,8 @@ const TRIES_MAX: u32 = 10;
 pub async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) {
     let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else { return };
     let owned = context.clone();
-    let announcement = tokio::task::spawn_blocking(move || own_announcement(&owned, made.manifest)).await;
-    let Ok(Some((uid, bytes))) = announcement else {
+    let announcement = off_the_queue(move || own_announcement(&owned, made.manifest)).await;
+    let Some((uid, bytes)) = announcement else {
         tracing::error!(node = %context.name, %round, "my contribution is not in my store: nothing is revealed");
         return;
     };

@@ -118,8 +118,7 @@ async fn parameters<L: Ledger>(
             let head = tokio::sync::watch::Sender::new(Some(base.sealed.tip.head)).subscribe();
             let owned = context.clone();
             let read = move || base.parameters(&owned.disk, owned.layout.elements());
-            let read = off_the_queue(read).await;
-            Ok((read.expect("reading a state does not panic")?, head))
+            Ok((off_the_queue(read).await?, head))
         }
     }
 }
@@ -149,7 +148,7 @@ async fn store_and_journal<L: Ledger>(
     let entry = JournalContribution { round, base, manifest, call: None };
     let owned = context.clone();
     let write = move || owned.journal.change(|journal| journal.contribution = Some(entry));
-    tokio::task::spawn_blocking(write).await?;
+    off_the_queue(write).await?;
     miner.keep(context, round).await?;
     Ok(Made { manifest, report, times: [trained, compressed + storing] })
 }

@@ -150,22 +150,26 @@ fn measure<L>(
     had: &[Uid],
 ) -> Result<Vec<Scored>, ValidatorError> {
     let ScoreJob { collection, mut before, held, life, .. } = job;
-    let setting = Setting {
-        data,
-        run: &context.run,
-        layout: &context.layout,
-        store: context.network.store(),
-        collection: &collection,
-        voter,
-    };
-    let mut bench = Bench::new(model, &mut before, setting)?;
+    let (run, layout, store) = (&*context.run, &*context.layout, context.network.store());
+    let setting = Setting { data, run, layout, collection: &collection, voter };
+    let mut bench = Bench::new(model, setting, &mut before)?;
     let mut scored = Vec::new();
-    for uid in had.iter().take(evaluations_max(&context.run, collection.round)) {
+    for uid in had.iter().take(evaluations_max(run, collection.round)) {
         let (Some(member), Some(contribution)) = (collection.members.get(uid), held.get(uid)) else { continue };
         if !life.is_wanted() {
             break;
         }
-        let evaluation = bench.evaluate(contribution)?;
+        let mut lost = None;
+        let mut shards = (0..contribution.manifest.shards.len())
+            .map_while(|shard| contribution.shard(run, layout, store, shard).map(Ok).map_err(|e| lost = Some(e)).ok());
+        let evaluation = bench.evaluate(*uid, &mut shards);
+        drop(shards);
+        if let Some(error) = lost {
+            // It was held, and no fault of its author that it is not any more.
+            tracing::warn!(node = %context.name, round = %collection.round, %uid, %error, "not scored");
+            continue;
+        }
+        let evaluation = evaluation?;
         tracing::debug!(node = %context.name, round = %collection.round, %uid, ?evaluation, "scored");
         scored.push(Scored { peer: PeerKey::from(member), evaluation });
     }
