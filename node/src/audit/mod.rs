@@ -7,7 +7,7 @@
 //! that its nodes have saved must be these, and none may be of a round that the chain does not reach. The first difference
 //! is named: round, shard and tensor, or the node.
 
-pub mod chain;
+pub mod subnet;
 
 use crate::contribution::{Contribution, Unfit, check_shape, decode};
 use crate::disk::DiskError;
@@ -354,7 +354,7 @@ impl Auditor {
             if wanted.contains(&BlockNumber(number)) {
                 let netuid = self.run.chain.netuid;
                 let view =
-                    chain::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
+                    subnet::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
                 views.insert(BlockNumber(number), view.ok_or(AuditError::NoSubnet { number, netuid })?);
             }
             if let [Some(at_a), Some(at_c), Some(at_v)] = wanted.map(|block| views.get(&block)) {

@@ -14,7 +14,10 @@
 //! ```
 
 pub mod folder;
+mod opened;
 pub mod state_check;
+
+pub use opened::OpenedState;
 
 use covey_proto::layout::Layout;
 use covey_proto::{Digest, Round};
