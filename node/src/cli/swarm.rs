@@ -96,7 +96,6 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     let status = args.status;
     let options = options(args)?;
     logs::start(&out.log("swarm"))?;
-    let seed = options.seed;
     let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -105,7 +104,7 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
         Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await)
     })?;
     // On the screen first: a full disk must not take the result with it.
-    print_summary(&outcome.summary, seed);
+    println!("{}", summary_text(&outcome.summary));
     write_report(&outcome.folder, &outcome.summary)?;
     println!("report: {}", outcome.folder.path().join("report.html").display());
     if let Some(error) = outcome.error {
@@ -195,39 +194,33 @@ pub(super) fn report(args: &ReportArgs) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
-fn print_summary(summary: &Summary, seed: u64) {
+/// What a person reads at the end.
+fn summary_text(summary: &Summary) -> String {
     let loss = |index: Option<&f64>| index.map_or("?".into(), |loss| format!("{loss:.3}"));
-    println!();
+    let mut lines = vec![String::new()];
     if summary.interrupted {
-        println!("Stopped after {} rounds.", summary.rounds);
+        lines.push(format!("Stopped after {} rounds.", summary.rounds));
     }
-    println!(
-        "{} rounds, {} tokens, {:.0} s; seed {seed}, run {}",
-        summary.rounds,
-        summary.tokens,
-        summary.wall_seconds,
-        summary.run_id.0.short()
-    );
-    println!(
-        "held-out loss {} -> {}; {:.3} bits a byte on {} sequences (token unigram {:.3}, bigram {:.3})",
+    let Summary { rounds, tokens, wall_seconds, seed, run_id, bits_per_byte, baselines, .. } = summary;
+    lines.push(format!("{rounds} rounds, {tokens} tokens, {wall_seconds:.0} s; seed {seed}, run {}", run_id.0.short()));
+    lines.push(format!(
+        "held-out loss {} -> {}; {bits_per_byte:.3} bits a byte on {} sequences (token unigram {:.3}, bigram {:.3})",
         loss(summary.heldout_loss.first()),
         loss(summary.heldout_loss.last()),
-        summary.bits_per_byte,
         summary.heldout_sequences_final,
-        summary.baselines.unigram,
-        summary.baselines.bigram
-    );
-    match summary.disagreements.first() {
-        None => println!("all nodes had the same state root in every round"),
-        Some(first) => println!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
-    }
+        baselines.unigram,
+        baselines.bigram
+    ));
+    lines.push(match summary.disagreements.first() {
+        None => "all nodes had the same state root in every round".into(),
+        Some(first) => format!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
+    });
     for (uid, share) in &summary.weights {
         let kind = summary.misbehaving.get(uid).map(|kind| format!("  ({kind})")).unwrap_or_default();
-        println!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0);
+        lines.push(format!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0));
     }
-    for line in usage::lines(&summary.usage) {
-        println!("{line}");
-    }
+    lines.extend(usage::lines(&summary.usage));
+    lines.join("\n")
 }
 
 pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
@@ -248,5 +241,44 @@ pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
             Ok(Done::Differs)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::html::sample;
+
+    #[test]
+    fn the_last_words_say_what_came_of_it_and_what_it_cost() {
+        let text = summary_text(&sample::swarm(48, 4));
+        for needed in
+            ["48 rounds", "seed 7", "on 2048 sequences", "same state root", "(noise)", "most memory: miner 96.0 MB"]
+        {
+            assert!(text.contains(needed), "no {needed:?} in {text}");
+        }
+        let text = summary_text(&sample::broken());
+        assert!(
+            text.contains("Stopped after 48 rounds.") && text.contains("ROOTS DISAGREED, first in round 31"),
+            "{text}"
+        );
+        assert!(summary_text(&sample::nothing()).contains("held-out loss ? -> ?"));
+    }
+
+    #[test]
+    fn a_swarm_gets_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("a/b");
+        assert_eq!(out_folder(Some(&new)).unwrap().path(), new);
+        assert!(out_folder(Some(&new)).is_ok(), "it is there, but empty");
+        std::fs::write(new.join("file"), "").unwrap();
+        assert!(out_folder(Some(&new)).is_err());
+    }
+
+    #[test]
+    fn misbehaviour_is_a_kind_and_a_number() {
+        assert_eq!(misbehaving("noise=2").unwrap(), (Misbehaviour::Noise, 2));
+        assert!(misbehaving("noise").unwrap_err().contains("KIND=N"));
+        assert!(misbehaving("noise=many").is_err() && misbehaving("sloth=1").is_err());
     }
 }

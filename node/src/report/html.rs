@@ -8,7 +8,7 @@ mod facts;
 mod page;
 mod plots;
 #[cfg(test)]
-pub(super) mod sample;
+pub(crate) mod sample;
 pub(crate) mod svg;
 #[cfg(test)]
 mod tests;

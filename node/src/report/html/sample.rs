@@ -55,7 +55,7 @@ impl Story {
 }
 
 /// Three validators, a seeder, and miners of which the last sends noise; one is killed, one comes, one round is void.
-pub(super) fn swarm(rounds: u32, miners: u32) -> Summary {
+pub(crate) fn swarm(rounds: u32, miners: u32) -> Summary {
     let lively = rounds > 2;
     let never = u32::MAX - 2;
     let at = |round: u32| if lively { round } else { never };
@@ -159,7 +159,7 @@ fn nodes(story: &Story) -> Vec<NodeSummary> {
 }
 
 /// Roots that differ, and a stop before the last round.
-pub(super) fn broken() -> Summary {
+pub(crate) fn broken() -> Summary {
     let mut summary = swarm(48, 4);
     let differ = |round: u32, node: &str| Disagreement {
         round: Round(round),
@@ -173,7 +173,7 @@ pub(super) fn broken() -> Summary {
 }
 
 /// Stopped before anything happened.
-pub(super) fn nothing() -> Summary {
+pub(crate) fn nothing() -> Summary {
     let mut summary = swarm(0, 0);
     summary.heldout_loss.clear();
     summary.heldout_loss_final = f64::NAN;
@@ -183,7 +183,7 @@ pub(super) fn nothing() -> Summary {
 }
 
 /// A loss that stops being a number.
-pub(in crate::report) fn diverged() -> Summary {
+pub(crate) fn diverged() -> Summary {
     let mut summary = swarm(12, 4);
     for loss in summary.heldout_loss.iter_mut().skip(5) {
         *loss = f64::NAN;
