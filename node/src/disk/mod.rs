@@ -17,7 +17,7 @@ pub mod folder;
 mod opened;
 pub mod state_check;
 
-pub use opened::OpenedState;
+pub use opened::StateFile;
 
 use covey_proto::layout::Layout;
 use covey_proto::{Digest, Round};

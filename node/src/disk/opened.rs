@@ -2,42 +2,25 @@
 //! them in memory.
 //!
 //! An open file stays readable after its name is gone. A node forgets a state two rounds later; whoever opened it in time
-//! may take as long as it likes, and the disk has its bytes back when the last clone is dropped.
+//! may take as long as it likes, and the disk has its bytes back when it is closed.
 
 use super::{Disk, DiskError, state_name};
 use covey_proto::Round;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::io::{self, Read, Seek, SeekFrom};
 
 /// Bytes of a state file before its parameters: the magic, the round, the head, the root.
 const HEAD_BYTES: u64 = 8 + 4 + 32 + 32;
 
-/// A state whose file is open. Clones share the file, not the place in it.
-#[derive(Clone, Debug)]
-pub struct OpenedState {
-    file: Arc<File>,
+/// A state's file, open. As a reader it gives the parameters, f32 little-endian.
+#[derive(Debug)]
+pub struct StateFile {
+    file: File,
 }
 
-impl OpenedState {
-    /// Its parameters from the first on: f32, little-endian, `[elements]`.
-    pub fn parameters(&self) -> impl Read + Send + use<> {
-        ParametersReader { file: self.file.clone(), at: HEAD_BYTES }
-    }
-}
-
-/// Reads on from a place of its own.
-struct ParametersReader {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for ParametersReader {
+impl Read for StateFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
+        self.file.read(buffer)
     }
 }
 
@@ -47,16 +30,16 @@ impl Disk {
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn open_state(&self, round: Option<Round>, elements: usize) -> Result<Option<OpenedState>, DiskError> {
+    pub fn open_state(&self, round: Option<Round>, elements: usize) -> Result<Option<StateFile>, DiskError> {
         let path = self.path(&state_name(round));
-        let file = match File::open(&path) {
+        let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DiskError { path, error }),
         };
-        let bytes = file.metadata().map_err(|error| DiskError { path, error })?.len();
-        let is_whole = bytes == HEAD_BYTES + 4 * elements as u64;
-        Ok(is_whole.then(|| OpenedState { file: Arc::new(file) }))
+        let placed = file.metadata().and_then(|data| file.seek(SeekFrom::Start(HEAD_BYTES)).map(|_| data.len()));
+        let bytes = placed.map_err(|error| DiskError { path, error })?;
+        Ok((bytes == HEAD_BYTES + 4 * elements as u64).then_some(StateFile { file }))
     }
 }
 
@@ -68,18 +51,16 @@ mod tests {
 
     /// The file is removed while it waits for its reader, as a node does two rounds later.
     #[test]
-    fn an_opened_state_outlives_its_file_and_each_reader_begins_anew() {
+    fn an_opened_state_outlives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(folder.path()).unwrap();
         let tip = Tip { round: Some(Round(4)), head: Digest::of(b"head") };
         disk.write_state(&tip, Digest::of(b"root"), &[1.5, -2.0]).unwrap();
-        let opened = disk.open_state(Some(Round(4)), 2).unwrap().unwrap();
+        let mut opened = disk.open_state(Some(Round(4)), 2).unwrap().unwrap();
         std::fs::remove_file(folder.path().join("state-4.bin")).unwrap();
-        for state in [opened.clone(), opened] {
-            let mut bytes = Vec::new();
-            state.parameters().read_to_end(&mut bytes).unwrap();
-            assert_eq!(bytes, [1.5_f32.to_le_bytes(), (-2.0_f32).to_le_bytes()].concat());
-        }
+        let mut bytes = Vec::new();
+        opened.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [1.5_f32.to_le_bytes(), (-2.0_f32).to_le_bytes()].concat());
         assert!(disk.open_state(Some(Round(4)), 2).unwrap().is_none(), "it is gone by its name");
     }
 

@@ -77,7 +77,8 @@ impl NodeStatus {
     }
 }
 
-/// The kinds that add up to what was received: payload, each byte once.
+/// Kinds of bytes that do not overlap and together are what nodes received as payload. The others count the same bytes
+/// again: at their senders, with their framing, or without their duplicates.
 pub const RECEIVED: [&str; 3] = ["gossip received, duplicates included", "announcements pulled", "blobs received"];
 
 /// Bytes by kind: payload by what it was for, and what TCP carried in all.

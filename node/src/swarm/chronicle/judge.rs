@@ -1,7 +1,6 @@
 //! The one model that a swarm's supervisor has: opened when the first state is to be judged, and again when it is to work
 //! on another number of threads, the former one dropped before.
 
-use crate::disk::OpenedState;
 use crate::evaluation::Evaluator;
 use covey_proto::run::Model;
 use covey_trainer::data::Dataset;
@@ -43,13 +42,13 @@ impl Judge {
     /// and says whether there shall be more. None if there is no loss; the log says why.
     pub(super) fn loss(
         &mut self,
-        state: &OpenedState,
+        state: &mut impl Read,
         sequences: u64,
         mut goes_on: impl FnMut(u64, u64) -> bool,
     ) -> Option<Judgement> {
         let evaluator = self.evaluator.get_or_insert_with(|| Evaluator::new(self.data.clone(), &self.model));
         let mut bytes = Vec::new();
-        state.parameters().read_to_end(&mut bytes).ok()?;
+        state.read_to_end(&mut bytes).ok()?;
         let floats: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let all = sequences.min(self.data.heldout_samples(self.model.sequence));
         goes_on(0, all);

@@ -10,7 +10,7 @@
 //! `LAST_TIME_MAX`, and is then over as many sequences as it came to.
 
 use super::judge::Judge;
-use crate::disk::OpenedState;
+use crate::disk::StateFile;
 use covey_proto::run::Model;
 use covey_trainer::data::Dataset;
 use futures::FutureExt;
@@ -44,8 +44,16 @@ pub(super) struct Losses {
     orders: Arc<Orders>,
     /// Before round 0, then after each round; none while it is not known.
     found: Vec<Option<f64>>,
-    /// The newest state.
-    last: Option<OpenedState>,
+    /// The newest state, for the end.
+    last: Option<StateFile>,
+}
+
+/// A state's file, opened twice.
+pub(super) struct RoundState {
+    /// To be evaluated now.
+    pub now: StateFile,
+    /// To be kept until the next state comes, or the end.
+    pub at_the_end: StateFile,
 }
 
 /// The loss of the last state, on more text than the rounds'.
@@ -77,10 +85,10 @@ pub(super) struct Progress {
 
 /// What the thread is asked to do.
 enum Job {
-    /// The loss that is to stand at this place.
-    Round(usize, OpenedState),
+    /// The loss that is to stand at this place; without a state, that of the one before.
+    Round(usize, Option<StateFile>),
     /// The loss on more text.
-    Last(Option<OpenedState>),
+    Last(Option<StateFile>),
 }
 
 /// What the thread says.
@@ -117,12 +125,12 @@ impl Losses {
     }
 
     /// Asks for the loss of the next state. Without a file, the state before stands for it.
-    pub(super) fn ask(&mut self, state: Option<OpenedState>) {
-        if state.is_some() {
-            self.last = state;
+    pub(super) fn ask(&mut self, state: Option<RoundState>) {
+        let (now, at_the_end) = state.map(|state| (state.now, state.at_the_end)).unzip();
+        if at_the_end.is_some() {
+            self.last = at_the_end;
         }
-        let place = self.found.len();
-        let is_asked = self.last.clone().is_some_and(|state| self.jobs.try_send(Job::Round(place, state)).is_ok());
+        let is_asked = self.jobs.try_send(Job::Round(self.found.len(), now)).is_ok();
         self.found.push(if is_asked { None } else { Some(f64::NAN) });
     }
 
@@ -251,14 +259,18 @@ struct Work {
 impl Work {
     /// Until nobody asks or listens any more, or the last evaluation is done.
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut before = f64::NAN;
         while let Some(job) = jobs.blocking_recv() {
             let all_cores = self.orders.all_cores.load(Ordering::Relaxed);
             self.judge.set_threads(if all_cores { crate::service::all_cores() } else { 1 });
             let report = match job {
-                Job::Round(place, state) => Report::Round(place, self.round(&state)),
+                Job::Round(place, state) => {
+                    before = state.map_or(before, |state| self.round(state));
+                    Report::Round(place, before)
+                }
                 Job::Last(state) => {
-                    let last = state.map(|state| self.last(&state));
-                    let _ = self.reports.blocking_send(Report::Last(last.unwrap_or(NO_LOSS)));
+                    let last = state.map_or(NO_LOSS, |state| self.last(state));
+                    let _ = self.reports.blocking_send(Report::Last(last));
                     return;
                 }
             };
@@ -269,23 +281,23 @@ impl Work {
     }
 
     /// A round's loss is over all its sequences, or it is none: rounds are compared.
-    fn round(&mut self, state: &OpenedState) -> f64 {
+    fn round(&mut self, mut state: StateFile) -> f64 {
         let (orders, reports) = (&self.orders, &self.reports);
         let goes_on = |_, _| !orders.end_rounds.load(Ordering::Relaxed) && !reports.is_closed();
-        match self.judge.loss(state, self.sequences, goes_on) {
+        match self.judge.loss(&mut state, self.sequences, goes_on) {
             Some(found) if found.is_whole => found.loss,
             _ => f64::NAN,
         }
     }
 
-    fn last(&mut self, state: &OpenedState) -> LastLoss {
+    fn last(&mut self, mut state: StateFile) -> LastLoss {
         let (orders, reports) = (&self.orders, &self.reports);
         let goes_on = |done, of| {
             // Whoever shows it may miss one.
             let _ = reports.try_send(Report::Progress(done, of));
             !orders.end_last.load(Ordering::Relaxed) && !reports.is_closed()
         };
-        let found = self.judge.loss(state, LAST_SEQUENCES, goes_on);
+        let found = self.judge.loss(&mut state, LAST_SEQUENCES, goes_on);
         found.map_or(NO_LOSS, |found| LastLoss { loss: found.loss, sequences: found.sequences })
     }
 }

@@ -15,15 +15,15 @@ mod weights;
 use super::display::{Display, Frame, NodeLine, RoundLine, WorkLine};
 use super::plan::{Options, PHASES, Plan};
 use crate::chain::Ledger;
+use crate::disk::Disk;
 use crate::disk::folder::Folder;
-use crate::disk::{Disk, OpenedState};
 use crate::observe::NodeStatus;
 use crate::peer::Applied;
 use crate::report::Summary;
 use crate::supervise::Pace;
 use covey_proto::run::Run;
 use covey_proto::{Round, Uid};
-use losses::{Losses, Progress};
+use losses::{Losses, Progress, RoundState};
 use nodes::{SeenNode, SeenNodes};
 use rounds::{RoundNews, Rounds};
 use std::collections::BTreeMap;
@@ -169,12 +169,16 @@ impl Chronicle {
 
     /// The state after a round, opened in the folder of a node that has just applied it: it is there until two rounds
     /// later, and blocks come from who asks here.
-    fn saved(&self, node: &Arc<str>, round: Option<Round>) -> Option<OpenedState> {
-        let opened = Disk::at(self.folder.node(node)).open_state(round, self.run.layout().elements());
-        opened.unwrap_or_else(|error| {
-            tracing::error!(%error, "a state cannot be opened");
-            None
-        })
+    fn saved(&self, node: &Arc<str>, round: Option<Round>) -> Option<RoundState> {
+        let disk = Disk::at(self.folder.node(node));
+        let open = || {
+            let opened = disk.open_state(round, self.run.layout().elements());
+            opened.unwrap_or_else(|error| {
+                tracing::error!(%error, "a state cannot be opened");
+                None
+            })
+        };
+        Some(RoundState { now: open()?, at_the_end: open()? })
     }
 
     /// Notes the weights as they stand on chain now, for the rounds applied since the last look.
