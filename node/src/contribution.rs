@@ -4,7 +4,7 @@
 //! decoded stays so; of a large one only the manifest is in memory, and its shards are decoded from the store, one after
 //! another, by whoever needs them.
 
-use covey_gossip::store::{Store, StoreError};
+use covey_gossip::store::StoreError;
 use covey_proto::blob::{DecodeError, Manifest};
 use covey_proto::chain::Member;
 use covey_proto::layout::Layout;
@@ -16,6 +16,9 @@ use covey_sparseloco::{CODEC_VERSION, CodecError, SparseShard, decode_shard, max
 /// What a decoded contribution may take to be kept so: all of a model of some millions of parameters, of which twenty
 /// take 40 MB. Of a larger model twenty would take as much as the model itself, and decoding again is cheap beside it.
 const DECODED_BYTES_MAX: usize = 2 << 20;
+
+/// Where a blob's bytes come from: a store's `get`, or several stores'.
+pub type Blobs<'a> = dyn Fn(&Digest) -> Result<Option<Vec<u8>>, StoreError> + Sync + 'a;
 
 /// A contribution whose every shard has decoded, and whose bytes are in the store.
 #[derive(Debug)]
@@ -58,19 +61,25 @@ impl Contribution {
         self.manifest.shards.iter().map(|shard| shard.root).chain([self.digest])
     }
 
-    /// A shard: a copy of what is kept decoded, or decoded from the store.
+    /// A shard: a copy of what is kept decoded, or decoded from its blob.
     ///
     /// # Errors
     /// It is not there.
     ///
     /// # Panics
     /// If there is no such shard.
-    pub fn shard(&self, run: &Run, layout: &Layout, store: &Store, shard: usize) -> Result<SparseShard, ShardError> {
+    pub fn shard(
+        &self,
+        run: &Run,
+        layout: &Layout,
+        blobs: &Blobs<'_>,
+        shard: usize,
+    ) -> Result<SparseShard, ShardError> {
         if let Some(decoded) = &self.decoded {
             return Ok(decoded[shard].clone());
         }
         let root = self.manifest.shards[shard].root;
-        let bytes = store.get(&root)?.ok_or(ShardError::Gone(root))?;
+        let bytes = blobs(&root)?.ok_or(ShardError::Gone(root))?;
         decode_one(run, layout, &self.manifest, shard, &bytes).map_err(|error| ShardError::Codec { shard, error })
     }
 }

@@ -3,9 +3,8 @@
 use super::super::context::Context;
 use super::super::states::{Base, Sealed, State};
 use super::{ApplyError, keep};
-use crate::contribution::{Contribution, ShardError};
+use crate::contribution::{Blobs, Contribution, ShardError};
 use crate::misbehave;
-use covey_gossip::store::Store;
 use covey_proto::blob::Header;
 use covey_proto::layout::Layout;
 use covey_proto::run::Run;
@@ -26,7 +25,7 @@ pub enum StepFault {
 }
 
 /// Makes `theta` the parameters after `round`: the outer step over the selected, by uid rising, on as many threads, in
-/// place. What is not in memory decoded is decoded from the store, a few shards at a time.
+/// place. What is not in memory decoded is decoded from its blobs, a few shards at a time.
 ///
 /// # Errors
 /// A result that is not finite, or bytes that are gone: `theta` is spoilt.
@@ -35,7 +34,7 @@ pub fn next_parameters(
     layout: &Layout,
     round: Round,
     theta: &mut [f32],
-    (selected, store): (&[Arc<Contribution>], &Store),
+    (selected, blobs): (&[Arc<Contribution>], &Blobs<'_>),
     threads: usize,
 ) -> Result<(), StepFault> {
     let step = OuterStep { alpha: run.outer.rate.linear(f64::from(round.0)), rho: run.outer.rho };
@@ -45,7 +44,7 @@ pub fn next_parameters(
     }
     let size = (selected.len(), run.compress.shard_chunks as usize);
     outer_step_decoding(threads, layout, theta, size, step, |contributor, shard| -> Result<_, StepFault> {
-        Ok(selected[contributor].shard(run, layout, store, shard)?)
+        Ok(selected[contributor].shard(run, layout, blobs, shard)?)
     })
 }
 
@@ -72,8 +71,8 @@ pub fn step<L>(
 ) -> Result<Vec<f32>, ApplyError> {
     // The only one who has them, but for a training that was stopped and does not know it yet.
     let mut theta = Arc::unwrap_or_clone(before.parameters(&context.disk, context.layout.elements())?);
-    let selected = (selected, context.network.store());
-    next_parameters(&context.run, &context.layout, round, &mut theta, selected, threads)?;
+    let blobs = |root: &Digest| context.network.store().get(root);
+    next_parameters(&context.run, &context.layout, round, &mut theta, (selected, &blobs), threads)?;
     if let Some(kind) = context.misbehaviour {
         misbehave::drift(kind, round, &mut theta);
     }
@@ -119,8 +118,8 @@ pub fn replay<L>(
 ) -> Result<State, ApplyError> {
     let (round, agreed) = (header.round, header.state);
     let mut theta = Arc::unwrap_or_clone(before.parameters(&context.disk, context.layout.elements())?);
-    let from = (selected, context.network.store());
-    next_parameters(&context.run, &context.layout, round, &mut theta, from, threads)?;
+    let blobs = |root: &Digest| context.network.store().get(root);
+    next_parameters(&context.run, &context.layout, round, &mut theta, (selected, &blobs), threads)?;
     name_and_keep(context, Arc::new(theta), selected, threads, |root| match root == agreed {
         true => Ok(header.clone()),
         false => Err(ApplyError::OtherRoot { round, mine: root, agreed }),

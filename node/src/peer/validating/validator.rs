@@ -6,7 +6,7 @@ use super::tasks::ScoreJob;
 use crate::compute::off_the_queue;
 use crate::disk::DiskError;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
-use covey_proto::Uid;
+use covey_proto::{Digest, Uid};
 use covey_round::engine::Collection;
 use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
 use covey_trainer::data::Dataset;
@@ -150,7 +150,8 @@ fn measure<L>(
     had: &[Uid],
 ) -> Result<Vec<Scored>, ValidatorError> {
     let ScoreJob { collection, mut before, held, life, .. } = job;
-    let (run, layout, store) = (&*context.run, &*context.layout, context.network.store());
+    let (run, layout) = (&*context.run, &*context.layout);
+    let blobs = |root: &Digest| context.network.store().get(root);
     let setting = Setting { data, run, layout, collection: &collection, voter };
     let mut bench = Bench::new(model, setting, &mut before)?;
     let mut scored = Vec::new();
@@ -161,7 +162,7 @@ fn measure<L>(
         }
         let mut lost = None;
         let mut shards = (0..contribution.manifest.shards.len())
-            .map_while(|shard| contribution.shard(run, layout, store, shard).map(Ok).map_err(|e| lost = Some(e)).ok());
+            .map_while(|shard| contribution.shard(run, layout, &blobs, shard).map(Ok).map_err(|e| lost = Some(e)).ok());
         let evaluation = bench.evaluate(*uid, &mut shards);
         drop(shards);
         if let Some(error) = lost {

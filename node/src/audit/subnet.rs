@@ -50,3 +50,50 @@ fn slot(mut bytes: &[u8]) -> Option<Slot> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codec::Decode;
+    use covey_devnet::AccountId32;
+
+    /// A registration of these fields, each raw bytes: deposit, block 7, their number, each with its length and one.
+    fn registration(fields: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = [&0_u64.to_le_bytes()[..], &7_u32.to_le_bytes(), &[fields.len() as u8 * 4]].concat();
+        for field in fields {
+            bytes.push(field.len() as u8 + 1);
+            bytes.extend_from_slice(field);
+        }
+        bytes
+    }
+
+    #[test]
+    fn only_one_field_of_raw_bytes_is_a_slot() {
+        let found = slot(&registration(&[b"record"])).unwrap();
+        assert_eq!((found.block, &found.bytes[..]), (BlockNumber(7), &b"record"[..]));
+        assert!(slot(&registration(&[])).is_none() && slot(&registration(&[b"a", b"b"])).is_none());
+        let mut longer = registration(&[b"record"]);
+        longer.push(0);
+        assert!(slot(&longer).is_none() && slot(b"").is_none(), "what does not decode whole");
+    }
+
+    #[test]
+    fn a_metagraph_becomes_members_by_uid_and_slots_by_hotkey() {
+        // Nothing was asked for: a netuid, and a zero for each part.
+        let mut graph = SelectiveMetagraph::decode(&mut &[0_u8; 256][..]).unwrap();
+        assert!(of(graph.clone(), BlockNumber(1), Digest::ZERO).is_none(), "a subnet that is not there has no parts");
+        let account = |number: u8| AccountId32::new([number; 32]);
+        let bytes = |bytes: Vec<u8>| bytes.into_iter().map(Compact).collect();
+        graph.hotkeys = Some(vec![account(1), account(2)]);
+        graph.validator_permit = Some(vec![false, true]);
+        graph.block_at_registration = Some(vec![Compact(5), Compact(u64::MAX)]);
+        graph.total_stake = Some(vec![Compact(0), Compact(9)]);
+        graph.commitments = Some(vec![(account(3), bytes(registration(&[b"x"]))), (account(2), bytes(b"?".to_vec()))]);
+        let view = of(graph, BlockNumber(8), Digest::of(b"hash")).unwrap();
+        let second = &view.members[&Uid::from(1)];
+        assert_eq!((second.hotkey, second.permit, second.stake), (Hotkey::new([2; 32]), true, 9));
+        assert_eq!(second.registered_at, BlockNumber(u32::MAX), "a number that no block has");
+        // Of who has left, too: chains never clear them. What is none of ours is no slot.
+        assert_eq!(view.slots.keys().collect::<Vec<_>>(), [&Hotkey::new([3; 32])]);
+    }
+}
