@@ -5,7 +5,7 @@ use super::{Disk, DiskError};
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
 const STATE_MAGIC: &[u8; 8] = b"CVYFST01";

@@ -4,11 +4,14 @@
 //! checkpoint that peers have, or to the run's beginning; then every header's selection is applied again and its root
 //! compared. No peer is believed for any of it.
 
-use super::apply::{ApplyError, State, hold_checkpoint, is_checkpoint, replay};
+use super::applying::{ApplyError, hold_checkpoint, is_checkpoint, pin_selected, replay};
 use super::context::Context;
+use super::obtain::{ObtainError, obtain};
+use super::states::{Base, Sealed, State};
 use crate::chain::Ledger;
 use crate::compute::off_the_queue;
-use crate::contribution::{Contribution, ObtainError, obtain};
+use crate::contribution::Contribution;
+use crate::disk::{DiskError, StateFile};
 use covey_gossip::store::StoreError;
 use covey_gossip::{Class, FetchError, Hint};
 use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, StateManifest};

@@ -11,7 +11,7 @@
 //! - `catching_up`: from the agreed head back to a state, and forward again;
 //! - `submitting`: calls on their way into a block.
 //!
-//! `states` owns the parameters in memory, `jobs` what runs beside the loop, `identity` who the node is on chain and
+//! `states` owns the parameters in memory, `jobs` what runs beside the loop, `worker` is who does one job at a time, `identity` who the node is on chain and
 //! whether it is in the same run as the others ([`agreement`]); [`Context`] is what all of them share.
 
 pub mod agreement;
@@ -29,6 +29,7 @@ mod states;
 mod status;
 pub mod submitting;
 mod validating;
+mod worker;
 
 pub use applying::{StepFault, next_parameters};
 pub use context::Context;
@@ -37,7 +38,7 @@ pub use start::{Config, StartError};
 pub use status::{Applied, Status, Timings};
 
 use crate::chain::{Heads, Ledger};
-use crate::compute::off_the_queue;
+use crate::compute::{Cancel, off_the_queue};
 use applying::{ApplyJob, Progress, Settled};
 use catching_up::CaughtUp;
 use covey_proto::chain::ChainView;
@@ -67,7 +68,7 @@ pub struct Peer<L: Ledger> {
     engine: Engine,
     states: States,
     identity: Identity,
-    mining: Mining,
+    mining: Option<Mining>,
     validating: Option<Validating>,
     gathering: Gathering,
     applying: Applying,
@@ -163,14 +164,14 @@ impl<L: Ledger> Peer<L> {
     /// Stops where it stands, with the reason: what is on disk is whole.
     fn halt(self, why: String) -> Ended {
         tracing::error!(node = %self.context.name, "halted: {why}");
-        self.mining.stop();
+        self.stop_training();
         self.reports.halted(&why);
         Ended::Halted(why)
     }
 
     /// Ends in good order: what the miner has learned goes to the disk.
     async fn leave(mut self) -> Ended {
-        self.mining.stop();
+        self.stop_training();
         let home = tokio::time::timeout(LEAVE_TIMEOUT, self.wait_for_miner()).await;
         if let Ok(Some(miner)) = home
             && let Err(error) = miner.leave(&self.context).await
@@ -183,12 +184,13 @@ impl<L: Ledger> Peer<L> {
 
     /// The miner, once it is back from the training that was stopped.
     async fn wait_for_miner(&mut self) -> Option<mining::Miner> {
-        while self.mining.is_away() {
+        let mining = self.mining.as_mut()?;
+        while mining.is_away() {
             if let Done::Trained(trained) = self.inputs.done.recv().await? {
-                self.mining.come_home(trained.miner);
+                mining.come_home(trained.miner);
             }
         }
-        self.mining.retire()
+        mining.retire()
     }
 
     fn publish(&self) {
@@ -272,7 +274,9 @@ impl<L: Ledger> Peer<L> {
 
     fn on_trained(&mut self, trained: Trained) -> Event {
         let Trained { round, miner, made } = trained;
-        self.mining.come_home(miner);
+        if let Some(mining) = &mut self.mining {
+            mining.come_home(miner);
+        }
         self.start_training();
         if let Some(made) = &made {
             self.reports.trained(made.report, made.times);
@@ -302,8 +306,8 @@ impl<L: Ledger> Peer<L> {
 
     fn on_caught_up(&mut self, caught_up: CaughtUp) -> Event {
         let tip = caught_up.state.sealed.tip;
-        if caught_up.by_state && tip.round.is_some() {
-            self.mining.forget();
+        if let Some(mining) = self.mining.as_mut().filter(|_| caught_up.by_state && tip.round.is_some()) {
+            mining.forget();
         }
         self.states.stand_at(caught_up.state);
         Event::Joined(tip)
@@ -318,7 +322,7 @@ impl<L: Ledger> Peer<L> {
             Action::Read(block) => drop(self.jobs.spawn(reading::read(context, block))),
             Action::Join { round, head } => self.join(Tip { round, head }),
             Action::Train(task) => self.train(task),
-            Action::StopTraining(_) => self.mining.stop(),
+            Action::StopTraining(_) => self.stop_training(),
             Action::Commit(round, _) => self.send(round, mining::commit(context, round)),
             Action::Announce(round) => self.send(round, mining::announce(context, round)),
             Action::Collect(collection) => return Ok(self.collect(collection)),
@@ -343,15 +347,22 @@ impl<L: Ledger> Peer<L> {
             Some(head) => self.states.base(head).map(TrainBase::Sealed),
             None => self.states.headless(task.round.previous()).map(|(theta, head)| TrainBase::Headless(theta, head)),
         };
-        let (cancel, life) = (Default::default(), self.jobs.life());
-        if let Some(replaced) = self.mining.train(TrainJob { task, base, cancel, life, forget: false }) {
+        let Some(mining) = &mut self.mining else { return };
+        let (cancel, life) = (Cancel::default(), self.jobs.life());
+        if let Some(replaced) = mining.train(TrainJob { task, base, cancel, life, forget: false }) {
             tracing::warn!(node = %self.context.name, round = %replaced.task.round, "never trained: the miner was busy");
         }
         self.start_training();
     }
 
+    fn stop_training(&self) {
+        if let Some(mining) = &self.mining {
+            mining.stop();
+        }
+    }
+
     fn start_training(&mut self) {
-        if let Some((miner, job)) = self.mining.start() {
+        if let Some((miner, job)) = self.mining.as_mut().and_then(Mining::start) {
             let training = mining::train(self.context.clone(), miner, job);
             self.jobs.spawn(async move { Done::Trained(Box::new(training.await)) });
         }

@@ -284,17 +284,17 @@ struct Parts {
 }
 
 impl Parts {
-    fn restore<L: Ledger>(self, context: &Context<L>) -> Result<(Mining, Option<Validating>), StartError> {
-        let Parts { data: Some(data), device, save_rounds } = self else { return Ok((Mining::default(), None)) };
+    fn restore<L: Ledger>(self, context: &Context<L>) -> Result<(Option<Mining>, Option<Validating>), StartError> {
+        let Parts { data: Some(data), device, save_rounds } = self else { return Ok((None, None)) };
         let miner = match context.roles.miner {
-            true => Some(Miner::restore(context, &device, data.clone(), save_rounds)?),
+            true => Some(Mining::new(Miner::restore(context, &device, data.clone(), save_rounds)?)),
             false => None,
         };
         let validator = match context.roles.validator {
             true => Some(Validating::new(Validator::restore(context, &device, data)?)),
             false => None,
         };
-        Ok((Mining::new(miner), validator))
+        Ok((miner, validator))
     }
 }
 

@@ -19,6 +19,7 @@ use covey_gossip::TransportOptions;
 use covey_proto::run::{Run, RunError};
 use covey_proto::{Hotkey, HotkeyPair};
 use covey_round::engine::Roles;
+use covey_trainer::Device;
 use covey_trainer::data::Dataset;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -207,6 +208,8 @@ impl Service {
             transport: TransportOptions { congestion: config.network.congestion, ..TransportOptions::default() },
             store_bytes_max: config.storage.quota.0,
             compute: Compute::new(config.cores.unwrap_or_else(all_cores)),
+            device: Device::Cpu { threads: 1 },
+            save_rounds: 4,
             hotkey,
             misbehaviour,
             archive: config.storage.archive,

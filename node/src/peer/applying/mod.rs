@@ -19,7 +19,6 @@ use crate::contribution::Contribution;
 use crate::disk::DiskError;
 use covey_gossip::Hint;
 use covey_gossip::store::StoreError;
-use covey_proto::record::UidSet;
 use covey_proto::{Digest, Round, Uid};
 use covey_round::engine::Settlement;
 use std::collections::BTreeMap;

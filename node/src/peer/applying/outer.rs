@@ -3,6 +3,7 @@
 use super::super::context::Context;
 use super::super::states::{Base, Sealed, State};
 use super::{ApplyError, keep};
+use crate::chain::Ledger;
 use crate::contribution::{Blobs, Contribution, ShardError};
 use crate::misbehave;
 use covey_proto::blob::Header;
@@ -62,7 +63,7 @@ pub struct Decision {
 ///
 /// # Errors
 /// The base cannot be read, or [`next_parameters`] fails.
-pub fn step<L>(
+pub fn step<L: Ledger>(
     context: &Context<L>,
     before: Base,
     round: Round,
@@ -83,7 +84,7 @@ pub fn step<L>(
 ///
 /// # Errors
 /// The disk refuses.
-pub fn seal<L>(
+pub fn seal<L: Ledger>(
     context: &Context<L>,
     parameters: Arc<Vec<f32>>,
     decision: &Decision,
@@ -109,7 +110,7 @@ pub fn seal<L>(
 ///
 /// # Errors
 /// As [`step`] and [`seal`], or another root than the header's.
-pub fn replay<L>(
+pub fn replay<L: Ledger>(
     context: &Context<L>,
     before: Base,
     header: &Header,
@@ -127,7 +128,7 @@ pub fn replay<L>(
 }
 
 /// Hashes a state, and keeps it under the header that `header` gives for its root.
-fn name_and_keep<L>(
+fn name_and_keep<L: Ledger>(
     context: &Context<L>,
     parameters: Arc<Vec<f32>>,
     selected: &[Arc<Contribution>],

@@ -9,19 +9,16 @@ mod reveal;
 mod training;
 
 pub use miner::{Miner, MinerError};
-pub(super) use reveal::announce;
-pub use training::{Made, TrainJob, Trained, commit, train};
+pub use reveal::announce;
+pub use training::{TrainBase, TrainJob, Trained, commit, train};
 
+use super::worker::Worker;
 use crate::compute::Cancel;
 
-/// The miner, as the node's loop sees it.
-#[derive(Default)]
+/// The miner, as the node's loop sees it: away in the task of a round, or at home.
 pub struct Mining {
-    is_miner: bool,
-    /// At home, unless a task has it.
-    miner: Option<Miner>,
-    /// The round that it trains next, once it is back from one that was given up.
-    next: Option<TrainJob>,
+    /// Of rounds that wait for one that was given up, the newest counts.
+    worker: Worker<Miner, TrainJob>,
     /// Stops the newest round's training.
     cancel: Cancel,
     /// It is to forget its optimizer and error feedback before it trains again: the node joined by state.
@@ -30,27 +27,26 @@ pub struct Mining {
 
 impl Mining {
     /// A miner that waits for its first round.
-    pub fn new(miner: Option<Miner>) -> Mining {
-        Mining { is_miner: miner.is_some(), miner, ..Mining::default() }
+    pub fn new(miner: Miner) -> Mining {
+        Mining { worker: Worker::new(miner, 1), cancel: Cancel::default(), forget: false }
     }
 
-    /// Takes a round to train. Of rounds that wait, the newest counts; the one that it replaces is given back.
+    /// Takes a round to train; gives back the one that will not be trained for it.
     pub fn train(&mut self, job: TrainJob) -> Option<TrainJob> {
         self.cancel = job.cancel.clone();
-        self.next.replace(job)
+        self.worker.ask(job)
     }
 
     /// The miner and what it is to do now, if both are there.
     pub fn start(&mut self) -> Option<(Miner, TrainJob)> {
-        let miner = self.miner.take_if(|_| self.next.is_some())?;
-        let mut job = self.next.take()?;
+        let (miner, mut job) = self.worker.start()?;
         job.forget = std::mem::take(&mut self.forget);
         Some((miner, job))
     }
 
     /// The miner is back.
     pub fn come_home(&mut self, miner: Miner) {
-        self.miner = Some(miner);
+        self.worker.come_home(miner);
     }
 
     /// Stops the newest round's training, wherever it is.
@@ -65,12 +61,11 @@ impl Mining {
 
     /// Whether a task has the miner.
     pub fn is_away(&self) -> bool {
-        self.is_miner && self.miner.is_none()
+        self.worker.is_away()
     }
 
-    /// The miner, for good, if it is at home.
+    /// The miner for good, if it is at home.
     pub fn retire(&mut self) -> Option<Miner> {
-        self.next = None;
-        self.miner.take()
+        self.worker.retire()
     }
 }

@@ -12,53 +12,46 @@ pub use scoring::{ScoreJob, Scored, open, score};
 pub use validator::{Validator, ValidatorError};
 pub use voting::vote;
 
+use super::worker::Worker;
 use covey_proto::record::UidSet;
 use covey_proto::{Round, RunId};
 use covey_round::ballot::{Probation, ballot};
 use covey_round::engine::Collection;
 use covey_round::rating::Ratings;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Rounds that wait to be scored: a validator that is further behind scores what is newest.
 const WAITING_MAX: usize = 4;
 
-/// The validator, as the node's loop sees it.
+/// The validator, as the node's loop sees it: away in the task of a round, or at home.
 pub struct Validating {
-    /// At home, unless a task has it.
-    validator: Option<Validator>,
+    /// Rounds are scored in order: ratings take none after a later one.
+    worker: Worker<Validator, ScoreJob>,
     /// What it thinks of whom, as its last scoring left it.
     ratings: Arc<Ratings>,
-    waiting: VecDeque<ScoreJob>,
 }
 
 impl Validating {
     /// A validator that waits for its first round.
     pub fn new(validator: Validator) -> Validating {
         let ratings = Arc::new(validator.ratings().clone());
-        Validating { validator: Some(validator), ratings, waiting: VecDeque::new() }
+        Validating { worker: Worker::new(validator, WAITING_MAX), ratings }
     }
 
-    /// Takes a round to score. Rounds are scored in order: ratings take none after a later one. Gives back the round
-    /// that will not be scored for it, if too many wait.
+    /// Takes a round to score; gives back the one that will not be scored for it.
     pub fn score(&mut self, job: ScoreJob) -> Option<Round> {
-        self.waiting.push_back(job);
-        match self.waiting.len() > WAITING_MAX {
-            true => self.waiting.pop_front().map(|job| job.collection.round),
-            false => None,
-        }
+        self.worker.ask(job).map(|skipped| skipped.collection.round)
     }
 
     /// The validator and what it is to score now, if both are there.
     pub fn start(&mut self) -> Option<(Validator, ScoreJob)> {
-        let validator = self.validator.take_if(|_| !self.waiting.is_empty())?;
-        Some((validator, self.waiting.pop_front()?))
+        self.worker.start()
     }
 
     /// The validator is back from a round.
     pub fn come_home(&mut self, validator: Validator) {
         self.ratings = Arc::new(validator.ratings().clone());
-        self.validator = Some(validator);
+        self.worker.come_home(validator);
     }
 
     /// Who goes on the ballot, of those whose contributions are held.

@@ -1,10 +1,11 @@
 //! What a validator keeps from round to round (a model on its device, the data, ratings), and what it does: evaluate a
 //! round's contributions, move the ratings, say which weights follow.
 
-use super::context::Context;
-use super::tasks::ScoreJob;
-use crate::compute::off_the_queue;
+use super::scoring::ScoreJob;
+use crate::chain::Ledger;
+use crate::compute::{Resident, off_the_queue};
 use crate::disk::DiskError;
+use crate::peer::context::Context;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
 use covey_proto::{Digest, Uid};
 use covey_round::engine::Collection;
@@ -141,7 +142,7 @@ impl Validator {
 }
 
 /// Loss scores of what is held, in the order of `had`, as many as there is time for. On the model's thread.
-fn measure<L>(
+fn measure<L: Ledger>(
     context: &Context<L>,
     model: &mut dyn LanguageModel,
     data: &Dataset,
