@@ -19,11 +19,9 @@ pub mod state_check;
 
 pub use opened::StateFile;
 
-use covey_proto::layout::Layout;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
-use covey_sparseloco::ErrorFeedback;
-use covey_sparseloco::state::{from_le_bytes, to_le_bytes};
+use covey_sparseloco::state::{as_le_bytes, read};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -231,7 +229,7 @@ impl Disk {
     pub fn write_state(&self, tip: &Tip, root: Digest, parameters: &[f32]) -> Result<(), DiskError> {
         let round = tip.round.map_or(NO_ROUND, |round| round.0);
         let head = [STATE_MAGIC.as_slice(), &round.to_le_bytes(), tip.head.as_bytes(), root.as_bytes()].concat();
-        self.write(&state_name(tip.round), &[&head, &to_le_bytes(parameters)])?;
+        self.write(&state_name(tip.round), &[&head, as_le_bytes(parameters)])?;
         let mut kept = self.saved_rounds()?;
         // A resynchronised node may go back: the state just written stays, whatever its round.
         kept.retain(|round| *round != tip.round);
@@ -317,23 +315,24 @@ impl Disk {
         Ok(rounds)
     }
 
-    /// Keeps the error feedback that follows the contribution of `round`; it counts once the journal names it.
+    /// Keeps the error feedback that follows the contribution of `round`, as bytes; it counts once the journal names it.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn write_feedback(&self, round: Round, base: Digest, feedback: &ErrorFeedback) -> Result<(), DiskError> {
+    pub fn write_feedback(&self, round: Round, base: Digest, feedback: &[u8]) -> Result<(), DiskError> {
         let head = [FEEDBACK_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat();
-        self.write(&feedback_name(round), &[&head, &feedback.to_bytes()])
+        self.write(&feedback_name(round), &[&head, feedback])
     }
 
-    /// The error feedback of the contribution that the journal names; none if it is not whole.
+    /// The bytes of the error feedback of the contribution that the journal names; none if they are another's. Whether they
+    /// are whole, who reads them finds out.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn feedback(&self, of: &JournalContribution, layout: &Layout) -> Result<Option<ErrorFeedback>, DiskError> {
+    pub fn feedback(&self, of: &JournalContribution) -> Result<Option<Vec<u8>>, DiskError> {
         let Some(bytes) = self.read(&feedback_name(of.round))? else { return Ok(None) };
         let head = [FEEDBACK_MAGIC.as_slice(), &of.round.0.to_le_bytes(), of.base.as_bytes()].concat();
-        Ok(bytes.strip_prefix(head.as_slice()).and_then(|bytes| ErrorFeedback::from_bytes(layout, bytes).ok()))
+        Ok(bytes.strip_prefix(head.as_slice()).map(<[u8]>::to_vec))
     }
 
     /// Forgets the error feedback of all rounds but `round`.
@@ -369,7 +368,7 @@ fn parse_state(bytes: &[u8], elements: usize) -> Option<SavedState> {
     let round = (round != NO_ROUND).then_some(Round(round));
     let head = Digest::from_slice(&field[4..36])?;
     let root = Digest::from_slice(&field[36..])?;
-    Some(SavedState { tip: Tip { round, head }, root, parameters: from_le_bytes(rest, elements).ok()? })
+    Some(SavedState { tip: Tip { round, head }, root, parameters: read(&mut rest, elements).ok()? })
 }
 
 #[cfg(test)]
@@ -432,13 +431,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(folder.path()).unwrap();
         let base = Digest::of(b"base");
-        let layout = Layout::new(vec![("a".into(), vec![4])]);
-        let feedback = ErrorFeedback::from_bytes(&layout, &to_le_bytes(&[0.25; 4])).unwrap();
+        let feedback = as_le_bytes(&[0.25; 4]).to_vec();
         disk.write_feedback(Round(3), base, &feedback).unwrap();
         let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: None };
-        assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), Some(feedback));
-        assert_eq!(disk.feedback(&contribution(Digest::ZERO), &layout).unwrap(), None);
+        assert_eq!(disk.feedback(&contribution(base)).unwrap(), Some(feedback));
+        assert_eq!(disk.feedback(&contribution(Digest::ZERO)).unwrap(), None);
         disk.keep_only_feedback(None).unwrap();
-        assert_eq!(disk.feedback(&contribution(base), &layout).unwrap(), None);
+        assert_eq!(disk.feedback(&contribution(base)).unwrap(), None);
     }
 }

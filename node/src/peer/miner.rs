@@ -13,10 +13,11 @@ use covey_gossip::store::{Durability, StoreError};
 use covey_proto::blob::{BlobRef, Manifest};
 use covey_proto::{Digest, Round};
 use covey_round::engine::Task;
-use covey_sparseloco::{CODEC_VERSION, CompressError, Compressed, Compression, ErrorFeedback};
+use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
+use covey_sparseloco::{CODEC_VERSION, Compression};
 use covey_trainer::data::Dataset;
 use covey_trainer::inner::{RoundReport, TrainError, train_round};
-use covey_trainer::{Backend, BackendError, BatchError, Moments};
+use covey_trainer::{BackendError, BatchError, EncodedContribution, LoadError, SaveError, Trainer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,9 +35,12 @@ pub enum MinerError {
     /// A step failed.
     #[error(transparent)]
     Train(#[from] TrainError<BatchError>),
-    /// The pseudo-gradient cannot be sent.
+    /// The base cannot be loaded.
     #[error(transparent)]
-    Compress(#[from] CompressError),
+    Load(#[from] LoadError),
+    /// What was learned cannot be read.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// The disk refuses.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -55,9 +59,8 @@ pub enum MinerError {
 
 /// What a miner keeps from round to round.
 pub struct Miner {
-    backend: Box<dyn Backend>,
+    trainer: Box<dyn Trainer>,
     data: Arc<Dataset>,
-    feedback: ErrorFeedback,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
 }
@@ -65,7 +68,7 @@ pub struct Miner {
 /// A contribution that is nowhere but in memory, and does not name its base yet.
 pub struct Draft {
     report: RoundReport,
-    compressed: Compressed,
+    compressed: EncodedContribution,
     /// Time of training and of compression.
     times: [Duration; 2],
 }
@@ -82,7 +85,6 @@ pub struct Made {
     pub report: RoundReport,
     /// Time of training and of compression.
     pub times: [Duration; 2],
-    feedback: ErrorFeedback,
 }
 
 impl Miner {
@@ -92,22 +94,20 @@ impl Miner {
     /// The folder cannot be read.
     pub fn restore<L>(
         context: &Context<L>,
-        backend: Box<dyn Backend>,
+        mut trainer: Box<dyn Trainer>,
         data: Arc<Dataset>,
         journalled: Option<&JournalContribution>,
     ) -> Result<Miner, MinerError> {
-        let layout = &context.layout;
         context.disk.keep_only_feedback(journalled.map(|journalled| journalled.round))?;
-        let saved = journalled.map(|journalled| context.disk.feedback(journalled, layout)).transpose()?.flatten();
-        let feedback_of = saved.as_ref().and(journalled).map(|journalled| journalled.round);
-        let feedback = saved.unwrap_or_else(|| ErrorFeedback::zero(layout));
-        let mut miner = Miner { backend, data, feedback, feedback_of };
-        match context.disk.read(MOMENTS)?.map(|bytes| Moments::from_bytes(&bytes, layout.elements())) {
-            Some(Ok(moments)) => miner.backend.set_moments(moments)?,
-            Some(Err(error)) => tracing::warn!(%error, "the optimizer's state is damaged: it starts from zero"),
-            None => {}
+        let saved = journalled.map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
+        let whole = saved.is_some_and(|saved| trainer.restore_feedback(&mut saved.as_slice()).is_ok());
+        let feedback_of = journalled.filter(|_| whole).map(|journalled| journalled.round);
+        if let Some(saved) = context.disk.read(MOMENTS)?
+            && let Err(error) = trainer.restore_moments(&mut saved.as_slice())
+        {
+            tracing::warn!(%error, "the optimizer's state is damaged: it starts from zero");
         }
-        Ok(miner)
+        Ok(Miner { trainer, data, feedback_of })
     }
 
     /// Forgets what belongs to a state that the node no longer follows: after joining by state.
@@ -115,11 +115,14 @@ impl Miner {
     /// # Errors
     /// The disk refuses; what is in memory is forgotten all the same.
     fn reset<L>(&mut self, context: &Context<L>) -> Result<(), DiskError> {
-        self.backend.reset_moments();
-        self.feedback = ErrorFeedback::zero(&context.layout);
+        self.trainer.reset_moments();
+        self.trainer.reset_feedback();
         self.feedback_of = None;
         context.disk.keep_only_feedback(None)?;
-        context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])
+        self.write_moments(context).map_err(|error| match error {
+            MinerError::Disk(error) => error,
+            other => DiskError { path: MOMENTS.into(), error: std::io::Error::other(other.to_string()) },
+        })
     }
 
     /// Trains from `theta` and compresses.
@@ -144,28 +147,33 @@ impl Miner {
         if report.steps < needed {
             return Err(MinerError::TooFewSteps { steps: report.steps, needed });
         }
-        let mut delta = vec![0.0; theta.len()];
-        self.backend.parameters(&mut delta)?;
-        for (delta, theta) in delta.iter_mut().zip(theta) {
-            *delta = theta - *delta;
-        }
         if let Some(kind) = context.misbehaviour {
+            let mut delta = vec![0.0; theta.len()];
+            self.trainer.save(&mut as_le_bytes_mut(&mut delta))?;
+            delta.iter_mut().zip(theta).for_each(|(delta, theta)| *delta = theta - *delta);
             misbehave::disguise(kind, &context.layout, task, &mut delta);
+            delta.iter_mut().zip(theta).for_each(|(delta, theta)| *delta = theta - *delta);
+            self.trainer.load(&mut as_le_bytes(&delta))?;
         }
-        let compressed = self.compress(context, task.round, delta)?;
+        let compressed = self.compress(context, task.round, theta)?;
         Ok(Draft { report, compressed, times: [trained, start.elapsed() - trained] })
     }
 
-    fn compress<L>(&mut self, context: &Context<L>, round: Round, delta: Vec<f32>) -> Result<Compressed, MinerError> {
+    fn compress<L>(
+        &mut self,
+        context: &Context<L>,
+        round: Round,
+        theta: &[f32],
+    ) -> Result<EncodedContribution, MinerError> {
         let run = &context.run;
-        self.drop_old_feedback(context, round);
+        self.drop_old_feedback(round);
         let how = Compression {
             beta: run.compress.beta,
             k: run.compress.k.count(round),
             quantiser: run.compress.quantiser,
             shard_chunks: run.compress.shard_chunks as usize,
         };
-        let mut compressed = self.feedback.compress_into(&context.layout, &how, delta, 1)?;
+        let mut compressed = self.trainer.contribute(theta, &how)?;
         if let Some(kind) = context.misbehaviour {
             misbehave::damage(kind, &mut compressed.shards);
         }
@@ -180,11 +188,11 @@ impl Miner {
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<RoundReport, MinerError> {
         let run = &context.run;
-        self.backend.load(theta)?;
+        self.trainer.load(&mut as_le_bytes(theta))?;
         let batch = run.inner.batch as usize;
         let mut samples = task.assignment.samples_of(task.member.uid).into_iter().flatten();
         let batches = |_step: u32| self.data.batch(&run.model, samples.by_ref().take(batch));
-        Ok(train_round(&mut *self.backend, run, task.round, batches, |_, _| is_wanted())?)
+        Ok(train_round(&mut *self.trainer, run, task.round, batches, |_, _| is_wanted())?)
     }
 
     /// Stores the blobs, the new feedback and the moments of what was prepared; `base` is head(round − 1).
@@ -213,22 +221,24 @@ impl Miner {
         let digest = manifest.digest();
         let names: Vec<Digest> = kept.iter().map(|shard| Digest::of(shard)).chain([digest]).collect();
         store.pin(&format!("mine-{}", task.round), &names)?;
-        context.disk.write_feedback(task.round, base, &compressed.feedback)?;
-        context.disk.write(MOMENTS, &[&self.backend.moments().to_bytes()])?;
-        Ok(Made {
-            manifest: digest,
-            base,
-            round: task.round,
-            report,
-            times: [trained, compressing + start.elapsed()],
-            feedback: compressed.feedback,
-        })
+        let mut feedback = Vec::new();
+        self.trainer.save_feedback(&mut feedback)?;
+        context.disk.write_feedback(task.round, base, &feedback)?;
+        self.write_moments(context)?;
+        Ok(Made { manifest: digest, base, round: task.round, report, times: [trained, compressing + start.elapsed()] })
     }
 
-    fn drop_old_feedback<L>(&mut self, context: &Context<L>, round: Round) {
+    fn write_moments<L>(&self, context: &Context<L>) -> Result<(), MinerError> {
+        let mut moments = Vec::new();
+        self.trainer.save_moments(&mut moments)?;
+        Ok(context.disk.write(MOMENTS, &[&moments])?)
+    }
+
+    fn drop_old_feedback(&mut self, round: Round) {
         let stale = |of: Round| round.0.saturating_sub(of.0) > FEEDBACK_ROUNDS_MAX;
         if self.feedback_of.is_some_and(stale) {
-            self.feedback = ErrorFeedback::zero(&context.layout);
+            // The pseudo-gradient is in the parameters: only the feedback goes.
+            self.trainer.reset_feedback();
         }
     }
 
@@ -237,7 +247,7 @@ impl Miner {
     /// # Errors
     /// The disk refuses to forget the old one.
     pub fn journalled<L>(&mut self, context: &Context<L>, made: Made) -> Result<(), DiskError> {
-        self.feedback = made.feedback;
+        self.trainer.keep_feedback();
         self.feedback_of = Some(made.round);
         context.disk.keep_only_feedback(Some(made.round))
     }

@@ -10,7 +10,8 @@ use covey_proto::record::UidSet;
 use covey_round::ballot::{Probation, ballot};
 use covey_round::engine::Collection;
 use covey_round::rating::{Evaluation, PeerKey, Ratings, RatingsError, Scored};
-use covey_trainer::Backend;
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::LanguageModel;
 use covey_trainer::data::Dataset;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub enum ValidatorError {
 
 /// What a validator keeps from round to round.
 pub struct Validator {
-    backend: Box<dyn Backend>,
+    model: Box<dyn LanguageModel>,
     data: Arc<Dataset>,
     ratings: Ratings,
 }
@@ -44,7 +45,7 @@ impl Validator {
     /// The folder cannot be read.
     pub fn restore<L>(
         context: &Context<L>,
-        backend: Box<dyn Backend>,
+        model: Box<dyn LanguageModel>,
         data: Arc<Dataset>,
     ) -> Result<Validator, DiskError> {
         let scoring = &context.run.scoring;
@@ -57,7 +58,7 @@ impl Validator {
             }
             None => Ratings::new(scoring),
         };
-        Ok(Validator { backend, data, ratings })
+        Ok(Validator { model, data, ratings })
     }
 
     /// What it thinks of whom.
@@ -98,21 +99,15 @@ impl Validator {
         if had.is_empty() {
             return Ok(scored);
         }
-        let setting = Setting {
-            data: &self.data,
-            run: &context.run,
-            layout: &context.layout,
-            collection,
-            voter: me.uid,
-            before: &before.parameters,
-        };
-        let mut bench = Bench::new(&mut *self.backend, setting)?;
+        let setting =
+            Setting { data: &self.data, run: &context.run, layout: &context.layout, collection, voter: me.uid };
+        let mut bench = Bench::new(&mut *self.model, setting, &mut as_le_bytes(&before.parameters))?;
         for uid in had.iter().take(evaluations_max(&context.run, collection.round)) {
             let (Some(peer), Some(contribution)) = (peer(uid), held.get(uid)) else { continue };
             if !life.is_wanted() {
                 break;
             }
-            let evaluation = bench.evaluate(contribution)?;
+            let evaluation = bench.evaluate(*uid, &mut contribution.shards.iter().cloned().map(Ok))?;
             tracing::debug!(node = %context.name, round = %collection.round, %uid, ?evaluation, "scored");
             scored.push(Scored { peer, evaluation });
         }

@@ -8,8 +8,8 @@ use super::attention::{Attention, Kept};
 use super::kernels::{
     cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
 };
-use super::shape::{LayerShape, Shape};
-use super::simd::{Into, View, ViewMut, multiply};
+use super::shape::Shape;
+use super::product::{Into, View, ViewMut, multiply};
 use covey_proto::run::Model;
 
 /// Tokens that go through the model together, at least one sequence: enough for products to be efficient, few enough
@@ -18,7 +18,7 @@ const TOKENS: usize = 512;
 /// Logits that live at once, in elements (2 MiB): they stay in cache between their product, softmax and gradient.
 const LOGITS: usize = 512 * 1024;
 
-/// What one layer keeps for its backward pass.
+/// What one layer keeps for its backward pass; without one, all layers use the same.
 struct LayerSpace {
     /// The residual stream before the layer, `[tokens, width]`.
     before: Vec<f32>,
@@ -37,19 +37,28 @@ struct LayerSpace {
     attention: Kept,
 }
 
+/// What a network is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passes {
+    /// Losses and logits: one layer's activations serve all layers.
+    Forward,
+    /// Gradients, too. Attention's probabilities are kept for the backward pass, or not; `None` decides by their size.
+    Both { keep: Option<bool> },
+}
+
 /// The model without its parameters: shapes, angles, buffers.
 pub(super) struct Network {
     pub(super) shape: Shape,
     attention: Attention,
     layers: Vec<LayerSpace>,
-    /// The residual stream after the last layer.
+    /// The residual stream after the layer at hand, in the end after the last.
     last: Vec<f32>,
     inverse_last: Vec<f32>,
     normed: Vec<f32>,
     key: Vec<f32>,
     hidden: Vec<f32>,
     logits: Vec<f32>,
-    /// Gradient of the residual stream.
+    /// Gradient of the residual stream. This and what follows is empty without a backward pass.
     d_x: Vec<f32>,
     d_normed: Vec<f32>,
     d_query_value: Vec<f32>,
@@ -66,13 +75,18 @@ pub(super) struct Group<'a> {
 }
 
 impl Network {
-    /// Buffers for `model`. `keep`: see [`Attention::new`].
-    pub(super) fn new(model: &Model, keep: Option<bool>) -> Network {
+    /// Buffers for `model`.
+    pub(super) fn new(model: &Model, passes: Passes) -> Network {
         let shape = Shape::of(model);
-        let tokens = (TOKENS / shape.sequence).max(1) * shape.sequence;
-        let attention = Attention::new(&shape, tokens, model.rope_theta, keep);
+        let tokens = tokens_max(&shape);
+        let (layers, backward) = match passes {
+            Passes::Forward => (1, 0),
+            Passes::Both { .. } => (shape.layers.len(), tokens),
+        };
+        let attention = Attention::new(&shape, tokens, model.rope_theta, passes);
         let room = |width: usize| vec![0.0; tokens * width];
-        let layer = |_: &LayerShape| LayerSpace {
+        let room_back = |width: usize| vec![0.0; backward * width];
+        let layer = |_| LayerSpace {
             before: room(shape.width),
             between: room(shape.width),
             inverse_before: room(1),
@@ -83,21 +97,51 @@ impl Network {
             attention: attention.kept(&shape, tokens),
         };
         Network {
-            layers: shape.layers.iter().map(layer).collect(),
+            layers: (0..layers).map(layer).collect(),
             last: room(shape.width),
             inverse_last: room(1),
             normed: room(shape.width),
             key: room(shape.kv_width),
             hidden: room(shape.feed_forward),
             logits: vec![0.0; logits_rows(&shape) * shape.vocabulary],
-            d_x: room(shape.width),
-            d_normed: room(shape.width),
-            d_query_value: room(shape.width + shape.kv_width),
-            d_key: room(shape.kv_width),
+            d_x: room_back(shape.width),
+            d_normed: room_back(shape.width),
+            d_query_value: room_back(shape.width + shape.kv_width),
+            d_key: room_back(shape.kv_width),
             tokens_max: tokens,
             attention,
             shape,
         }
+    }
+
+    /// Elements of all buffers that [`Network::new`] would make.
+    pub(super) fn elements(shape: &Shape, passes: Passes) -> usize {
+        let tokens = tokens_max(shape);
+        let (layers, backward) = match passes {
+            Passes::Forward => (1, 0),
+            Passes::Both { .. } => (shape.layers.len(), tokens),
+        };
+        let query_value = shape.width + shape.kv_width;
+        let layer = 3 * shape.width + 2 + query_value + 2 * shape.feed_forward;
+        let common = 2 * shape.width + 1 + shape.kv_width + shape.feed_forward;
+        let back = 2 * shape.width + query_value + shape.kv_width;
+        let logits = logits_rows(shape) * shape.vocabulary;
+        tokens * (layers * layer + common) + backward * back + logits + Attention::elements(shape, tokens, layers, passes)
+    }
+
+    /// Elements of all buffers that there are.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let of_layer = |space: &LayerSpace| {
+            let LayerSpace { before, between, inverse_before, inverse_between, query_value, mixed, gate_up, attention } =
+                space;
+            let all = [before, between, inverse_before, inverse_between, query_value, mixed, gate_up];
+            all.into_iter().map(Vec::len).sum::<usize>() + attention.held()
+        };
+        let Network { last, inverse_last, normed, key, hidden, logits, d_x, d_normed, d_query_value, d_key, .. } = self;
+        let all = [last, inverse_last, normed, key, hidden, logits, d_x, d_normed, d_query_value, d_key];
+        let layers: usize = self.layers.iter().map(of_layer).sum();
+        all.into_iter().map(Vec::len).sum::<usize>() + layers + self.attention.held()
     }
 
     /// Sequences of a group.
@@ -116,9 +160,10 @@ impl Network {
         embed(&mut first.before, &parameters[shape.embedding.clone()], inputs, width);
         let weight = &parameters[shape.layers[0].attention_norm.clone()];
         norm(normed, &mut first.inverse_before, &first.before, weight, epsilon);
-        for number in 0..layers.len() {
-            let (layer, after) = layers[number..].split_first_mut().expect("the number of a layer");
-            let at = &shape.layers[number];
+        let spaces = layers.len();
+        for (number, at) in shape.layers.iter().enumerate() {
+            // Without a backward pass one space serves all layers.
+            let layer = &mut layers[number.min(spaces - 1)];
             let query_value = &mut layer.query_value[..tokens * qv_width];
             linear(query_value, normed, &parameters[at.query_value.clone()], tokens);
             linear(key, normed, &parameters[at.key.clone()], tokens);
@@ -132,13 +177,16 @@ impl Network {
             linear(gate_up, normed, &parameters[at.gate_up.clone()], tokens);
             swiglu(hidden, gate_up, ff);
             // The sum after the MLP and its norm belong to the next layer, or to the output.
-            let (next, inverse, next_norm) = match after.first_mut() {
-                Some(next) => (&mut next.before, &mut next.inverse_before, &shape.layers[number + 1].attention_norm),
-                None => (&mut *last, &mut *inverse_last, &shape.last_norm),
-            };
-            let next = &mut next[..tokens * width];
+            let after = shape.layers.get(number + 1);
+            let next_norm = after.map_or(&shape.last_norm, |next| &next.attention_norm);
+            let next = &mut last[..tokens * width];
             linear(next, hidden, &parameters[at.down.clone()], tokens);
-            norm_sum(normed, inverse, next, between, &parameters[next_norm.clone()], epsilon);
+            norm_sum(normed, inverse_last, next, between, &parameters[next_norm.clone()], epsilon);
+            if after.is_some() {
+                let next = &mut layers[(number + 1).min(spaces - 1)];
+                std::mem::swap(&mut next.before, last);
+                std::mem::swap(&mut next.inverse_before, inverse_last);
+            }
         }
     }
 
@@ -166,7 +214,7 @@ impl Network {
         logits
     }
 
-    /// Summed cross-entropy of the group, and the gradient of `weight` times it: set in `gradient` (`Set`) or added.
+    /// Summed cross-entropy of the group in nats, and the gradient of `weight` times it: set in `gradient` (`Set`) or added.
     pub(super) fn gradient(
         &mut self,
         parameters: &[f32],
@@ -282,6 +330,11 @@ impl Network {
         let d_weight = &mut gradient[at.attention_norm.clone()];
         norm_back(d_x, d_weight, d_normed, &layer.inverse_before, &layer.before, norm_weight);
     }
+}
+
+/// Tokens of the largest group.
+fn tokens_max(shape: &Shape) -> usize {
+    (TOKENS / shape.sequence).max(1) * shape.sequence
 }
 
 /// Rows of logits that live at once.
