@@ -134,10 +134,10 @@ mod tests {
         let options = PrepareOptions { name: "synthetic".into(), vocabulary: 512, ..PrepareOptions::default() };
         prepare(synthetic::documents(3, 200_000), &options, &path, &mut |_| ()).unwrap();
         let data = Arc::new(Dataset::open(&path, None).unwrap());
-        let template = Template::load("tiny").unwrap().with(&["model.vocabulary=512"]).unwrap();
+        let template = Template::load("tiny").unwrap().with(&["model.vocabulary=512".to_owned()]).unwrap();
         let model = crate::lab::resolve(&template, data.digest()).unwrap().model;
         let state = initial_state(&model);
-        let mut loss = |threads, go_on: &mut dyn FnMut(Progress) -> bool| {
+        let loss = |threads, go_on: &mut dyn FnMut(Progress) -> bool| {
             let mut evaluator = Evaluator::new(Device::Cpu { threads }, data.clone(), &model);
             evaluator.loss(&mut as_le_bytes(&state), 60, go_on).unwrap()
         };

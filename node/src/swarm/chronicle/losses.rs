@@ -9,9 +9,11 @@
 //! that still wait get `ROUNDS_TIME_MAX` together, and those that it is not enough for have no loss; the last evaluation gets
 //! `LAST_TIME_MAX`, and is then over as many sequences as it came to.
 
-use super::judge::Judge;
 use crate::disk::StateFile;
+use crate::evaluation::{self, Evaluator, HeldoutLoss};
+use crate::service::all_cores;
 use covey_proto::run::Model;
+use covey_trainer::Device;
 use covey_trainer::data::Dataset;
 use futures::FutureExt;
 use std::pin::Pin;
@@ -56,17 +58,8 @@ pub(super) struct RoundState {
     pub at_the_end: StateFile,
 }
 
-/// The loss of the last state, on more text than the rounds'.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastLoss {
-    /// Nats a token; not a number if there is none.
-    pub loss: f64,
-    /// Held-out sequences behind it.
-    pub sequences: u64,
-}
-
 /// Where nothing could be evaluated.
-const NO_LOSS: LastLoss = LastLoss { loss: f64::NAN, sequences: 0 };
+const NO_LOSS: HeldoutLoss = HeldoutLoss { loss: f64::NAN, sequences: 0 };
 
 /// How far the evaluations are that the end waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,9 +87,9 @@ enum Job {
 /// What the thread says.
 enum Report {
     Round(usize, f64),
-    /// So many of so many sequences of the last evaluation are done.
-    Progress(u64, u64),
-    Last(LastLoss),
+    /// How far the last evaluation is.
+    Progress(evaluation::Progress),
+    Last(HeldoutLoss),
 }
 
 /// What the thread looks at between two batches.
@@ -116,7 +109,16 @@ impl Losses {
         let (jobs, wanted) = mpsc::channel(JOBS_MAX);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let orders = Arc::new(Orders::default());
-        let work = Work { judge: Judge::new(data, model), sequences, orders: orders.clone(), reports: sender };
+        let on_one_thread = Evaluator::new(Device::Cpu { threads: 1 }, data.clone(), model);
+        let work = Work {
+            evaluator: on_one_thread,
+            is_wide: false,
+            data,
+            model: model.clone(),
+            sequences,
+            orders: orders.clone(),
+            reports: sender,
+        };
         let started = std::thread::Builder::new().name("held-out".into()).spawn(move || work.run(wanted));
         if let Err(error) = started {
             tracing::error!(%error, "no thread to evaluate with: losses will not be numbers");
@@ -180,7 +182,7 @@ impl Losses {
         mut self,
         mut show: impl FnMut(Progress),
         enough: impl Future<Output = ()>,
-    ) -> (Vec<f64>, LastLoss) {
+    ) -> (Vec<f64>, HeldoutLoss) {
         let mut enough = std::pin::pin!(enough.fuse());
         self.orders.all_cores.store(true, Ordering::Relaxed);
         let of = self.waiting() as u64;
@@ -198,7 +200,7 @@ impl Losses {
         let _ = self.jobs.try_send(Job::Last(self.last.take()));
         loop {
             match self.report(&part, &mut show, enough.as_mut()).await {
-                Some(Report::Progress(done, of)) => (part.progress.done, part.progress.of) = (done, of),
+                Some(Report::Progress(now)) => (part.progress.done, part.progress.of) = (now.done, now.all),
                 Some(Report::Last(loss)) => last = loss,
                 Some(Report::Round(..)) => {}
                 None => break,
@@ -250,7 +252,11 @@ impl Part {
 
 /// The thread's side.
 struct Work {
-    judge: Judge,
+    evaluator: Evaluator,
+    /// Whether that uses all cores.
+    is_wide: bool,
+    data: Arc<Dataset>,
+    model: Model,
     sequences: u64,
     orders: Arc<Orders>,
     reports: mpsc::Sender<Report>,
@@ -261,8 +267,7 @@ impl Work {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut before = f64::NAN;
         while let Some(job) = jobs.blocking_recv() {
-            let all_cores = self.orders.all_cores.load(Ordering::Relaxed);
-            self.judge.set_threads(if all_cores { crate::service::all_cores() } else { 1 });
+            self.widen();
             let report = match job {
                 Job::Round(place, state) => {
                     before = state.map_or(before, |state| self.round(state));
@@ -280,24 +285,141 @@ impl Work {
         }
     }
 
-    /// A round's loss is over all its sequences, or it is none: rounds are compared.
-    fn round(&mut self, mut state: StateFile) -> f64 {
-        let (orders, reports) = (&self.orders, &self.reports);
-        let goes_on = |_, _| !orders.end_rounds.load(Ordering::Relaxed) && !reports.is_closed();
-        match self.judge.loss(&mut state, self.sequences, goes_on) {
-            Some(found) if found.is_whole => found.loss,
-            _ => f64::NAN,
+    /// Uses all cores from now on, if it was told to. The former model is dropped before another one is opened.
+    fn widen(&mut self) {
+        if self.orders.all_cores.load(Ordering::Relaxed) && !self.is_wide {
+            let device = Device::Cpu { threads: all_cores() };
+            (self.evaluator, self.is_wide) = (Evaluator::new(device, self.data.clone(), &self.model), true);
         }
     }
 
-    fn last(&mut self, mut state: StateFile) -> LastLoss {
+    /// A round's loss is over all its sequences, or it is none: rounds are compared.
+    fn round(&mut self, state: StateFile) -> f64 {
         let (orders, reports) = (&self.orders, &self.reports);
-        let goes_on = |done, of| {
+        let mut is_whole = true;
+        let mut go_on = |now: evaluation::Progress| {
+            is_whole = now.done == now.all || !(orders.end_rounds.load(Ordering::Relaxed) || reports.is_closed());
+            is_whole
+        };
+        let found = judge(&mut self.evaluator, state, self.sequences, &mut go_on);
+        if is_whole { found.loss } else { f64::NAN }
+    }
+
+    fn last(&mut self, state: StateFile) -> HeldoutLoss {
+        let (orders, reports) = (&self.orders, &self.reports);
+        let mut go_on = |now: evaluation::Progress| {
             // Whoever shows it may miss one.
-            let _ = reports.try_send(Report::Progress(done, of));
+            let _ = reports.try_send(Report::Progress(now));
             !orders.end_last.load(Ordering::Relaxed) && !reports.is_closed()
         };
-        let found = self.judge.loss(&mut state, LAST_SEQUENCES, goes_on);
-        found.map_or(NO_LOSS, |found| LastLoss { loss: found.loss, sequences: found.sequences })
+        judge(&mut self.evaluator, state, LAST_SEQUENCES, &mut go_on)
+    }
+}
+
+/// The loss of a state. Where there is none, the log says why.
+fn judge(
+    evaluator: &mut Evaluator,
+    mut state: StateFile,
+    sequences: u64,
+    go_on: &mut dyn FnMut(evaluation::Progress) -> bool,
+) -> HeldoutLoss {
+    evaluator.loss(&mut state, sequences, go_on).unwrap_or_else(|error| {
+        tracing::error!(%error, "a state has no held-out loss");
+        NO_LOSS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Disk;
+    use covey_proto::Digest;
+    use covey_round::engine::Tip;
+
+    /// Losses whose thread is the test.
+    fn losses() -> (Losses, mpsc::Receiver<Job>, mpsc::Sender<Report>) {
+        let (jobs, wanted) = mpsc::channel(JOBS_MAX);
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        let losses = Losses { jobs, reports, orders: Arc::default(), found: Vec::new(), last: None };
+        (losses, wanted, sender)
+    }
+
+    fn state() -> RoundState {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        disk.write_state(&Tip { round: None, head: Digest::ZERO }, Digest::ZERO, &[1.0]).unwrap();
+        let open = || disk.open_state(None, 1).unwrap().unwrap();
+        RoundState { now: open(), at_the_end: open() }
+    }
+
+    #[tokio::test]
+    async fn eight_states_wait_and_then_the_swarm_does() {
+        let (mut losses, _wanted, reports) = losses();
+        for waiting in 0..WAITING_MAX {
+            assert!(!losses.is_full(), "{waiting} wait");
+            losses.ask(Some(state()));
+        }
+        assert!(losses.is_full());
+        // The second one first: what is told is the beginning, as far as it is known.
+        reports.send(Report::Round(1, 5.0)).await.unwrap();
+        losses.next().await;
+        assert!(!losses.is_full() && losses.known().is_empty());
+        reports.send(Report::Round(0, 6.0)).await.unwrap();
+        losses.catch_up();
+        assert_eq!(losses.known(), [6.0, 5.0]);
+    }
+
+    /// No block comes while so many wait, but nodes may be in the middle of a round.
+    #[test]
+    fn what_finds_no_room_has_no_loss_and_loses_nothing_else() {
+        let (mut losses, mut wanted, _reports) = losses();
+        for _ in 0..=JOBS_MAX {
+            losses.ask(None);
+        }
+        assert!(losses.found[JOBS_MAX].is_some_and(f64::is_nan));
+        assert_eq!(losses.waiting(), JOBS_MAX);
+        let places: Vec<usize> = std::iter::from_fn(|| wanted.try_recv().ok())
+            .map(|job| match job {
+                Job::Round(place, None) => place,
+                _ => panic!("no state was given"),
+            })
+            .collect();
+        assert_eq!(places, (0..JOBS_MAX).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn at_the_end_the_rounds_come_first_and_whoever_has_enough_ends_both() {
+        let (mut losses, mut wanted, reports) = losses();
+        losses.ask(Some(state()));
+        let orders = losses.orders.clone();
+        let mut shown = Vec::new();
+        let thread = async {
+            assert!(matches!(wanted.recv().await, Some(Job::Round(0, Some(_)))));
+            while !orders.end_rounds.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            assert!(orders.all_cores.load(Ordering::Relaxed) && orders.end_last.load(Ordering::Relaxed));
+            reports.send(Report::Round(0, f64::NAN)).await.unwrap();
+            assert!(matches!(wanted.recv().await, Some(Job::Last(Some(_)))), "its file was kept");
+            reports.send(Report::Progress(evaluation::Progress { done: 8, all: 99 })).await.unwrap();
+            reports.send(Report::Last(HeldoutLoss { loss: 4.5, sequences: 8 })).await.unwrap();
+            drop(reports);
+        };
+        let finish = losses.finish(|progress| shown.push(progress), std::future::ready(()));
+        let ((found, last), ()) = tokio::join!(finish, thread);
+        assert!(found.len() == 1 && found[0].is_nan(), "{found:?}");
+        assert_eq!((last.loss, last.sequences), (4.5, 8));
+        assert!(!shown[0].is_last && shown.last().is_some_and(|last| last.is_last && (last.done, last.of) == (8, 99)));
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_gone_keeps_nobody_waiting() {
+        let (mut losses, wanted, reports) = losses();
+        losses.ask(Some(state()));
+        drop((wanted, reports));
+        losses.ask(None);
+        let (found, last) = losses.finish(|_| {}, std::future::pending()).await;
+        assert!(found.len() == 2 && found.iter().all(|loss| loss.is_nan()), "{found:?}");
+        assert_eq!(last.sequences, 0);
     }
 }

@@ -2,10 +2,8 @@
 //! feeds the display, and sums up at the end. It changes nothing in the swarm; what it asks for is to wait, if too many
 //! states are still to be evaluated.
 //!
-//! `rounds` and `nodes` remember, `losses` evaluates on a thread of its own with the model that `judge` has, `weights` reads
-//! the chain, `summary` adds up.
+//! `rounds` and `nodes` remember, `losses` evaluates on a thread of its own, `weights` reads the chain, `summary` adds up.
 
-mod judge;
 mod losses;
 mod nodes;
 mod rounds;

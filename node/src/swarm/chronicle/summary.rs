@@ -1,8 +1,8 @@
 //! What a swarm has measured of itself, added up: the end of its chronicle.
 
-use super::losses::LastLoss;
 use super::nodes::{SeenNode, SeenNodes, Work, sum_by_key};
 use super::{Chronicle, work_line};
+use crate::evaluation::HeldoutLoss;
 use crate::observe::Usage;
 use crate::report::usage::{SUPERVISOR, by_role};
 use crate::report::{Baselines, NodeSummary, Summary};
@@ -85,7 +85,7 @@ fn baselines(data: &Dataset) -> Baselines {
     Baselines { unigram: counts.unigram_bits_per_byte, bigram: counts.bigram_bits_per_byte }
 }
 
-fn say_last(display: &Display, last: LastLoss) {
+fn say_last(display: &Display, last: HeldoutLoss) {
     display.finish();
     tracing::info!(loss = last.loss, sequences = last.sequences, "the last state was evaluated");
 }
