@@ -8,7 +8,7 @@ pub mod agreement;
 pub mod apply;
 pub mod catchup;
 pub mod collect;
-mod context;
+pub(crate) mod context;
 mod gather;
 pub mod miner;
 mod run;
