@@ -225,13 +225,7 @@ impl Miner {
         self.trainer.save_feedback(&mut feedback)?;
         context.disk.write_feedback(task.round, base, &feedback)?;
         self.write_moments(context)?;
-        Ok(Made {
-            manifest: digest,
-            base,
-            round: task.round,
-            report,
-            times: [trained, compressing + start.elapsed()],
-        })
+        Ok(Made { manifest: digest, base, round: task.round, report, times: [trained, compressing + start.elapsed()] })
     }
 
     fn write_moments<L>(&self, context: &Context<L>) -> Result<(), MinerError> {

@@ -37,8 +37,8 @@ use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
 use covey_round::engine::{Engine, Roles, Tip};
 use covey_round::rating::{PeerKey, Ratings};
 use covey_sparseloco::state_root;
-use covey_trainer::{Device, open_backend};
 use covey_trainer::data::Dataset;
+use covey_trainer::{Device, open_backend};
 use miner::{Miner, MinerError};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -379,13 +379,16 @@ fn restore_roles<L: Ledger>(
     let miner = match context.roles.miner {
         true => {
             let journalled = journal.contribution.as_ref();
-            let miner = Miner::restore(context, backend.trainer().map_err(MinerError::from)?, data.clone(), journalled)?;
+            let miner =
+                Miner::restore(context, backend.trainer().map_err(MinerError::from)?, data.clone(), journalled)?;
             Some(Arc::new(Mutex::new(miner)))
         }
         false => None,
     };
     let validator = match context.roles.validator {
-        true => Some(Arc::new(Mutex::new(Validator::restore(context, backend.model().map_err(MinerError::from)?, data)?))),
+        true => {
+            Some(Arc::new(Mutex::new(Validator::restore(context, backend.model().map_err(MinerError::from)?, data)?)))
+        }
         false => None,
     };
     Ok((miner, validator))

@@ -99,13 +99,8 @@ impl Validator {
         if had.is_empty() {
             return Ok(scored);
         }
-        let setting = Setting {
-            data: &self.data,
-            run: &context.run,
-            layout: &context.layout,
-            collection,
-            voter: me.uid,
-        };
+        let setting =
+            Setting { data: &self.data, run: &context.run, layout: &context.layout, collection, voter: me.uid };
         let mut bench = Bench::new(&mut *self.model, setting, &mut as_le_bytes(&before.parameters))?;
         for uid in had.iter().take(evaluations_max(&context.run, collection.round)) {
             let (Some(peer), Some(contribution)) = (peer(uid), held.get(uid)) else { continue };

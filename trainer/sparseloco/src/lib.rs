@@ -45,5 +45,7 @@ pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step, 
 pub use codec::{CODEC_VERSION, CodecError, EncodeError, decode_shard, encode_shard, max_shard_bytes};
 pub use compress::{CompressError, CompressStats, Compression, Encoded, compress};
 pub use sparse::SparseShard;
-pub use state::{Assembly, ReadError, StateError, state_from_shards, state_manifest, state_manifest_on, state_root, state_shards};
+pub use state::{
+    Assembly, ReadError, StateError, state_from_shards, state_manifest, state_manifest_on, state_root, state_shards,
+};
 pub use trial::Trial;

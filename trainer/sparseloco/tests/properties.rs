@@ -8,8 +8,8 @@ use common::{ErrorFeedback, layout, noise};
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    CompressError, Compression, NormAccumulator, OuterStep, SparseShard, StepError, Trial, compress,
-    decode_shard, outer_step, outer_step_decoding, outer_step_on, state_root,
+    CompressError, Compression, NormAccumulator, OuterStep, SparseShard, StepError, Trial, compress, decode_shard,
+    outer_step, outer_step_decoding, outer_step_on, state_root,
 };
 use proptest::prelude::*;
 

@@ -5,8 +5,8 @@
 
 use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
 use super::network::Passes;
-use super::shape::Shape;
 use super::product::{Into, View, ViewMut, multiply};
+use super::shape::Shape;
 
 /// Positions of a block of queries. Smaller blocks skip more of the keys that they cannot see; larger ones make larger products.
 const BLOCK: usize = 32;
@@ -77,9 +77,7 @@ fn kept_elements(shape: &Shape, tokens: usize) -> usize {
 fn keeps(shape: &Shape, tokens: usize, passes: Passes) -> bool {
     match passes {
         Passes::Forward => false,
-        Passes::Both { keep } => {
-            keep.unwrap_or_else(|| kept_elements(shape, tokens) * shape.layers.len() <= KEPT_MAX)
-        }
+        Passes::Both { keep } => keep.unwrap_or_else(|| kept_elements(shape, tokens) * shape.layers.len() <= KEPT_MAX),
     }
 }
 

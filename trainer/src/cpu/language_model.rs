@@ -125,7 +125,8 @@ impl LanguageModel for CpuModel {
         step: OuterStep,
     ) -> Result<(), TryError> {
         self.loaded()?;
-        let shards = shards.enumerate().map(|(shard, decoded)| decoded.map_err(|error| TryError::Codec { shard, error }));
+        let shards =
+            shards.enumerate().map(|(shard, decoded)| decoded.map_err(|error| TryError::Codec { shard, error }));
         self.trial.begin(&self.layout, &mut self.parameters, shards, factors, step)
     }
 

@@ -8,8 +8,8 @@ use super::attention::{Attention, Kept};
 use super::kernels::{
     cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
 };
-use super::shape::Shape;
 use super::product::{Into, View, ViewMut, multiply};
+use super::shape::Shape;
 use covey_proto::run::Model;
 
 /// Tokens that go through the model together, at least one sequence: enough for products to be efficient, few enough
@@ -126,7 +126,10 @@ impl Network {
         let common = 2 * shape.width + 1 + shape.kv_width + shape.feed_forward;
         let back = 2 * shape.width + query_value + shape.kv_width;
         let logits = logits_rows(shape) * shape.vocabulary;
-        tokens * (layers * layer + common) + backward * back + logits + Attention::elements(shape, tokens, layers, passes)
+        tokens * (layers * layer + common)
+            + backward * back
+            + logits
+            + Attention::elements(shape, tokens, layers, passes)
     }
 
     /// Elements of all buffers that there are.

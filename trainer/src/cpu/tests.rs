@@ -110,14 +110,18 @@ fn neither_threads_nor_other_batches_change_a_loss() {
 
 #[test]
 fn the_memory_that_is_promised_is_what_is_held() {
-    let shapes = [small_model(), Model { sequence: 75, tied: false, ..small_model() }, Model { sequence: 700, ..small_model() }];
+    let shapes =
+        [small_model(), Model { sequence: 75, tied: false, ..small_model() }, Model { sequence: 700, ..small_model() }];
     for model in shapes {
         for passes in [Passes::Forward, Passes::Both { keep: None }, Passes::Both { keep: Some(false) }] {
             let (held, said) = (Network::new(&model, passes).held(), Network::elements(&Shape::of(&model), passes));
             assert_eq!(held, said, "{passes:?}, sequence {}", model.sequence);
         }
         let (backend, elements) = (open(3, &model).unwrap(), Layout::of(&model).elements() as u64);
-        assert_eq!((backend.model_memory().parameters, backend.trainer_memory().parameters), (4 * elements, 20 * elements));
+        assert_eq!(
+            (backend.model_memory().parameters, backend.trainer_memory().parameters),
+            (4 * elements, 20 * elements)
+        );
         let forward = 4 * Network::elements(&Shape::of(&model), Passes::Forward) as u64;
         assert_eq!(backend.model_memory().activations, 3 * forward);
         assert_eq!(backend.model_memory().total(), 4 * elements + 3 * forward);

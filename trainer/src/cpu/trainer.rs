@@ -6,9 +6,7 @@ use super::groups::{Parted, check, groups};
 use super::kernels::{AdamW, adamw, sum_of_squares};
 use super::network::{Network, Passes};
 use super::product::Into;
-use crate::backend::{
-    BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer,
-};
+use crate::backend::{BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer};
 use crate::moments::{MomentsReader, MomentsWriter};
 use crate::stream::{load, save};
 use covey_proto::layout::Layout;
@@ -183,8 +181,7 @@ impl Trainer for CpuTrainer {
                 LoadError::Length { got: got as u64, elements: need / 4, expected: need as u64 }
             }
         };
-        let outcome =
-            load(from, &mut self.feedback).and_then(|()| finite_state(&self.feedback).map_err(not_finite));
+        let outcome = load(from, &mut self.feedback).and_then(|()| finite_state(&self.feedback).map_err(not_finite));
         match outcome {
             Ok(()) => self.forget_pending(),
             Err(_) => self.reset_feedback(),

@@ -57,9 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, ConfigFault> {
         rope.only("rope_type", &["default"])?;
     }
     let theta = match rope.and_then(|rope| rope.0.get("rope_theta").cloned()) {
-        Some(theta) => {
-            theta.as_f64().ok_or_else(|| value_fault("rope_parameters.rope_theta", &theta, "a number"))?
-        }
+        Some(theta) => theta.as_f64().ok_or_else(|| value_fault("rope_parameters.rope_theta", &theta, "a number"))?,
         None => config.number("rope_theta", Some(10_000.0))?,
     };
     let heads = config.count("num_attention_heads", None, 1024)?;

@@ -129,7 +129,8 @@ fn write_weights(path: &Path, layout: &Layout, parameters: &[f32]) -> Result<(),
         layout.tensors().iter().map(|tensor| (&tensor.name, View { tensor, values: &parameters[tensor.range()] }));
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| fault(WeightsFault::Write(error.to_string())))?;
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|error| fault(WeightsFault::Write(error.to_string())))?;
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
 }
 

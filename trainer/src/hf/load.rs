@@ -1,7 +1,8 @@
 //! A folder of Hugging Face's layout as a state. Nothing in it is believed.
 
 use super::{
-    CONFIG, CONFIG_BYTES_MAX, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TokenizerFault, WEIGHTS, WeightsFault, config, read,
+    CONFIG, CONFIG_BYTES_MAX, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TokenizerFault, WEIGHTS, WeightsFault, config,
+    read,
 };
 use covey_proto::layout::{Layout, Tensor};
 use covey_proto::run::Model;

@@ -8,8 +8,7 @@ use covey_proto::Digest;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    CODEC_VERSION, Compression, OuterStep, SparseShard, decode_shard, outer_step, state_root,
-    state_shards,
+    CODEC_VERSION, Compression, OuterStep, SparseShard, decode_shard, outer_step, state_root, state_shards,
 };
 use serde_json::{Value, json};
 use std::ops::Range;
