@@ -39,7 +39,7 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why catching up failed. What is transient is tried again.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub(super) enum JoinError {
     /// Nobody gave a blob.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -73,7 +73,7 @@ pub enum JoinError {
 
 impl JoinError {
     /// Whether another try may end otherwise: a blob that nobody gave now.
-    pub fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             JoinError::Fetch(_) | JoinError::Obtain(ObtainError::Fetch(_)) => true,
             // Evicted between its fetch and its use.
@@ -84,7 +84,7 @@ impl JoinError {
 }
 
 /// Where catching up has led.
-pub struct CaughtUp {
+pub(super) struct CaughtUp {
     /// The state.
     pub state: State,
     /// Whether it came from peers: then the optimizer and the error feedback start from zero.
@@ -96,7 +96,7 @@ pub struct CaughtUp {
 ///
 /// # Errors
 /// Something that a person must look at.
-pub async fn join<L: Ledger>(
+pub(super) async fn join<L: Ledger>(
     context: Arc<Context<L>>,
     mut mine: Vec<Base>,
     target: Tip,
@@ -251,7 +251,7 @@ async fn compare<L: Ledger>(
 }
 
 /// The state before round 0, which everyone computes.
-pub fn genesis<L>(context: &Context<L>) -> State {
+pub(super) fn genesis<L>(context: &Context<L>) -> State {
     let parameters = covey_trainer::genesis::initial_state(&context.run.model);
     let root = state_root(&parameters, context.run.compress.state_elements as usize);
     State { sealed: Sealed { tip: Tip::genesis(context.run_id), root }, parameters: Arc::new(parameters) }

@@ -13,7 +13,7 @@ const RECORD_BLOCKS: u32 = 7200;
 
 /// What the node knows of itself from the chain.
 #[derive(Debug, Default)]
-pub struct Identity {
+pub(super) struct Identity {
     uid: Option<Uid>,
     /// Whether it has been said that the hotkey is not registered.
     is_stranger: bool,
@@ -25,12 +25,12 @@ pub struct Identity {
 
 impl Identity {
     /// The node's uid, once registered.
-    pub fn uid(&self) -> Option<Uid> {
+    pub(super) fn uid(&self) -> Option<Uid> {
         self.uid
     }
 
     /// Takes in the chain's state at a final block.
-    pub fn on_view<L>(&mut self, context: &Context<L>, view: &ChainView) {
+    pub(super) fn on_view<L>(&mut self, context: &Context<L>, view: &ChainView) {
         let member = context.hotkey().and_then(|hotkey| view.member(&hotkey).copied());
         self.uid = member.map(|member| member.uid);
         self.say_whether_registered(context, member.as_ref());

@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 const DONE_MAX: usize = 1024;
 
 /// What came of a job.
-pub enum Done {
+pub(super) enum Done {
     /// A state of the chain, or the block of which none is to be had.
     View(Result<ChainView, BlockNumber>),
     /// A round's training is over.
@@ -51,7 +51,7 @@ impl From<Progress> for Done {
 }
 
 /// The jobs under way.
-pub struct Jobs {
+pub(super) struct Jobs {
     sender: mpsc::Sender<Done>,
     running: JoinSet<()>,
     /// Ends with the node: work that nobody waits for any more stops.
@@ -60,13 +60,13 @@ pub struct Jobs {
 
 impl Jobs {
     /// None yet; results come out of the receiver.
-    pub fn new() -> (Jobs, mpsc::Receiver<Done>) {
+    pub(super) fn new() -> (Jobs, mpsc::Receiver<Done>) {
         let (sender, done) = mpsc::channel(DONE_MAX);
         (Jobs { sender, running: JoinSet::new(), life: CancelOnDrop::default() }, done)
     }
 
     /// Runs a job beside the loop. One that breaks stops the node: a person must look at it.
-    pub fn spawn(&mut self, job: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+    pub(super) fn spawn(&mut self, job: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
         let sender = self.sender.clone();
         self.reap();
         self.running.spawn(async move {
@@ -78,23 +78,23 @@ impl Jobs {
     }
 
     /// Runs a job that has nothing to tell.
-    pub fn spawn_silent(&mut self, job: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn_silent(&mut self, job: impl Future<Output = ()> + Send + 'static) {
         self.reap();
         self.running.spawn(job);
     }
 
     /// A result without a job.
-    pub fn say(&mut self, done: Done) {
+    pub(super) fn say(&mut self, done: Done) {
         self.spawn(std::future::ready(done));
     }
 
     /// Where a job tells more than its result.
-    pub fn sender(&self) -> mpsc::Sender<Done> {
+    pub(super) fn sender(&self) -> mpsc::Sender<Done> {
         self.sender.clone()
     }
 
     /// Says that the node still lives.
-    pub fn life(&self) -> Cancel {
+    pub(super) fn life(&self) -> Cancel {
         self.life.0.clone()
     }
 

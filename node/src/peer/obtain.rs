@@ -16,7 +16,7 @@ const FETCHES_MAX: usize = 32;
 
 /// Why a contribution is not to be had.
 #[derive(Debug, thiserror::Error)]
-pub enum ObtainError {
+pub(super) enum ObtainError {
     /// It does not count.
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -30,7 +30,7 @@ pub enum ObtainError {
 
 impl ObtainError {
     /// Whether it will never count, whoever gives it.
-    pub fn is_the_authors_fault(&self) -> bool {
+    pub(super) fn is_the_authors_fault(&self) -> bool {
         matches!(self, ObtainError::Unfit(_))
     }
 }
@@ -53,7 +53,7 @@ impl From<FetchError> for ObtainError {
 ///
 /// # Cancel safety
 /// What has been fetched stays in the store.
-pub async fn obtain<L: Ledger>(
+pub(super) async fn obtain<L: Ledger>(
     context: &Arc<Context<L>>,
     digest: Digest,
     expected: Option<&Expected>,

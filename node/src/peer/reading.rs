@@ -11,7 +11,7 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Reads until there is an answer, or reason to believe that there will be none.
-pub async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
+pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
     loop {
         match context.ledger.view(block).await {
             Ok(view) => return Done::View(Ok(view)),

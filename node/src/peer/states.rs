@@ -14,7 +14,7 @@ const STATES_MAX: usize = 2;
 
 /// A state whose root and head are known, and which is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sealed {
+pub(super) struct Sealed {
     /// After which round, with which head.
     pub tip: Tip,
     /// The state root.
@@ -23,7 +23,7 @@ pub struct Sealed {
 
 /// A state with its parameters in memory.
 #[derive(Clone, Debug)]
-pub struct State {
+pub(super) struct State {
     /// Which one.
     pub sealed: Sealed,
     /// The parameters, `[elements]`.
@@ -32,7 +32,7 @@ pub struct State {
 
 /// A state to start from. Its parameters are read from the disk where they are not in memory.
 #[derive(Clone, Debug)]
-pub struct Base {
+pub(super) struct Base {
     /// Which one.
     pub sealed: Sealed,
     parameters: Option<Arc<Vec<f32>>>,
@@ -40,7 +40,7 @@ pub struct Base {
 
 /// A state that is on the disk, as far as the node knows, cannot be read from there.
 #[derive(Debug, thiserror::Error)]
-pub enum BaseError {
+pub(super) enum BaseError {
     /// The disk refuses.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -51,7 +51,7 @@ pub enum BaseError {
 
 impl Base {
     /// The base itself, whose parameters are nobody else's; what stays finds them on the disk.
-    pub fn take(&mut self) -> Base {
+    pub(super) fn take(&mut self) -> Base {
         Base { sealed: self.sealed, parameters: self.parameters.take() }
     }
 
@@ -59,7 +59,7 @@ impl Base {
     ///
     /// # Errors
     /// They are nowhere.
-    pub fn parameters(self, disk: &Disk, elements: usize) -> Result<Arc<Vec<f32>>, BaseError> {
+    pub(super) fn parameters(self, disk: &Disk, elements: usize) -> Result<Arc<Vec<f32>>, BaseError> {
         if let Some(parameters) = self.parameters {
             return Ok(parameters);
         }
@@ -76,7 +76,7 @@ impl From<State> for Base {
 }
 
 /// The head of a base: known, or told once it is; closed if it never will be.
-pub type AwaitedHead = watch::Receiver<Option<Digest>>;
+pub(super) type AwaitedHead = watch::Receiver<Option<Digest>>;
 
 /// Parameters after a round whose head is still being computed.
 struct Headless {
@@ -87,7 +87,7 @@ struct Headless {
 }
 
 /// Owns what a node has of states.
-pub struct States {
+pub(super) struct States {
     /// The newest last, at least one.
     sealed: Vec<Sealed>,
     /// The newest one's parameters, unless somebody has taken them.
@@ -97,34 +97,34 @@ pub struct States {
 
 impl States {
     /// A node that stands here.
-    pub fn new(state: State) -> States {
+    pub(super) fn new(state: State) -> States {
         States { sealed: vec![state.sealed], newest: Some(state.parameters), headless: None }
     }
 
     /// The newest sealed state's root.
-    pub fn root(&self) -> Digest {
+    pub(super) fn root(&self) -> Digest {
         self.sealed.last().map_or(Digest::ZERO, |sealed| sealed.root)
     }
 
     /// All that are known, the newest last.
-    pub fn all(&self) -> &[Sealed] {
+    pub(super) fn all(&self) -> &[Sealed] {
         &self.sealed
     }
 
     /// The sealed state with this head.
-    pub fn of_head(&self, head: Digest) -> Option<Sealed> {
+    pub(super) fn of_head(&self, head: Digest) -> Option<Sealed> {
         self.sealed.iter().copied().find(|sealed| sealed.tip.head == head)
     }
 
     /// The state with this head, to be read.
-    pub fn base(&self, head: Digest) -> Option<Base> {
+    pub(super) fn base(&self, head: Digest) -> Option<Base> {
         let sealed = self.of_head(head)?;
         let is_newest = self.sealed.last() == Some(&sealed);
         Some(Base { sealed, parameters: self.newest.clone().filter(|_| is_newest) })
     }
 
     /// The state with this head, to be changed: nobody else has its parameters any more.
-    pub fn take(&mut self, head: Digest) -> Option<Base> {
+    pub(super) fn take(&mut self, head: Digest) -> Option<Base> {
         let base = self.base(head)?;
         if base.parameters.is_some() {
             self.newest = None;
@@ -133,23 +133,23 @@ impl States {
     }
 
     /// The parameters after a round are there, but not their head.
-    pub fn step(&mut self, round: Round, parameters: Arc<Vec<f32>>) {
+    pub(super) fn step(&mut self, round: Round, parameters: Arc<Vec<f32>>) {
         self.headless = Some(Headless { round, parameters, head: watch::Sender::new(None) });
     }
 
     /// The parameters after `round`, whose head will be told.
-    pub fn headless(&self, round: Option<Round>) -> Option<(Arc<Vec<f32>>, AwaitedHead)> {
+    pub(super) fn headless(&self, round: Option<Round>) -> Option<(Arc<Vec<f32>>, AwaitedHead)> {
         let found = self.headless.as_ref().filter(|headless| Some(headless.round) == round)?;
         Some((found.parameters.clone(), found.head.subscribe()))
     }
 
     /// What was stepped has another head than it would have had: whoever waits for it waits in vain.
-    pub fn forget_headless(&mut self) {
+    pub(super) fn forget_headless(&mut self) {
         self.headless = None;
     }
 
     /// A round's state is complete and on the disk.
-    pub fn seal(&mut self, state: State) {
+    pub(super) fn seal(&mut self, state: State) {
         let State { sealed, parameters } = state;
         if let Some(headless) = self.headless.take() {
             // Nobody may train from them: then nobody hears it.
@@ -162,7 +162,7 @@ impl States {
     }
 
     /// The node stands here now, wherever it stood before: states of this round and later ones are others'.
-    pub fn stand_at(&mut self, state: State) {
+    pub(super) fn stand_at(&mut self, state: State) {
         self.sealed.retain(|sealed| sealed.tip.round < state.sealed.tip.round);
         self.forget_headless();
         self.seal(state);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 /// A worker `W` and the jobs `J` that wait for it.
-pub struct Worker<W, J> {
+pub(super) struct Worker<W, J> {
     at_home: Option<W>,
     /// In order of arrival.
     waiting: VecDeque<J>,
@@ -13,18 +13,18 @@ pub struct Worker<W, J> {
 
 impl<W, J> Worker<W, J> {
     /// A worker for whom at most `waiting_max` jobs, at least one, wait.
-    pub fn new(worker: W, waiting_max: usize) -> Worker<W, J> {
+    pub(super) fn new(worker: W, waiting_max: usize) -> Worker<W, J> {
         Worker { at_home: Some(worker), waiting: VecDeque::new(), waiting_max: waiting_max.max(1) }
     }
 
     /// Takes a job; gives back the one that will not be done for it.
-    pub fn ask(&mut self, job: J) -> Option<J> {
+    pub(super) fn ask(&mut self, job: J) -> Option<J> {
         self.waiting.push_back(job);
         if self.waiting.len() > self.waiting_max { self.waiting.pop_front() } else { None }
     }
 
     /// The worker with its next job, if both are there: they go together.
-    pub fn start(&mut self) -> Option<(W, J)> {
+    pub(super) fn start(&mut self) -> Option<(W, J)> {
         let job = self.waiting.pop_front()?;
         match self.at_home.take() {
             Some(worker) => Some((worker, job)),
@@ -36,17 +36,17 @@ impl<W, J> Worker<W, J> {
     }
 
     /// The worker is back.
-    pub fn come_home(&mut self, worker: W) {
+    pub(super) fn come_home(&mut self, worker: W) {
         self.at_home = Some(worker);
     }
 
     /// Whether a task has the worker.
-    pub fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         self.at_home.is_none()
     }
 
     /// The worker for good, if it is at home; nothing that waits is done.
-    pub fn retire(&mut self) -> Option<W> {
+    pub(super) fn retire(&mut self) -> Option<W> {
         self.waiting.clear();
         self.at_home.take()
     }

@@ -3,11 +3,11 @@
 
 use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Quantiser};
-use covey_sparseloco::{Compression, ErrorFeedback};
-use covey_trainer::cpu::CpuBackend;
+use covey_sparseloco::Compression;
+use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::data::synthetic;
 use covey_trainer::genesis::initial_state;
-use covey_trainer::{Backend, Batch, StepHyper};
+use covey_trainer::{Batch, Device, StepHyper, open_backend};
 
 /// The protocol's default.
 pub const HOW: Compression = Compression { beta: 0.95, k: 64, quantiser: Quantiser::Sign, shard_chunks: 1024 };
@@ -21,7 +21,7 @@ const HYPER: StepHyper = StepHyper { rate: 2e-3, beta1: 0.9, beta2: 0.95, epsilo
 pub struct Gradients {
     pub layout: Layout,
     /// e, after all rounds but the last.
-    pub feedback: ErrorFeedback,
+    pub feedback: Vec<f32>,
     /// Δ of the last round.
     pub delta: Vec<f32>,
 }
@@ -44,30 +44,31 @@ pub fn train() -> Gradients {
     let documents = synthetic::documents(1, ROUNDS * STEPS * SEQUENCES * 130);
     let mut tokens = documents.iter().flat_map(|document| document.text.bytes().map(u32::from));
     let layout = Layout::of(&model);
-    let mut backend = CpuBackend::new(&model);
+    let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
+    let mut trainer = backend.trainer().expect("there is room");
     let mut theta = initial_state(&model);
-    let mut feedback = ErrorFeedback::zero(&layout);
+    let mut feedback = vec![0.0; theta.len()];
     for round in 1..=ROUNDS {
-        backend.load(&theta).expect("the state is this model's");
+        trainer.load(&mut as_le_bytes(&theta)).expect("the state is this model's");
         for _ in 0..STEPS {
             let tokens = tokens.by_ref().take(SEQUENCES * 129).collect();
             let batch = Batch::new(&model, tokens).expect("whole rows of bytes");
-            backend.step(&batch, &HYPER).expect("a small model learns");
+            trainer.step(&batch, &HYPER).expect("a small model learns");
         }
         let mut trained = vec![0.0; theta.len()];
-        backend.parameters(&mut trained).expect("as many as were loaded");
+        trainer.save(&mut as_le_bytes_mut(&mut trained)).expect("as many as were loaded");
         let delta: Vec<f32> = theta.iter().zip(&trained).map(|(theta, trained)| theta - trained).collect();
         if round == ROUNDS {
             return Gradients { layout, feedback, delta };
         }
-        let done = feedback.compress(&layout, &HOW, &delta).expect("the pseudo-gradient is finite");
+        trainer.contribute(&theta, &HOW).expect("the pseudo-gradient is finite");
+        trainer.keep_feedback();
+        let old = feedback.clone();
+        trainer.save_feedback(&mut as_le_bytes_mut(&mut feedback)).expect("as many as were loaded");
         // Alone, the outer step is θ − what was sent: Δ and what e grew by.
-        for ((theta, delta), (old, new)) in
-            theta.iter_mut().zip(&delta).zip(feedback.elements().iter().zip(done.feedback.elements()))
-        {
+        for ((theta, delta), (old, new)) in theta.iter_mut().zip(&delta).zip(old.iter().zip(&feedback)) {
             *theta -= HOW.beta as f32 * old + delta - new;
         }
-        feedback = done.feedback;
     }
     unreachable!("the last round returns")
 }
@@ -80,8 +81,6 @@ impl Gradients {
             self.layout.tensors().iter().map(move |tensor| (name(&tensor.name), tensor.shape.clone()))
         };
         let layout = Layout::new((0..copies).flat_map(tensors).collect());
-        let bytes = self.feedback.to_bytes().repeat(copies);
-        let feedback = ErrorFeedback::from_bytes(&layout, &bytes).expect("copies of a feedback are one");
-        Gradients { layout, feedback, delta: self.delta.repeat(copies) }
+        Gradients { layout, feedback: self.feedback.repeat(copies), delta: self.delta.repeat(copies) }
     }
 }

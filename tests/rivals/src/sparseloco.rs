@@ -5,13 +5,14 @@ use crate::gradients::{Gradients, HOW, train};
 use crate::report::{Report, keep_least, peak_memory, reset_peak, seconds};
 use crate::torch::Torch;
 use covey_proto::layout::{CHUNK, Layout};
-use covey_sparseloco::{OuterStep, SparseShard, StepError, decode_shard, outer_step_decoding};
+use covey_sparseloco::state::as_le_bytes;
+use covey_sparseloco::{Encoded, OuterStep, SparseShard, StepError, compress, decode_shard, outer_step_decoding};
 use std::fs;
 
 /// Parameters of the timings, at least.
 const ELEMENTS: usize = 100_000_000;
 const RUNS: usize = 7;
-/// Bytes that compression moves a parameter: e and Δ are read, the new e is written, and its memory is read first.
+/// Bytes that compression moves a parameter: e, the base and the trained state are read, the new e is written over the last.
 const MOVED: f64 = 16.0;
 const STEP: OuterStep = OuterStep { alpha: 0.01, rho: 1.0 };
 const CONTRIBUTORS: [usize; 7] = [1, 2, 4, 8, 12, 16, 20];
@@ -32,7 +33,7 @@ pub fn measure(report: &mut Report) {
 
 /// Bytes, beside the raw layout of 12 bits an index and 2 a value, and that after zstd. Returns the large model's shards.
 fn sizes(report: &mut Report, small: &Gradients, large: &Gradients) -> Vec<Vec<u8>> {
-    let done = small.feedback.compress(&small.layout, &HOW, &small.delta).expect("the pseudo-gradient is finite");
+    let done = compressed(small, &mut vec![0.0; small.delta.len()], 1);
     let shards: Vec<SparseShard> = done
         .shards
         .iter()
@@ -49,8 +50,13 @@ fn sizes(report: &mut Report, small: &Gradients, large: &Gradients) -> Vec<Vec<u
     report.number("size_vs_zstd19", zstd as f64 / bytes, 3, "x smaller");
     let f32_bytes = small.layout.elements() as f64 * 4.0;
     report.number("size_vs_f32", f32_bytes / bytes, 1, "x smaller");
-    let done = large.feedback.compress(&large.layout, &HOW, &large.delta).expect("the pseudo-gradient is finite");
-    done.shards
+    compressed(large, &mut vec![0.0; large.delta.len()], 1).shards
+}
+
+/// Compresses Δ: the base, of which zeros, `trained`, are left; they become what is not sent.
+fn compressed(of: &Gradients, trained: &mut [f32], threads: usize) -> Encoded {
+    let done = compress(threads, &of.layout, &HOW, &of.delta, &of.feedback, trained);
+    done.expect("the pseudo-gradient is finite")
 }
 
 /// Scales, indices of 12 bits, values of 2 bits: each kind on its own, as is best for zstd.
@@ -83,16 +89,18 @@ fn compression(report: &mut Report, small: &Gradients, large: &Gradients, copies
     let elements = large.layout.elements();
     let base = std::env::temp_dir().join(format!("covey-rivals-{}.f32", std::process::id()));
     let delta = small.delta.iter().flat_map(|value| value.to_le_bytes());
-    fs::write(&base, small.feedback.to_bytes().into_iter().chain(delta).collect::<Vec<u8>>()).expect("a file in /tmp");
+    let feedback = as_le_bytes(&small.feedback).iter().copied();
+    fs::write(&base, feedback.chain(delta).collect::<Vec<u8>>()).expect("a file in /tmp");
     let arguments = [&base.display().to_string(), &copies.to_string(), &HOW.beta.to_string(), &HOW.k.to_string()];
     let mut torch = Torch::start("torch_topk.py", &arguments.map(String::as_str));
     let (mut ours, mut copy, mut theirs) = ([f64::MAX; 2], [f64::MAX; 2], [f64::MAX; 2]);
     for _ in 0..RUNS {
         for threads in [1, 2] {
-            let delta = large.delta.clone();
-            let (time, done) = seconds(|| large.feedback.compress_into(&large.layout, &HOW, delta, threads));
+            // Zeros would not be in memory yet.
+            let mut trained = vec![1e-9; elements];
+            let (time, done) = seconds(|| compressed(large, &mut trained, threads));
             keep_least(&mut ours[threads - 1], time);
-            drop(done.expect("the pseudo-gradient is finite"));
+            drop((done, trained));
             let mut to = vec![1.0; elements * 2];
             keep_least(&mut copy[threads - 1], copying(large, &mut to, threads));
             drop(to);
@@ -126,7 +134,7 @@ fn compression(report: &mut Report, small: &Gradients, large: &Gradients, copies
 /// Seconds to copy e and Δ, 8 bytes a parameter read and as many written, to memory that is there already.
 fn copying(large: &Gradients, to: &mut [f32], threads: usize) -> f64 {
     let (e, delta) = to.split_at_mut(large.delta.len());
-    let pairs = [(large.feedback.elements(), e), (large.delta.as_slice(), delta)];
+    let pairs = [(large.feedback.as_slice(), e), (large.delta.as_slice(), delta)];
     let (time, ()) = seconds(|| {
         if threads == 1 {
             return pairs.into_iter().for_each(|(from, to)| to.copy_from_slice(from));

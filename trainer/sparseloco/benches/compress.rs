@@ -1,5 +1,5 @@
-//! What a round costs without a model: compression, decoding, norms, the outer step and the state's root, in GB/s of f32
-//! parameters on one thread, compression and root also on two, and bits a value.
+//! What a round costs without a model: compression, decoding, the outer step (which decodes twice, for norms and for values)
+//! and the state's root, in GB/s of f32 parameters on one thread, compression and root also on two, and bits a value.
 //!
 //! ```text
 //! cargo bench -p covey-sparseloco [-- MILLIONS_OF_PARAMETERS [K]]
@@ -22,7 +22,7 @@ fn main() {
     let layout = Layout::new(vec![("weight".to_owned(), vec![millions * 256, 4096])]);
     println!("{millions} Mi parameters, one thread where nothing is said, best of {RUNS}; GB/s of f32 parameters");
     println!(
-        "   k  quantiser        bits/value  of bound  compress  2 threads   encode   decode  decode+apply ({CONTRIBUTORS})"
+        "   k  quantiser        bits/value  of bound  compress  2 threads   encode   decode  outer step ({CONTRIBUTORS})"
     );
     for k in [64, 256, 1024].into_iter().filter(|&k| only.is_none_or(|only| only == k)) {
         for quantiser in [Quantiser::Sign, Quantiser::TwoMagnitudes] {

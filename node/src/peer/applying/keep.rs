@@ -17,7 +17,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The store refuses, or has evicted some of it.
-pub async fn pin_selected<L: Ledger>(
+pub(in crate::peer) async fn pin_selected<L: Ledger>(
     context: &Arc<Context<L>>,
     round: Round,
     selected: &[Arc<Contribution>],
@@ -69,7 +69,7 @@ fn put_shards(store: &Store, state: &State, elements: usize, names: &mut Vec<Dig
 ///
 /// # Errors
 /// The store or the disk refuses.
-pub fn hold_checkpoint<L>(context: &Context<L>, state: &State, manifest: &StateManifest) -> Result<(), ApplyError> {
+pub(in crate::peer) fn hold_checkpoint<L>(context: &Context<L>, state: &State, manifest: &StateManifest) -> Result<(), ApplyError> {
     let tip = state.sealed.tip;
     if let Some(round) = tip.round {
         let names = [tip.head, state.sealed.root].into_iter().chain(manifest.shards.iter().map(|shard| shard.root));
@@ -86,7 +86,7 @@ pub fn hold_checkpoint<L>(context: &Context<L>, state: &State, manifest: &StateM
 
 /// Tells the network which states this node holds whole, as of `round`: the last two checkpoints, which everybody keeps.
 /// An archive has older ones too, and whoever joins asks for none of them.
-pub fn provide_checkpoints<L>(context: &Context<L>, round: Round) {
+pub(in crate::peer) fn provide_checkpoints<L>(context: &Context<L>, round: Round) {
     let period = context.run.electorate.checkpoint;
     let newest = round.0 - round.0 % period;
     let pins = context.network.store().pins();
@@ -105,7 +105,7 @@ pub fn provide_checkpoints<L>(context: &Context<L>, round: Round) {
 }
 
 /// Whether the state after a round is kept whole for those who join.
-pub fn is_checkpoint(run: &Run, round: Round) -> bool {
+pub(in crate::peer) fn is_checkpoint(run: &Run, round: Round) -> bool {
     round.0.is_multiple_of(run.electorate.checkpoint)
 }
 

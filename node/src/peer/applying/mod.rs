@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Why a round could not be applied: a fault of this machine, never of a peer.
 #[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
+pub(super) enum ApplyError {
     /// The outer step was not taken.
     #[error(transparent)]
     Step(#[from] StepFault),
@@ -67,7 +67,7 @@ pub enum ApplyError {
 }
 
 /// A round to apply.
-pub struct ApplyJob {
+pub(super) struct ApplyJob {
     /// The state before, which nobody else has in memory.
     pub before: Base,
     /// What was decided.
@@ -77,7 +77,7 @@ pub struct ApplyJob {
 }
 
 /// What is said while a round is applied.
-pub enum Progress {
+pub(super) enum Progress {
     /// It waits for bytes that only others have.
     Starving(Round),
     /// The parameters after the round are there; their hash is not.
@@ -92,7 +92,7 @@ pub enum Progress {
 }
 
 /// A round that is applied.
-pub struct Settled {
+pub(super) struct Settled {
     /// The state after it.
     pub state: State,
     /// What was applied.
@@ -105,7 +105,7 @@ pub struct Settled {
 ///
 /// # Errors
 /// A person must look at it.
-pub async fn apply<L: Ledger, P: From<Progress> + Send>(
+pub(super) async fn apply<L: Ledger, P: From<Progress> + Send>(
     context: Arc<Context<L>>,
     job: ApplyJob,
     progress: mpsc::Sender<P>,

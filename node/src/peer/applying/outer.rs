@@ -50,7 +50,7 @@ pub fn next_parameters(
 }
 
 /// What a round is settled with.
-pub struct Decision {
+pub(in crate::peer) struct Decision {
     /// The round.
     pub round: Round,
     /// head(round − 1).
@@ -63,7 +63,7 @@ pub struct Decision {
 ///
 /// # Errors
 /// The base cannot be read, or [`next_parameters`] fails.
-pub fn step<L: Ledger>(
+pub(in crate::peer) fn step<L: Ledger>(
     context: &Context<L>,
     before: Base,
     round: Round,
@@ -84,7 +84,7 @@ pub fn step<L: Ledger>(
 ///
 /// # Errors
 /// The disk refuses.
-pub fn seal<L: Ledger>(
+pub(in crate::peer) fn seal<L: Ledger>(
     context: &Context<L>,
     parameters: Arc<Vec<f32>>,
     decision: &Decision,
@@ -110,7 +110,7 @@ pub fn seal<L: Ledger>(
 ///
 /// # Errors
 /// As [`step`] and [`seal`], or another root than the header's.
-pub fn replay<L: Ledger>(
+pub(in crate::peer) fn replay<L: Ledger>(
     context: &Context<L>,
     before: Base,
     header: &Header,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A contribution to fetch.
-pub struct Fetch {
+pub(in crate::peer) struct Fetch {
     /// What its round offers.
     pub collection: Arc<Collection>,
     /// Its author.
@@ -26,7 +26,7 @@ pub struct Fetch {
 }
 
 /// What came of a fetch.
-pub struct Fetched {
+pub(in crate::peer) struct Fetched {
     /// The round.
     pub round: Round,
     /// The author.
@@ -36,7 +36,7 @@ pub struct Fetched {
 }
 
 /// Has a contribution's bytes, checks and decodes them, and makes sure that they stay; with the time that decoding took.
-pub async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> (Fetched, Duration) {
+pub(in crate::peer) async fn fetch<L: Ledger>(context: Arc<Context<L>>, job: Fetch) -> (Fetched, Duration) {
     let (round, uid) = (job.collection.round, job.uid);
     match obtain_and_pin(&context, job).await {
         Ok((contribution, took)) => (Fetched { round, uid, found: Ok(Arc::new(contribution)) }, took),

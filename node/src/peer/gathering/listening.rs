@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// What was heard.
-pub enum Heard {
+pub(in crate::peer) enum Heard {
     /// An announcement of this run, by gossip.
     Announcement(Announcement),
     /// Peers have come or gone.
@@ -75,7 +75,7 @@ pub fn read(run_id: RunId, inline_max: u32, bytes: Vec<u8>, from: PeerKey) -> Re
 }
 
 /// Listens until the network ends; what is heard goes to `heard`.
-pub async fn listen<L: Send + Sync + 'static>(
+pub(in crate::peer) async fn listen<L: Send + Sync + 'static>(
     context: Arc<Context<L>>,
     mut events: Events,
     heard: mpsc::Sender<Heard>,

@@ -7,8 +7,8 @@
 mod fetching;
 mod listening;
 
-pub use fetching::{Fetch, Fetched, fetch};
-pub use listening::{Heard, Malformed, Received, listen, read};
+pub(super)(super)(super) use fetching::{Fetch, Fetched, fetch};
+pub(super)(super) use listening::{Heard, Malformed, Received, listen, read};
 
 use super::context::Context;
 use super::{Done, Jobs};
@@ -31,14 +31,14 @@ const PULL_AFTER: Duration = Duration::from_secs(1);
 pub type Announcement = Announced<PeerKey, Received>;
 
 /// What peers have of a round's announcements.
-pub struct Pulled {
+pub(super) struct Pulled {
     round: Round,
     announcements: Vec<Announcement>,
     malformed: BTreeSet<PeerKey>,
 }
 
 /// What has come of a round.
-pub struct Gathering {
+pub(super) struct Gathering {
     gatherer: Gatherer<PeerKey, Received>,
     /// The instant from which the gatherer counts time.
     start: Instant,
@@ -50,7 +50,7 @@ pub struct Gathering {
 
 impl Gathering {
     /// Nothing has come yet; what is missing of a round is given up after `give_up_after`.
-    pub fn new(give_up_after: Duration) -> Gathering {
+    pub(super) fn new(give_up_after: Duration) -> Gathering {
         Gathering {
             gatherer: Gatherer::new(Patience { pull_after: PULL_AFTER, give_up_after }),
             start: Instant::now(),
@@ -60,24 +60,24 @@ impl Gathering {
     }
 
     /// What is held of a round; nothing of a round that was not gathered last.
-    pub fn held(&self, round: Round) -> BTreeMap<Uid, Arc<Contribution>> {
+    pub(super) fn held(&self, round: Round) -> BTreeMap<Uid, Arc<Contribution>> {
         let is_of = self.collection.as_ref().is_some_and(|collection| collection.round == round);
         if is_of { self.held.clone() } else { BTreeMap::new() }
     }
 
     /// Who committed in a round; nobody of a round that was not gathered last.
-    pub fn offered(&self, round: Round) -> Vec<Uid> {
+    pub(super) fn offered(&self, round: Round) -> Vec<Uid> {
         let collection = self.collection.iter().filter(|collection| collection.round == round);
         collection.flat_map(|collection| collection.offered.keys().copied()).collect()
     }
 
     /// What the last round that was opened offers.
-    pub fn collection(&self) -> Option<&Arc<Collection>> {
+    pub(super) fn collection(&self) -> Option<&Arc<Collection>> {
         self.collection.as_ref()
     }
 
     /// Returns when the gatherer is to be told that time has passed.
-    pub async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         match self.gatherer.deadline() {
             Some(deadline) => tokio::time::sleep_until((self.start + deadline).into()).await,
             None => std::future::pending().await,
@@ -85,7 +85,7 @@ impl Gathering {
     }
 
     /// A round's offers are known: gather them. `mine` is this node's own contribution, if it made one.
-    pub fn open<L: Ledger>(
+    pub(super) fn open<L: Ledger>(
         &mut self,
         (context, jobs): (&Arc<Context<L>>, &mut Jobs),
         engine: &Engine,
@@ -99,7 +99,7 @@ impl Gathering {
     }
 
     /// A fetch has ended.
-    pub fn on_fetched<L: Ledger>(
+    pub(super) fn on_fetched<L: Ledger>(
         &mut self,
         with: (&Arc<Context<L>>, &mut Jobs),
         engine: &Engine,
@@ -127,7 +127,7 @@ impl Gathering {
     }
 
     /// Peers have answered.
-    pub fn on_pulled<L: Ledger>(
+    pub(super) fn on_pulled<L: Ledger>(
         &mut self,
         with: (&Arc<Context<L>>, &mut Jobs),
         engine: &Engine,
@@ -138,7 +138,7 @@ impl Gathering {
     }
 
     /// Tells the gatherer, does what it says; gives what it has for the node's state machine.
-    pub fn handle<L: Ledger>(
+    pub(super) fn handle<L: Ledger>(
         &mut self,
         (context, jobs): (&Arc<Context<L>>, &mut Jobs),
         engine: &Engine,

@@ -65,7 +65,7 @@ pub enum MinerError {
 }
 
 /// What a miner keeps from round to round.
-pub struct Miner {
+pub(in crate::peer) struct Miner {
     trainer: Resident<Box<dyn Trainer>>,
     data: Arc<Dataset>,
     /// The round whose contribution the feedback follows.
@@ -77,7 +77,7 @@ pub struct Miner {
 }
 
 /// A contribution that is nowhere but in memory, and does not name its base yet.
-pub struct Draft {
+pub(in crate::peer) struct Draft {
     /// What the training amounted to.
     pub report: RoundReport,
     /// Time of training and of compression.
@@ -90,7 +90,7 @@ impl Miner {
     ///
     /// # Errors
     /// The device cannot be opened, or the folder cannot be read.
-    pub fn restore<L>(
+    pub(in crate::peer) fn restore<L>(
         context: &Context<L>,
         device: &Device,
         data: Arc<Dataset>,
@@ -125,7 +125,7 @@ impl Miner {
     ///
     /// # Errors
     /// The disk refuses; what is in memory is forgotten all the same.
-    pub async fn reset<L: Ledger>(&mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
+    pub(in crate::peer) async fn reset<L: Ledger>(&mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
         (self.feedback_of, self.saved) = (None, None);
         let owned = context.clone();
         let forget = move |trainer: &mut Box<dyn Trainer>| {
@@ -141,7 +141,7 @@ impl Miner {
     ///
     /// # Errors
     /// No contribution this round; nothing that counts has changed.
-    pub async fn draft<L: Ledger>(
+    pub(in crate::peer) async fn draft<L: Ledger>(
         &mut self,
         context: &Arc<Context<L>>,
         task: Task,
@@ -169,7 +169,7 @@ impl Miner {
     ///
     /// # Errors
     /// No contribution this round; nothing that counts has changed.
-    pub async fn store<L: Ledger>(
+    pub(in crate::peer) async fn store<L: Ledger>(
         &mut self,
         context: &Arc<Context<L>>,
         task: &Task,
@@ -194,7 +194,7 @@ impl Miner {
     ///
     /// # Errors
     /// The disk refuses to forget an older one.
-    pub async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round) -> Result<(), MinerError> {
+    pub(in crate::peer) async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round) -> Result<(), MinerError> {
         self.feedback_of = Some(round);
         self.trainer.call(|trainer| trainer.keep_feedback()).await;
         if self.saved != Some(round) {
@@ -209,7 +209,7 @@ impl Miner {
     ///
     /// # Errors
     /// The disk refuses.
-    pub async fn leave<L: Ledger>(mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
+    pub(in crate::peer) async fn leave<L: Ledger>(mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
         match context.journal.read().contribution {
             Some(JournalContribution { round, base, .. }) if self.feedback_of == Some(round) => {
                 if self.saved != Some(round) {

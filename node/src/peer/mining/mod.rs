@@ -8,15 +8,15 @@ mod miner;
 mod reveal;
 mod training;
 
-pub use miner::{Miner, MinerError};
-pub use reveal::announce;
-pub use training::{TrainBase, TrainJob, Trained, commit, train};
+pub(super)(super) use miner::{Miner, MinerError};
+pub(super) use reveal::announce;
+pub(super)(super)(super)(super)(super) use training::{TrainBase, TrainJob, Trained, commit, train};
 
 use super::worker::Worker;
 use crate::compute::Cancel;
 
 /// The miner, as the node's loop sees it: away in the task of a round, or at home.
-pub struct Mining {
+pub(super) struct Mining {
     /// Of rounds that wait for one that was given up, the newest counts.
     worker: Worker<Miner, TrainJob>,
     /// Stops the newest round's training.
@@ -27,45 +27,45 @@ pub struct Mining {
 
 impl Mining {
     /// A miner that waits for its first round.
-    pub fn new(miner: Miner) -> Mining {
+    pub(super) fn new(miner: Miner) -> Mining {
         Mining { worker: Worker::new(miner, 1), cancel: Cancel::default(), forget: false }
     }
 
     /// Takes a round to train; gives back the one that will not be trained for it.
-    pub fn train(&mut self, job: TrainJob) -> Option<TrainJob> {
+    pub(super) fn train(&mut self, job: TrainJob) -> Option<TrainJob> {
         self.cancel = job.cancel.clone();
         self.worker.ask(job)
     }
 
     /// The miner and what it is to do now, if both are there.
-    pub fn start(&mut self) -> Option<(Miner, TrainJob)> {
+    pub(super) fn start(&mut self) -> Option<(Miner, TrainJob)> {
         let (miner, mut job) = self.worker.start()?;
         job.forget = std::mem::take(&mut self.forget);
         Some((miner, job))
     }
 
     /// The miner is back.
-    pub fn come_home(&mut self, miner: Miner) {
+    pub(super) fn come_home(&mut self, miner: Miner) {
         self.worker.come_home(miner);
     }
 
     /// Stops the newest round's training, wherever it is.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.cancel.cancel();
     }
 
     /// What the miner has learned belongs to a state that the node no longer follows.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.forget = true;
     }
 
     /// Whether a task has the miner.
-    pub fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         self.worker.is_away()
     }
 
     /// The miner for good, if it is at home.
-    pub fn retire(&mut self) -> Option<Miner> {
+    pub(super) fn retire(&mut self) -> Option<Miner> {
         self.worker.retire()
     }
 }

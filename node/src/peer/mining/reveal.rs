@@ -15,7 +15,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const TRIES_MAX: u32 = 10;
 
 /// Reveals the journalled contribution, if there is one of this round.
-pub async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) {
+pub(in crate::peer) async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) {
     let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else { return };
     let owned = context.clone();
     let announcement = off_the_queue(move || own_announcement(&owned, made.manifest)).await;

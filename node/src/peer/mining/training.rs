@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a miner needs for a round.
-pub struct TrainJob {
+pub(in crate::peer) struct TrainJob {
     /// What to train on.
     pub task: Task,
     /// The state to start from; none of a node that has lost it, which then makes no contribution.
@@ -34,7 +34,7 @@ pub struct TrainJob {
 }
 
 /// Parameters to start from.
-pub enum TrainBase {
+pub(in crate::peer) enum TrainBase {
     /// Of a state whose head is known.
     Sealed(Base),
     /// Parameters whose head will be told.
@@ -43,7 +43,7 @@ pub enum TrainBase {
 
 /// A contribution that the journal names.
 #[derive(Debug)]
-pub struct Made {
+pub(in crate::peer) struct Made {
     /// The manifest's digest.
     pub manifest: Digest,
     /// What the training amounted to.
@@ -53,7 +53,7 @@ pub struct Made {
 }
 
 /// A round's training is over.
-pub struct Trained {
+pub(in crate::peer) struct Trained {
     /// The round.
     pub round: Round,
     /// The miner, back from it.
@@ -80,7 +80,7 @@ enum TrainFault {
 }
 
 /// Trains, compresses, stores, journals.
-pub async fn train<L: Ledger>(context: Arc<Context<L>>, mut miner: Miner, job: TrainJob) -> Trained {
+pub(in crate::peer) async fn train<L: Ledger>(context: Arc<Context<L>>, mut miner: Miner, job: TrainJob) -> Trained {
     let round = job.task.round;
     let made = match contribute(&context, &mut miner, job).await {
         Ok(made) => Some(made),
@@ -154,7 +154,7 @@ async fn store_and_journal<L: Ledger>(
 }
 
 /// Puts the journalled contribution on chain, if there is one of this round.
-pub async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round) {
+pub(in crate::peer) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round) {
     let Some(journalled) = context.journal.read().contribution else { return };
     match RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit) {
         Ok(until) => {

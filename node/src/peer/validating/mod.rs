@@ -8,9 +8,9 @@ mod scoring;
 mod validator;
 mod voting;
 
-pub use scoring::{ScoreJob, Scored, open, score};
-pub use validator::{Validator, ValidatorError};
-pub use voting::vote;
+pub(super)(super)(super)(super) use scoring::{ScoreJob, Scored, open, score};
+pub(super)(super) use validator::{Validator, ValidatorError};
+pub(super) use voting::vote;
 
 use super::worker::Worker;
 use covey_proto::record::UidSet;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 const WAITING_MAX: usize = 4;
 
 /// The validator, as the node's loop sees it: away in the task of a round, or at home.
-pub struct Validating {
+pub(super) struct Validating {
     /// Rounds are scored in order: ratings take none after a later one.
     worker: Worker<Validator, ScoreJob>,
     /// What it thinks of whom, as its last scoring left it.
@@ -33,29 +33,29 @@ pub struct Validating {
 
 impl Validating {
     /// A validator that waits for its first round.
-    pub fn new(validator: Validator) -> Validating {
+    pub(super) fn new(validator: Validator) -> Validating {
         let ratings = Arc::new(validator.ratings().clone());
         Validating { worker: Worker::new(validator, WAITING_MAX), ratings }
     }
 
     /// Takes a round to score; gives back the one that will not be scored for it.
-    pub fn score(&mut self, job: ScoreJob) -> Option<Round> {
+    pub(super) fn score(&mut self, job: ScoreJob) -> Option<Round> {
         self.worker.ask(job).map(|skipped| skipped.collection.round)
     }
 
     /// The validator and what it is to score now, if both are there.
-    pub fn start(&mut self) -> Option<(Validator, ScoreJob)> {
+    pub(super) fn start(&mut self) -> Option<(Validator, ScoreJob)> {
         self.worker.start()
     }
 
     /// The validator is back from a round.
-    pub fn come_home(&mut self, validator: Validator) {
+    pub(super) fn come_home(&mut self, validator: Validator) {
         self.ratings = Arc::new(validator.ratings().clone());
         self.worker.come_home(validator);
     }
 
     /// Who goes on the ballot, of those whose contributions are held.
-    pub fn ballot(&self, run_id: RunId, contributions_max: u32, collection: &Collection, held: UidSet) -> UidSet {
+    pub(super) fn ballot(&self, run_id: RunId, contributions_max: u32, collection: &Collection, held: UidSet) -> UidSet {
         let probation = Probation { run_id, round: collection.round, beacon_c: collection.beacon };
         let standings = self.ratings.standings(&collection.members, collection.round);
         ballot(&probation, &held, &standings, contributions_max)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A round to score.
-pub struct ScoreJob {
+pub(in crate::peer) struct ScoreJob {
     /// What it offered.
     pub collection: Arc<Collection>,
     /// The state before it, open on the disk: it is loaded when its turn comes, and in memory only once.
@@ -29,7 +29,7 @@ pub struct ScoreJob {
 }
 
 /// A round's scoring is over.
-pub struct Scored {
+pub(in crate::peer) struct Scored {
     /// The round.
     pub round: Round,
     /// The validator, back from it.
@@ -42,7 +42,7 @@ pub struct Scored {
 ///
 /// # Errors
 /// The disk refuses.
-pub async fn open<L: Ledger>(context: &Arc<Context<L>>, before: Sealed) -> Result<Option<StateFile>, DiskError> {
+pub(in crate::peer) async fn open<L: Ledger>(context: &Arc<Context<L>>, before: Sealed) -> Result<Option<StateFile>, DiskError> {
     let owned = context.clone();
     let open = move || owned.disk.open_state(before.tip.round, owned.layout.elements());
     let file = off_the_queue(open).await?;
@@ -50,7 +50,7 @@ pub async fn open<L: Ledger>(context: &Arc<Context<L>>, before: Sealed) -> Resul
 }
 
 /// Scores a round's contributions, then puts the weights on chain.
-pub async fn score<L: Ledger>(context: Arc<Context<L>>, mut validator: Validator, job: ScoreJob) -> Scored {
+pub(in crate::peer) async fn score<L: Ledger>(context: Arc<Context<L>>, mut validator: Validator, job: ScoreJob) -> Scored {
     let round = job.collection.round;
     let (weights, took) = validator.score(&context, job).await;
     match weights {

@@ -36,7 +36,7 @@ pub enum ValidatorError {
 }
 
 /// What a validator keeps from round to round.
-pub struct Validator {
+pub(in crate::peer) struct Validator {
     model: Resident<Box<dyn LanguageModel>>,
     data: Arc<Dataset>,
     ratings: Ratings,
@@ -47,7 +47,7 @@ impl Validator {
     ///
     /// # Errors
     /// The device cannot be opened, or the folder cannot be read.
-    pub fn restore<L>(context: &Context<L>, device: &Device, data: Arc<Dataset>) -> Result<Validator, ValidatorError> {
+    pub(in crate::peer) fn restore<L>(context: &Context<L>, device: &Device, data: Arc<Dataset>) -> Result<Validator, ValidatorError> {
         let scoring = &context.run.scoring;
         let saved = context.disk.read(RATINGS)?.map(|bytes| Ratings::from_bytes(scoring, &bytes));
         let ratings = match saved {
@@ -64,7 +64,7 @@ impl Validator {
     }
 
     /// What it thinks of whom.
-    pub fn ratings(&self) -> &Ratings {
+    pub(in crate::peer) fn ratings(&self) -> &Ratings {
         &self.ratings
     }
 
@@ -73,7 +73,7 @@ impl Validator {
     ///
     /// # Errors
     /// An evaluation fails through this machine's fault, or the disk refuses.
-    pub async fn score<L: Ledger>(
+    pub(in crate::peer) async fn score<L: Ledger>(
         &mut self,
         context: &Arc<Context<L>>,
         job: ScoreJob,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The journal cannot be written: nothing was handed over.
-pub async fn vote<L: Ledger>(context: Arc<Context<L>>, vote: Vote) -> Result<(), DiskError> {
+pub(in crate::peer) async fn vote<L: Ledger>(context: Arc<Context<L>>, vote: Vote) -> Result<(), DiskError> {
     let vote = journal(&context, vote).await?;
     match RoundBlocks::of(&context.run, vote.round).map(|blocks| blocks.vote) {
         Ok(until) => context.submit.put(Wish::Vote(vote), until).await,
