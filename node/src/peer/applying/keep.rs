@@ -69,7 +69,11 @@ fn put_shards(store: &Store, state: &State, elements: usize, names: &mut Vec<Dig
 ///
 /// # Errors
 /// The store or the disk refuses.
-pub(in crate::peer) fn hold_checkpoint<L>(context: &Context<L>, state: &State, manifest: &StateManifest) -> Result<(), ApplyError> {
+pub(in crate::peer) fn hold_checkpoint<L>(
+    context: &Context<L>,
+    state: &State,
+    manifest: &StateManifest,
+) -> Result<(), ApplyError> {
     let tip = state.sealed.tip;
     if let Some(round) = tip.round {
         let names = [tip.head, state.sealed.root].into_iter().chain(manifest.shards.iter().map(|shard| shard.root));

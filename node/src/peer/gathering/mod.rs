@@ -7,8 +7,9 @@
 mod fetching;
 mod listening;
 
-pub(super)(super)(super) use fetching::{Fetch, Fetched, fetch};
-pub(super)(super) use listening::{Heard, Malformed, Received, listen, read};
+pub(super) use fetching::{Fetch, Fetched, fetch};
+pub(super) use listening::{Heard, listen};
+pub use listening::{Malformed, Received, read};
 
 use super::context::Context;
 use super::{Done, Jobs};

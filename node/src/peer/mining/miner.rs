@@ -194,7 +194,11 @@ impl Miner {
     ///
     /// # Errors
     /// The disk refuses to forget an older one.
-    pub(in crate::peer) async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round) -> Result<(), MinerError> {
+    pub(in crate::peer) async fn keep<L: Ledger>(
+        &mut self,
+        context: &Arc<Context<L>>,
+        round: Round,
+    ) -> Result<(), MinerError> {
         self.feedback_of = Some(round);
         self.trainer.call(|trainer| trainer.keep_feedback()).await;
         if self.saved != Some(round) {

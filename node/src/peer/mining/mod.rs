@@ -8,9 +8,9 @@ mod miner;
 mod reveal;
 mod training;
 
-pub(super)(super) use miner::{Miner, MinerError};
+pub(super) use miner::{Miner, MinerError};
 pub(super) use reveal::announce;
-pub(super)(super)(super)(super)(super) use training::{TrainBase, TrainJob, Trained, commit, train};
+pub(super) use training::{TrainBase, TrainJob, Trained, commit, train};
 
 use super::worker::Worker;
 use crate::compute::Cancel;

@@ -8,8 +8,8 @@ mod scoring;
 mod validator;
 mod voting;
 
-pub(super)(super)(super)(super) use scoring::{ScoreJob, Scored, open, score};
-pub(super)(super) use validator::{Validator, ValidatorError};
+pub(super) use scoring::{ScoreJob, Scored, open, score};
+pub(super) use validator::{Validator, ValidatorError};
 pub(super) use voting::vote;
 
 use super::worker::Worker;
@@ -55,7 +55,13 @@ impl Validating {
     }
 
     /// Who goes on the ballot, of those whose contributions are held.
-    pub(super) fn ballot(&self, run_id: RunId, contributions_max: u32, collection: &Collection, held: UidSet) -> UidSet {
+    pub(super) fn ballot(
+        &self,
+        run_id: RunId,
+        contributions_max: u32,
+        collection: &Collection,
+        held: UidSet,
+    ) -> UidSet {
         let probation = Probation { run_id, round: collection.round, beacon_c: collection.beacon };
         let standings = self.ratings.standings(&collection.members, collection.round);
         ballot(&probation, &held, &standings, contributions_max)

@@ -42,7 +42,10 @@ pub(in crate::peer) struct Scored {
 ///
 /// # Errors
 /// The disk refuses.
-pub(in crate::peer) async fn open<L: Ledger>(context: &Arc<Context<L>>, before: Sealed) -> Result<Option<StateFile>, DiskError> {
+pub(in crate::peer) async fn open<L: Ledger>(
+    context: &Arc<Context<L>>,
+    before: Sealed,
+) -> Result<Option<StateFile>, DiskError> {
     let owned = context.clone();
     let open = move || owned.disk.open_state(before.tip.round, owned.layout.elements());
     let file = off_the_queue(open).await?;
@@ -50,7 +53,11 @@ pub(in crate::peer) async fn open<L: Ledger>(context: &Arc<Context<L>>, before: 
 }
 
 /// Scores a round's contributions, then puts the weights on chain.
-pub(in crate::peer) async fn score<L: Ledger>(context: Arc<Context<L>>, mut validator: Validator, job: ScoreJob) -> Scored {
+pub(in crate::peer) async fn score<L: Ledger>(
+    context: Arc<Context<L>>,
+    mut validator: Validator,
+    job: ScoreJob,
+) -> Scored {
     let round = job.collection.round;
     let (weights, took) = validator.score(&context, job).await;
     match weights {

@@ -47,7 +47,11 @@ impl Validator {
     ///
     /// # Errors
     /// The device cannot be opened, or the folder cannot be read.
-    pub(in crate::peer) fn restore<L>(context: &Context<L>, device: &Device, data: Arc<Dataset>) -> Result<Validator, ValidatorError> {
+    pub(in crate::peer) fn restore<L>(
+        context: &Context<L>,
+        device: &Device,
+        data: Arc<Dataset>,
+    ) -> Result<Validator, ValidatorError> {
         let scoring = &context.run.scoring;
         let saved = context.disk.read(RATINGS)?.map(|bytes| Ratings::from_bytes(scoring, &bytes));
         let ratings = match saved {
