@@ -11,6 +11,7 @@ use covey_proto::run::{Chain, Data, Run};
 use covey_proto::{BlockNumber, Digest, HotkeyPair};
 use covey_round::engine::Roles;
 use covey_sparseloco::state_root;
+use covey_trainer::Device;
 use covey_trainer::genesis::initial_state;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ fn config(folder: &Path, ledger: &MemoryLedger, hotkey: HotkeyPair) -> Config<Me
         transport: TransportOptions::default(),
         store_bytes_max: 1 << 30,
         compute: Compute::new(1),
+        device: Device::Cpu { threads: 1 },
+        save_rounds: 1,
         hotkey: Some(hotkey),
         misbehaviour: None,
         archive: false,
