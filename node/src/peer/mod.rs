@@ -2,7 +2,7 @@
 //!
 //! [`Peer::start`] opens the folder, joins the network and restores what a crash left; [`Peer::run`] feeds the round's
 //! state machine ([`covey_round::engine`]) with what happens and does what it says. `tasks` holds what takes time;
-//! [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
+//! [`submitting`] brings what the node signs into blocks; [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
 
 pub mod agreement;
 pub mod apply;
