@@ -12,8 +12,9 @@
 //! nonce, its era is over) is another signed. What failed in a block is not repeated.
 //!
 //! One hotkey has one slot, and the next record overwrites the last: a contribution repeats the last vote, an earlier
-//! record is not signed again after a later one, and two contributions of one round are never signed. Newer weights make
-//! older ones worthless.
+//! record is not signed again after a later one, and two contributions of one round are never signed. Should an earlier
+//! record come after a later one all the same, because a nonce between them was lost, the later one is signed anew. Newer
+//! weights make older ones worthless.
 //!
 //! After a crash [`Submitter::to_resume`] is handed over before anything is signed; otherwise another call would get its
 //! nonce.
@@ -398,11 +399,18 @@ impl Submitter {
 
     fn on_slot(&mut self, ticket: Ticket, record: Option<Record>, actions: &mut Vec<Action>) {
         let Some(at) = self.at(ticket, Step::ReadingSlot) else { return };
-        let one = &self.under_way[at];
-        match record.is_some_and(|record| one.wish.is_in(&record)) {
-            true => self.end(ticket, actions),
-            false => self.ask_fate(at, actions),
+        if record.is_some_and(|record| self.under_way[at].wish.is_in(&record)) {
+            return self.end(ticket, actions);
         }
+        let is_own = record.is_some_and(|record| self.is_own(&record));
+        self.under_way[at].slot_is_own = is_own;
+        self.ask_fate(at, actions);
+    }
+
+    /// Whether a record says what this node has signed: another node with the same hotkey would say something else.
+    fn is_own(&self, record: &Record) -> bool {
+        let signed = self.contribution.as_ref().map(|(signed, _)| *signed);
+        (signed.is_some() && record.contribution == signed) || (record.vote.is_some() && record.vote == self.last_vote)
     }
 
     fn ask_fate(&mut self, at: usize, actions: &mut Vec<Action>) {
@@ -420,10 +428,19 @@ impl Submitter {
 
     fn on_fate(&mut self, ticket: Ticket, fate: Fate, actions: &mut Vec<Action>) {
         let Some(at) = self.at(ticket, Step::AskingFate) else { return };
-        let best = self.best;
+        let (best, last_record) = (self.best, self.last_record);
         let one = &mut self.under_way[at];
         match fate {
-            // A record that was done and does not stand has been overwritten by a later one.
+            // The slot may have been read at an earlier block than the one that did it.
+            Fate::Done if one.wish.is_record() && !std::mem::replace(&mut one.done, true) => {
+                self.watch_on(ticket, Step::AskingFate, actions);
+            }
+            // An earlier record of this node came after it: where a nonce gets lost, a later call may get an earlier one.
+            Fate::Done if one.slot_is_own && best < one.until && last_record.is_none_or(|last| last <= ticket) => {
+                actions.push(Action::Tell(ticket, News::Overwritten));
+                one.sign_anew();
+            }
+            // Weights are set; a record that does not stand was overwritten by a later one.
             Fate::Done => self.end(ticket, actions),
             Fate::Failed(why) => {
                 actions.push(Action::Tell(ticket, News::FailedOnChain(why)));
@@ -431,8 +448,7 @@ impl Submitter {
             }
             Fate::Lost if best < one.until && !one.outdated => {
                 actions.push(Action::Tell(ticket, News::SigningAnew));
-                one.mark_call(CallState::Lost);
-                one.step = Step::Queued;
+                one.sign_anew();
             }
             Fate::Open
                 if best < one.until

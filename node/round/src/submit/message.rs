@@ -174,6 +174,8 @@ pub enum News {
     NotSubmitted(Obstacle),
     /// Its call cannot come any more: it is signed anew.
     SigningAnew,
+    /// An earlier record of this node came into the slot after it: it is signed anew.
+    Overwritten,
     /// It is in a final block, but was not done: why. The same call again would fail again, and cost as much.
     FailedOnChain(String),
     /// The chain did not take the same bytes once more: most often they are in a block that is not final.

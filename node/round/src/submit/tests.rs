@@ -15,7 +15,7 @@ fn without_faults_everything_stands_and_is_signed_once() {
     for seed in 0..20 {
         let mut world = World::new(seed);
         for round in 0..4 {
-            world.play_round(round, false);
+            world.play_round(round, [false; 2]);
             assert_eq!(world.stands(round), (true, true), "round {round}");
         }
         let shares = [0, 1, 2, 3].into_iter().flat_map(|round| [round, round + 1_000]);
@@ -33,7 +33,7 @@ fn histories_of_faults_and_kills_end_well_when_the_chain_takes_calls_again() {
         let mut world = World::new(seed);
         world.faults = bad();
         for round in 0..4 {
-            world.play_round(round, true);
+            world.play_round(round, [true; 2]);
             assert_eq!(world.stands(round), (true, true), "seed {seed}, round {round}: {:?}", world.told);
             // Older ones may come after them, once: a crash forgets who had which nonce.
             assert!(world.weights().contains(&(round as u16 + 2_000)), "seed {seed}, round {round}: {:?}", world.told);
@@ -45,6 +45,24 @@ fn histories_of_faults_and_kills_end_well_when_the_chain_takes_calls_again() {
     assert!(kills > 200 && anew > 200, "only {kills} kills and {anew} lost calls");
 }
 
+/// Contributions that came to nothing may still wait somewhere with a later nonce than the vote's: it stands all the same.
+#[test]
+fn whatever_became_of_the_contribution_the_vote_comes_to_stand() {
+    let mut overwritten = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        let chain = ChainFaults { rival: 6, reorganise: 3, ..bad().chain };
+        world.faults = Faults { kill: 600, silence: 4, chain, ..bad() };
+        (world.chain.era, world.contributes_after) = (40, COMMIT - 6);
+        for round in 0..4 {
+            world.play_round(round, [false, true]);
+            assert!(world.vote_stood(round), "seed {seed}, round {round}: {:?}", world.told);
+        }
+        overwritten += world.told.iter().filter(|news| **news == News::Overwritten).count();
+    }
+    assert!(overwritten > 0, "no vote was overwritten by a contribution that came late");
+}
+
 /// Faults that never end: nothing need stand, and nothing wrong is done (the world asserts what must hold).
 #[test]
 fn histories_without_mercy_break_no_promise() {
@@ -53,7 +71,7 @@ fn histories_without_mercy_break_no_promise() {
         world.faults = Faults { kill: 150, silence: 3, journal: 6, ..bad() };
         world.faults.chain.fail = 10;
         for round in 0..4 {
-            world.play_round(round, false);
+            world.play_round(round, [false; 2]);
         }
     }
 }
@@ -63,11 +81,11 @@ fn histories_without_mercy_break_no_promise() {
 fn a_node_killed_at_any_step_still_has_its_contribution_and_vote_on_chain() {
     for forgets in [false, true] {
         let mut whole = World::new(7);
-        whole.play_round(0, false);
+        whole.play_round(0, [false; 2]);
         for step in 0..whole.steps {
             let mut world = World::new(7);
             world.kill_at(step, forgets);
-            world.play_round(0, false);
+            world.play_round(0, [false; 2]);
             assert_eq!(world.kills, 1);
             assert_eq!(world.stands(0), (true, true), "killed at step {step}: {:?}", world.told);
         }
@@ -209,6 +227,19 @@ fn the_same_bytes_go_out_at_every_block_until_the_record_stands() {
 }
 
 #[test]
+fn a_block_that_comes_while_one_is_looked_at_is_looked_at_next() {
+    let mut bench = Bench::new(Memory::default());
+    bench.wish(1, row(1), 80);
+    bench.signed(1, 7);
+    bench.taken(1);
+    bench.heads(11);
+    assert!(bench.heads(12).is_empty() && bench.heads(13).is_empty(), "one question at a time");
+    let asked = Action::AskFate(Ticket(1), bytes(7), BlockNumber(11));
+    let actions = bench.tell(Event::FateUnknown(Ticket(1), "cut".into()));
+    assert_eq!(actions.last(), Some(&asked), "the newest, and not those between");
+}
+
+#[test]
 fn a_lost_call_is_signed_anew_and_a_failed_one_is_not() {
     let mut bench = Bench::new(Memory::default());
     bench.wish(1, Wish::Vote(vote(0)), 80);
@@ -242,6 +273,36 @@ fn a_record_that_was_lost_is_not_signed_over_a_later_one() {
     let actions = bench.tell(Event::Fate(Ticket(1), Fate::Lost));
     assert_eq!(not_submitted(&actions), Some(&Obstacle::LaterRecord));
     assert!(!actions.iter().any(|action| matches!(action, Action::Sign(..))));
+}
+
+#[test]
+fn a_later_record_that_an_earlier_one_overwrote_is_signed_anew() {
+    let mut bench = Bench::new(Memory::default());
+    for (ticket, wish) in [(1, Wish::Contribution(contribution(1))), (2, Wish::Vote(vote(1)))] {
+        bench.wish(ticket, wish, 80);
+        bench.signed(ticket, ticket as u8);
+        bench.tell(Event::Journalled(Ticket(ticket)));
+        bench.taken(ticket);
+    }
+    let slot = |contribution, vote| Some(Record { contribution, vote, ..Record::of(RUN) });
+    let mut done_at = |best, record| {
+        bench.heads(best);
+        bench.tell(Event::Slot(Ticket(1), None));
+        bench.tell(Event::Slot(Ticket(2), record));
+        bench.tell(Event::Fate(Ticket(2), Fate::Done))
+    };
+    assert!(done_at(11, slot(Some(contribution(1)), None)).is_empty(), "the slot may be an older block's");
+    let actions = done_at(12, slot(Some(contribution(1)), None));
+    assert!(matches!(actions[..], [Action::Tell(_, News::Overwritten), Action::Sign(Ticket(2), _)]), "{actions:?}");
+    bench.signed(2, 9);
+    bench.taken(2);
+    let mut done_at = |best, record| {
+        bench.heads(best);
+        bench.tell(Event::Slot(Ticket(2), record));
+        bench.tell(Event::Fate(Ticket(2), Fate::Done))
+    };
+    let twins = slot(Some(contribution(7)), None);
+    assert!(done_at(13, twins).is_empty() && done_at(14, twins).is_empty(), "another node's record is not fought");
 }
 
 #[test]

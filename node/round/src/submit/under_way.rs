@@ -19,6 +19,10 @@ pub(super) struct UnderWay {
     /// Weights of which there are newer ones. What has a nonce is handed over all the same, once: whatever was signed
     /// after it waits for that nonce.
     pub(super) outdated: bool,
+    /// Its call is in a final block; the slot is read once more before that is the end of it.
+    pub(super) done: bool,
+    /// The slot, when it was last read, held another record of this node.
+    pub(super) slot_is_own: bool,
 }
 
 /// The call that carries a wish.
@@ -65,7 +69,18 @@ pub(super) enum Step {
 
 impl UnderWay {
     pub(super) fn new(ticket: Ticket, wish: Wish, until: BlockNumber, call: Option<Call>) -> UnderWay {
-        UnderWay { ticket, wish, until, call, step: Step::Queued, answered: false, moved: false, outdated: false }
+        UnderWay {
+            ticket,
+            wish,
+            until,
+            call,
+            step: Step::Queued,
+            answered: false,
+            moved: false,
+            outdated: false,
+            done: false,
+            slot_is_own: false,
+        }
     }
 
     /// Whether it has the turn: nothing else is signed meanwhile.
@@ -97,5 +112,11 @@ impl UnderWay {
         if let Some(call) = &mut self.call {
             call.state = state;
         }
+    }
+
+    /// Its call will not do any more: it waits for a turn to get another.
+    pub(super) fn sign_anew(&mut self) {
+        self.mark_call(CallState::Lost);
+        (self.step, self.done) = (Step::Queued, false);
     }
 }

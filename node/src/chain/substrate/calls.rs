@@ -79,3 +79,35 @@ pub(super) fn serve_axon(netuid: u16, address: SocketAddr) -> DynamicCall {
     ];
     DynamicCall::new(MODULE, "serve_axon", arguments)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::needs::tests::finney;
+    use super::super::runtime::{Mortality, Sign};
+    use super::*;
+    use covey_proto::Digest;
+
+    struct Nobody;
+
+    impl Sign for Nobody {
+        fn account(&self) -> [u8; 32] {
+            [0; 32]
+        }
+        fn sign(&self, _: &[u8]) -> [u8; 64] {
+            [0; 64]
+        }
+    }
+
+    /// The bytes of records: with a contribution, a vote, both; and whatever else fits.
+    #[test]
+    fn a_commitment_of_any_length_is_its_bytes_on_bittensor() {
+        let mortality = Mortality { period: 64, birth: 0, birth_hash: Digest::ZERO };
+        let sign = |call: &DynamicCall| finney().sign(&Nobody, call, 0, mortality);
+        for length in [46, 78, 114, 128] {
+            let bytes: Vec<u8> = (0..length).collect();
+            let extrinsic = sign(&set_commitment(1, &bytes)).unwrap();
+            assert!(extrinsic.ends_with(&bytes), "{length} bytes");
+        }
+        assert!(sign(&set_commitment(1, &[0; 129])).is_err(), "the chain has no name for so many");
+    }
+}

@@ -260,3 +260,20 @@ impl Keeper {
         Ok(runtime.failure(&bytes, index)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fates_are_remembered_and_the_oldest_are_forgotten() {
+        let mut fates = Fates::default();
+        let name = |number: usize| Digest::of(&number.to_le_bytes());
+        fates.insert(name(0), Fate::Lost);
+        fates.insert(name(0), Fate::Done);
+        assert_eq!(fates.by_name[&name(0)], Fate::Done, "what was learnt last");
+        (1..=FATES_MAX).for_each(|number| fates.insert(name(number), Fate::Done));
+        assert_eq!((fates.by_name.len(), fates.order.len()), (FATES_MAX, FATES_MAX));
+        assert!(!fates.by_name.contains_key(&name(0)) && fates.by_name.contains_key(&name(FATES_MAX)));
+    }
+}

@@ -249,3 +249,31 @@ impl Ledger for SubstrateLedger {
         self.shared.keeper.submit(Arc::new(Signed::from_call(call)?)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_and_mortality_that_cannot_be_are_refused_with_what_can() {
+        let of = |endpoints: &[&str], mortality: u32| {
+            let mut settings = Settings::new(endpoints.iter().map(|url| (*url).to_owned()).collect(), 3);
+            settings.bounds.mortality = mortality;
+            check(&settings).map_err(|error| error.to_string())
+        };
+        let one = ["wss://entrypoint-finney.opentensor.ai:443"];
+        assert_eq!((of(&one, 8), of(&one, 1_024)), (Ok(()), Ok(())));
+        let many = vec!["ws://127.0.0.1:9944"; ENDPOINTS_MAX + 1];
+        for (endpoints, mortality, why) in [
+            (&[][..], 64, "0 endpoints of the chain"),
+            (&many[..], 64, "endpoints of the chain: 1 to"),
+            (&["https://node.example"], 64, "it begins with ws:// or wss://"),
+            (&one, 4, "a mortality of 4 blocks"),
+            (&one, 65, "a mortality of 65 blocks"),
+            (&one, 2_048, "a power of two from 8 to 1024"),
+        ] {
+            let said = of(endpoints, mortality).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+    }
+}

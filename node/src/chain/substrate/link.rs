@@ -18,10 +18,10 @@ use subxt::rpcs::client::{RpcParams, rpc_params};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A connection that lasted this long was one.
+/// A connection that ended sooner counts as a failed try: the next one waits longer.
 const LASTED: Duration = Duration::from_secs(1);
 
-/// Finality may stand still for so many times longer than blocks: it comes in batches.
+/// Final blocks come in batches: they may be silent for this many times as long as blocks may.
 const STILL: u32 = 3;
 
 /// Between two looks whether an endpoint has come as far as was seen final elsewhere.

@@ -23,8 +23,24 @@ type Cell = Arc<OnceCell<Arc<ChainView>>>;
 pub(super) struct Views {
     link: Arc<Link>,
     witness: Arc<Witness>,
-    /// By block, the oldest use first.
-    read: Mutex<VecDeque<(BlockNumber, Cell)>>,
+    read: Mutex<Recent>,
+}
+
+/// Views by block, the oldest use first: those that are there, and those that are being read.
+#[derive(Default)]
+struct Recent(VecDeque<(BlockNumber, Cell)>);
+
+impl Recent {
+    /// Where a block's view is or will be.
+    fn cell(&mut self, block: BlockNumber) -> Cell {
+        let known = self.0.iter().position(|(number, _)| *number == block).and_then(|at| self.0.remove(at));
+        let (_, cell) = known.unwrap_or_else(|| (block, Cell::default()));
+        self.0.push_back((block, cell.clone()));
+        while self.0.len() > VIEWS_MAX {
+            self.0.pop_front();
+        }
+        cell
+    }
 }
 
 impl Views {
@@ -32,22 +48,11 @@ impl Views {
         Views { link, witness, read: Mutex::default() }
     }
 
-    fn cell(&self, block: BlockNumber) -> Cell {
-        let mut all = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.iter().position(|(number, _)| *number == block).and_then(|at| all.remove(at));
-        let (_, cell) = known.unwrap_or_else(|| (block, Cell::default()));
-        all.push_back((block, cell.clone()));
-        while all.len() > VIEWS_MAX {
-            all.pop_front();
-        }
-        cell
-    }
-
     /// The subnet at a final block: two requests, or three where its hash is not known; none if it was read before.
     pub(super) async fn get(&self, block: BlockNumber) -> Result<Arc<ChainView>, LedgerError> {
         let link = &self.link;
         link.agreed()?;
-        let cell = self.cell(block);
+        let cell = self.read.lock().unwrap_or_else(PoisonError::into_inner).cell(block);
         let view = cell.get_or_try_init(|| async {
             let hash = link.final_hash(block).await?;
             let parts: Vec<u16> = PARTS.iter().map(|part| part.0).collect();
@@ -88,5 +93,22 @@ impl Views {
         self.witness.confirm(claim).await?;
         let bytes = unhex(&answer).ok_or_else(|| LedgerError::Unreachable("the metagraph is no bytes".into()))?;
         Ok((runtime, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_the_same_block_waits_for_the_same_answer_and_what_is_used_stays() {
+        let mut recent = Recent::default();
+        let first = recent.cell(BlockNumber(0));
+        for block in 1..100 {
+            recent.cell(BlockNumber(block));
+            assert!(Arc::ptr_eq(&recent.cell(BlockNumber(0)), &first), "it is used at every block");
+        }
+        assert_eq!(recent.0.len(), VIEWS_MAX);
+        assert!(recent.0.iter().any(|(block, _)| block.0 == 99) && recent.0.iter().all(|(block, _)| block.0 != 1));
     }
 }

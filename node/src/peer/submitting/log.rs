@@ -11,6 +11,7 @@ pub(super) fn tell(node: &str, news: &News) {
         // Refused: sent before a crash and included since, most often.
         News::NotSubmitted(error) => tracing::info!(%node, %error, "not submitted"),
         News::SigningAnew => tracing::warn!(%node, "a call cannot come any more: signing another"),
+        News::Overwritten => tracing::warn!(%node, "an earlier record overwrote a later one: signing another"),
         News::FailedOnChain(why) => tracing::warn!(%node, %why, "a call failed on chain"),
         News::NotTakenAgain(error) => {
             tracing::debug!(%node, %error, "still on its way, or in a block that is not final");

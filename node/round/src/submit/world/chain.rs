@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// Blocks that finality is behind.
 const LAG: u32 = 2;
-/// Blocks for which a call may come into one.
+/// Blocks for which a call may come into one, unless a history says otherwise.
 const ERA: u32 = 10;
 /// Blocks for which the client keeps a nonce for a call that is signed and not handed over.
 const RESERVED: u32 = 3;
@@ -47,6 +47,8 @@ pub(in super::super) struct Chain {
     calls: Vec<Call>,
     pool: BTreeMap<u64, usize>,
     finalised: u32,
+    /// Blocks for which a call may come into one.
+    pub(in super::super) era: u32,
     /// The client's memory, which ends with its process: what it handed over, and the nonces that it keeps until a block.
     live: BTreeMap<u64, usize>,
     reserved: BTreeMap<u64, u32>,
@@ -59,6 +61,7 @@ impl Chain {
             calls: Vec::new(),
             pool: BTreeMap::new(),
             finalised: 0,
+            era: ERA,
             live: BTreeMap::new(),
             reserved: BTreeMap::new(),
         }
@@ -159,7 +162,7 @@ impl Chain {
         };
         let nonce = (next..).find(|nonce| !is_taken(nonce)).unwrap();
         self.reserved.insert(nonce, best + RESERVED);
-        self.calls.push(Call { nonce, content: Some(content), dies: best + ERA, failed: false });
+        self.calls.push(Call { nonce, content: Some(content), dies: best + self.era, failed: false });
         SignedCall((self.calls.len() as u32 - 1).to_le_bytes().to_vec())
     }
 
