@@ -7,13 +7,17 @@
 //! [`pieces`] how a blob is cut for the exchange.
 
 pub mod blob;
+mod canonical;
 pub mod chain;
 mod entries;
+mod error;
 mod hash;
 mod id;
 pub mod layout;
 pub mod message;
+mod model;
 pub mod pieces;
+pub mod random;
 pub mod record;
 pub mod run;
 pub mod schedule;

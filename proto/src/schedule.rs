@@ -1,7 +1,7 @@
 //! Numbers that change with the round: data in run.toml, the same bits for everyone.
 
 use crate::Round;
-use crate::blob::DecodeError;
+use crate::error::DecodeError;
 use crate::wire;
 use serde::{Deserialize, Serialize};
 
