@@ -23,7 +23,6 @@ mod emulator;
 mod namespace;
 #[cfg(target_os = "linux")]
 mod processes;
-mod random;
 #[cfg(target_os = "linux")]
 pub mod scene;
 #[cfg(target_os = "linux")]
