@@ -74,3 +74,41 @@ pub(crate) fn uid(number: u32) -> Result<Uid, DecodeError> {
 pub(crate) fn hotkey(bytes: &[u8]) -> Result<Hotkey, DecodeError> {
     Hotkey::from_slice(bytes).ok_or(DecodeError::Field("hotkey"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    const KIND: &[u8; 8] = b"CVYTST01";
+
+    fn read(bytes: &[u8], max: usize) -> Result<wire::BlobRef, DecodeError> {
+        decode(KIND, bytes, max, None)
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_and_nothing_else() {
+        let message = wire::BlobRef { root: vec![7; 32], size: 300 };
+        let bytes = encode(KIND, &message);
+        assert_eq!(read(&bytes, 64), Ok(message));
+        assert_eq!(read(&bytes, bytes.len() - 1), Err(DecodeError::TooLarge { got: 45, max: 44 }));
+        assert_eq!(read(&[b"CVYTST02", &bytes[8..]].concat(), 64), Err(DecodeError::Kind("CVYTST01")));
+        // The size twice; the size in a varint longer than it need be; a zero spelled out; fields in the other order.
+        let (root, size) = (&bytes[8..42], &bytes[42..]);
+        for other in [[root, size, size], [root, &[0x10, 0xac, 0x82], &[0]], [root, &[0x10, 0], &[]], [size, root, &[]]]
+        {
+            let other = [KIND.as_slice(), &other.concat()].concat();
+            assert_eq!(read(&other, 64), Err(DecodeError::NotCanonical), "{other:?}");
+        }
+        assert!(matches!(read(&bytes[..44], 64), Err(DecodeError::Protobuf(_))));
+    }
+
+    #[test]
+    fn a_field_that_is_missing_or_out_of_range_is_named() {
+        assert_eq!(need(None::<u8>, "clock"), Err(DecodeError::Field("clock")));
+        assert_eq!(digest(&[1; 31], "base"), Err(DecodeError::Field("base")));
+        assert_eq!([0, 1, 2].map(|number| flag(number, "tied").ok()), [Some(false), Some(true), None]);
+        assert_eq!([255, 256].map(|number| uid(number).ok()), [Some(Uid::from(255)), None]);
+        assert_eq!(hotkey(&[1; 33]), Err(DecodeError::Field("hotkey")));
+    }
+}

@@ -65,7 +65,11 @@ fn is_documented(above: &[&str]) -> bool {
     let mut within_attribute = false;
     above.find_map(|line| {
         let whole = line.starts_with("#[");
-        if line.starts_with("$(#[") || line.starts_with("///") || line.starts_with("#[doc") {
+        if line.starts_with("$(#[")
+            || line.starts_with("///")
+            || line.starts_with("#[doc")
+            || line.starts_with("#[cfg_attr(doc, doc")
+        {
             return Some(true);
         }
         // An attribute over several lines ends in `]` and begins with `#[`, some lines up.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 const LINES_MAX: usize = 80;
 
 /// Longer ones, with their length.
-const LONG: &[(&str, usize)] = &[];
+const LONG: &[(&str, usize)] = &[("gossip/src/metrics.rs render_traffic", 178), ("node/src/peer/mod.rs start", 81)];
 
 #[test]
 fn a_function_fits_a_screen() {
@@ -22,7 +22,7 @@ fn a_function_fits_a_screen() {
         }
     }
     let remedy = "keep the order in it, and give each step a function of its own";
-    none(&ratchet("LONG in tests/tests/house/functions.rs", LONG, LINES_MAX, &found, remedy));
+    none(&ratchet("LONG in house/functions.rs", LONG, LINES_MAX, &found, remedy));
 }
 
 /// Each function with a body, and how many lines it has.

@@ -13,7 +13,7 @@ pub trait Subnets<AccountId> {
     fn epoch(netuid: u16) -> u64;
 }
 
-// Why storage, events and errors have plain comments: `pallets/subtensor/mod.rs`.
+// Why storage, events and errors have plain comments: `pallets/subtensor/storage.rs`.
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs)]
 pub mod pallet {

@@ -6,7 +6,7 @@
 
 pub use pallet::*;
 
-// Why storage has plain comments: `pallets/subtensor/mod.rs`.
+// Why storage has plain comments: `pallets/subtensor/storage.rs`.
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs)]
 pub mod pallet {
