@@ -34,7 +34,7 @@ async fn what_is_committed_is_read_at_the_final_block_that_has_it() {
     let first = &view.members[&Uid::from(0)];
     assert_eq!((first.hotkey, first.permit, first.stake > 0), (hotkey(0).hotkey(), true, true));
     assert_eq!(view.members.len(), 3);
-    assert!(ledger.is_spent(&call, BlockNumber(1)).await.expect("block 1 is final"));
+    assert_eq!(ledger.fate(&call, BlockNumber(1)).await.expect("block 1 is final"), Fate::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

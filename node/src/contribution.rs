@@ -1,32 +1,98 @@
-//! A contribution, from its digest to decoded shards: what is checked before a vote, and how its bytes are had.
+//! A contribution: what is checked before anybody votes for it or applies it, and how its shards are had again.
+//!
+//! Where its bytes come from is [`crate::peer::obtain`]'s business; here are the rules. A contribution that is small when
+//! decoded stays so; of a large one only the manifest is in memory, and its shards are decoded from the store, one after
+//! another, by whoever needs them.
 
-use crate::chain::Ledger;
-use crate::peer::context::Context;
 use covey_gossip::store::StoreError;
-use covey_gossip::{FetchError, Hint};
-use covey_proto::blob::{DecodeError, LIST_BYTES_MAX, Manifest};
+use covey_proto::blob::{DecodeError, Manifest};
 use covey_proto::chain::Member;
 use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, RunId};
 use covey_round::assign::samples_per_member;
 use covey_sparseloco::{CODEC_VERSION, CodecError, SparseShard, decode_shard, max_shard_bytes};
-use futures::stream::{self, StreamExt, TryStreamExt};
-use std::sync::Arc;
-use std::time::Duration;
 
-/// Shards of one contribution fetched at once: twenty contributions stay far below what the network takes on.
-const FETCHES_MAX: usize = 32;
+/// What a decoded contribution may take to be kept so: all of a model of some millions of parameters, of which twenty
+/// take 40 MB. Of a larger model twenty would take as much as the model itself, and decoding again is cheap beside it.
+const DECODED_BYTES_MAX: usize = 2 << 20;
 
-/// A contribution whose every shard has decoded.
+/// Where a blob's bytes come from: a store's `get`, or several stores'.
+pub type Blobs<'a> = dyn Fn(&Digest) -> Result<Option<Vec<u8>>, StoreError> + Sync + 'a;
+
+/// A contribution whose every shard has decoded, and whose bytes are in the store.
 #[derive(Debug)]
 pub struct Contribution {
     /// Its name.
     pub digest: Digest,
     /// What it says of itself.
     pub manifest: Manifest,
-    /// The shards, in order.
-    pub shards: Vec<SparseShard>,
+    /// The shards in order, if they are few bytes.
+    decoded: Option<Vec<SparseShard>>,
+}
+
+/// Why a shard that was there is not.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has evicted it.
+    #[error("shard {0} is not in the store any more")]
+    Gone(Digest),
+    /// It does not decode, though it did.
+    #[error("shard {shard} does not decode any more: {error}")]
+    Codec {
+        /// Its number.
+        shard: usize,
+        /// What is wrong.
+        error: CodecError,
+    },
+}
+
+impl Contribution {
+    /// The shards in order, if they are kept decoded.
+    pub fn decoded(&self) -> Option<&[SparseShard]> {
+        self.decoded.as_deref()
+    }
+
+    /// The names of all its blobs: the shards', then the manifest's.
+    pub fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.manifest.shards.iter().map(|shard| shard.root).chain([self.digest])
+    }
+
+    /// A shard: a copy of what is kept decoded, or decoded from its blob.
+    ///
+    /// # Errors
+    /// It is not there.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard(
+        &self,
+        run: &Run,
+        layout: &Layout,
+        blobs: &Blobs<'_>,
+        shard: usize,
+    ) -> Result<SparseShard, ShardError> {
+        if let Some(decoded) = &self.decoded {
+            return Ok(decoded[shard].clone());
+        }
+        let root = self.manifest.shards[shard].root;
+        let bytes = blobs(&root)?.ok_or(ShardError::Gone(root))?;
+        decode_one(run, layout, &self.manifest, shard, &bytes).map_err(|error| ShardError::Codec { shard, error })
+    }
+}
+
+fn decode_one(
+    run: &Run,
+    layout: &Layout,
+    manifest: &Manifest,
+    shard: usize,
+    bytes: &[u8],
+) -> Result<SparseShard, CodecError> {
+    let (chunks, k) = (run.compress.shard_chunks as usize, run.compress.k.count(manifest.round));
+    decode_shard(bytes, layout, layout.shard(shard, chunks), k, run.compress.quantiser)
 }
 
 /// Why a contribution does not count. Its author is to blame for each.
@@ -75,30 +141,6 @@ pub enum Unfit {
     },
 }
 
-/// Why a contribution is not to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ObtainError {
-    /// It does not count.
-    #[error(transparent)]
-    Unfit(#[from] Unfit),
-    /// Nobody gave the bytes in time.
-    #[error(transparent)]
-    Fetch(FetchError),
-    /// The disk refuses.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<FetchError> for ObtainError {
-    fn from(error: FetchError) -> ObtainError {
-        match error {
-            // Whoever named the blob gave a false size: the manifest's author.
-            FetchError::Size { root, named, got } => Unfit::Size { root, named, got }.into(),
-            error => ObtainError::Fetch(error),
-        }
-    }
-}
-
 /// What a contribution must say of itself.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -144,7 +186,7 @@ pub fn check_manifest(run: &Run, layout: &Layout, expected: &Expected, manifest:
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub(crate) fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Result<(), Unfit> {
+pub fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Result<(), Unfit> {
     if manifest.codec != CODEC_VERSION {
         let (got, needed) = (manifest.codec.to_string(), CODEC_VERSION.to_string());
         return Err(Unfit::Field { field: "codec", got, needed });
@@ -165,50 +207,42 @@ pub(crate) fn check_shape(run: &Run, layout: &Layout, manifest: &Manifest) -> Re
     Ok(())
 }
 
-/// Decodes a contribution's shards.
-///
-/// # Errors
-/// The first shard that is not the one encoding of anything.
-pub fn decode<B: AsRef<[u8]>>(
-    run: &Run,
-    layout: &Layout,
+/// Checks a contribution's shards as they come, in order, one at a time in memory.
+#[derive(Debug)]
+pub struct ShardCheck {
     manifest: Manifest,
-    shards: &[B],
-) -> Result<Contribution, Unfit> {
-    let (chunks, k) = (run.compress.shard_chunks as usize, run.compress.k.count(manifest.round));
-    let decode = |(shard, bytes): (usize, &B)| {
-        decode_shard(bytes.as_ref(), layout, layout.shard(shard, chunks), k, run.compress.quantiser)
-            .map_err(|error| Unfit::Shard { shard, error })
-    };
-    let shards = shards.iter().enumerate().map(decode).collect::<Result<Vec<_>, _>>()?;
-    Ok(Contribution { digest: manifest.digest(), manifest, shards })
+    checked: usize,
+    /// What has been decoded, until it is too much to keep.
+    decoded: Option<Vec<SparseShard>>,
+    decoded_bytes: usize,
 }
 
-/// Has a contribution's bytes from the store or from peers, and decodes them; with the time that decoding took. With `expected`, what the manifest says
-/// is checked first; without, it is one that the electorate has taken already.
-///
-/// # Errors
-/// It does not count, nobody gave it within `patience`, or the disk refuses.
-///
-/// # Cancel safety
-/// What has been fetched stays in the store.
-pub async fn obtain<L: Ledger>(
-    context: &Arc<Context<L>>,
-    digest: Digest,
-    expected: Option<Expected>,
-    hints: &[Hint],
-    patience: Duration,
-) -> Result<(Contribution, Duration), ObtainError> {
-    let network = &context.network;
-    let bytes = network.fetch_unsized(digest, LIST_BYTES_MAX as u64, hints, patience).await?;
-    let manifest = Manifest::from_bytes(&bytes).map_err(Unfit::NoManifest)?;
-    match &expected {
-        Some(expected) => check_manifest(&context.run, &context.layout, expected, &manifest)?,
-        None => check_shape(&context.run, &context.layout, &manifest)?,
+impl ShardCheck {
+    /// Of a contribution whose manifest is as it must be.
+    pub fn new(manifest: Manifest) -> ShardCheck {
+        ShardCheck { manifest, checked: 0, decoded: Some(Vec::new()), decoded_bytes: 0 }
     }
-    let fetches = manifest.shards.clone().into_iter().map(|blob| network.fetch(blob, hints, patience));
-    let shards: Vec<_> = stream::iter(fetches).buffered(FETCHES_MAX).try_collect().await?;
-    let owned = context.clone();
-    let decoded = context.compute.run(move || decode(&owned.run, &owned.layout, manifest, &shards)).await;
-    Ok((decoded.0?, decoded.1))
+
+    /// Decodes the next shard.
+    ///
+    /// # Errors
+    /// It is not the one encoding of anything.
+    pub fn push(&mut self, run: &Run, layout: &Layout, bytes: &[u8]) -> Result<(), Unfit> {
+        let shard = self.checked;
+        let decoded =
+            decode_one(run, layout, &self.manifest, shard, bytes).map_err(|error| Unfit::Shard { shard, error })?;
+        self.checked += 1;
+        self.decoded_bytes += size_of_val(decoded.indices()) + size_of_val(decoded.values());
+        match &mut self.decoded {
+            Some(kept) if self.decoded_bytes <= DECODED_BYTES_MAX => kept.push(decoded),
+            _ => self.decoded = None,
+        }
+        Ok(())
+    }
+
+    /// The contribution; none before every shard has come.
+    pub fn finish(self) -> Option<Contribution> {
+        let ShardCheck { manifest, checked, decoded, .. } = self;
+        (checked == manifest.shards.len()).then(|| Contribution { digest: manifest.digest(), manifest, decoded })
+    }
 }

@@ -3,6 +3,8 @@
 use covey_proto::layout::Layout;
 use covey_proto::{Round, Uid, derive};
 use covey_round::engine::Task;
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::{LoadError, SaveError, Trainer};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -54,8 +56,43 @@ impl FromStr for Misbehaviour {
     }
 }
 
+/// A cheat that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum DisguiseError {
+    /// What was learned cannot be read.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// What is pretended cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Makes the trainer's parameters what an honest miner's would be had it found what this one pretends to have found.
+///
+/// # Errors
+/// The device refuses.
+pub fn disguise(
+    kind: Misbehaviour,
+    layout: &Layout,
+    task: &Task,
+    theta: &[f32],
+    trainer: &mut dyn Trainer,
+) -> Result<(), DisguiseError> {
+    if !matches!(kind, Misbehaviour::Noise | Misbehaviour::Flip) {
+        return Ok(());
+    }
+    let mut values = vec![0.0f32; theta.len()];
+    trainer.save(&mut bytemuck::cast_slice_mut::<f32, u8>(&mut values))?;
+    // θ − trained, and back again: what is taken from θ is the pseudo-gradient.
+    let turn = |values: &mut [f32]| values.iter_mut().zip(theta).for_each(|(value, theta)| *value = theta - *value);
+    turn(&mut values);
+    pretend(kind, layout, task, &mut values);
+    turn(&mut values);
+    Ok(trainer.load(&mut as_le_bytes(&values))?)
+}
+
 /// Changes an honest pseudo-gradient into what the miner pretends to have found.
-pub fn disguise(kind: Misbehaviour, layout: &Layout, task: &Task, delta: &mut [f32]) {
+fn pretend(kind: Misbehaviour, layout: &Layout, task: &Task, delta: &mut [f32]) {
     match kind {
         Misbehaviour::Noise => {
             for tensor in layout.tensors() {

@@ -1,7 +1,7 @@
 //! Whole swarms that nothing goes wrong in, or only what a miner does wrong.
 
 use crate::rig::{Finished, Rig};
-use covey::audit::chain::view;
+use covey::audit::subnet::view;
 use covey::misbehave::{DRIFT_ROUND, Misbehaviour};
 use covey_devnet::Replay;
 use covey_proto::chain::Member;

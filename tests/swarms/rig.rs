@@ -8,7 +8,7 @@ use covey::misbehave::Misbehaviour;
 use covey::preset::Template;
 use covey::report::Summary;
 use covey::swarm::display::Display;
-use covey::swarm::{Options, Script, Swarm, SwarmError};
+use covey::swarm::{Counts, Options, Script, Swarm, SwarmError};
 use covey_proto::{Round, Uid};
 use covey_trainer::data::{Dataset, PrepareOptions, prepare, synthetic};
 use std::path::Path;
@@ -60,9 +60,7 @@ impl Rig {
             template: Template::load("tiny").expect("a preset of this binary"),
             data: dataset(),
             rounds: 6,
-            miners: 4,
-            validators: 3,
-            both: 0,
+            counts: Counts { miners: 4, validators: 3, both: 0 },
             seed,
             repeatable: true,
             script: Script::default(),
@@ -83,19 +81,19 @@ impl Rig {
 
     /// So many validators.
     pub(crate) fn validators(mut self, validators: usize) -> Rig {
-        self.options.validators = validators;
+        self.options.counts.validators = validators;
         self
     }
 
     /// So many miners.
     pub(crate) fn miners(mut self, miners: usize) -> Rig {
-        self.options.miners = miners;
+        self.options.counts.miners = miners;
         self
     }
 
     /// So many miners are validators too.
     pub(crate) fn both(mut self, both: usize) -> Rig {
-        self.options.both = both;
+        self.options.counts.both = both;
         self
     }
 

@@ -5,7 +5,7 @@
 
 use codec::DecodeAll;
 use covey::chain::substrate::{Settings, SubstrateLedger};
-use covey::chain::{Call, Ledger};
+use covey::chain::{Call, Fate, Ledger};
 use covey_devnet::pallets::subtensor;
 use covey_devnet::pallets::subtensor::types::{GenesisMember, GenesisSubnet};
 use covey_devnet::runtime::{RuntimeCall, UncheckedExtrinsic};
@@ -64,7 +64,7 @@ async fn do_it(ledger: &SubstrateLedger, number: u8, call: Call) -> BlockNumber 
     let done = async {
         loop {
             let at = heads.borrow_and_update().finalised;
-            if ledger.is_spent(&signed, at).await.unwrap() {
+            if ledger.fate(&signed, at).await.unwrap() != Fate::Open {
                 return at;
             }
             heads.changed().await.unwrap();

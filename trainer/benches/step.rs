@@ -4,8 +4,8 @@
 //! do; the median is what it did beside its other work.
 
 use covey_proto::run::Model;
-use covey_trainer::cpu::CpuBackend;
-use covey_trainer::{Backend, Batch, StepHyper, genesis};
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::{Batch, Device, StepHyper, genesis, open_backend};
 use std::time::Instant;
 
 const HYPER: StepHyper = StepHyper { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
@@ -44,17 +44,20 @@ fn time(repetitions: usize, mut call: impl FnMut()) -> (f64, f64) {
 fn main() {
     for (width, feed_forward, vocabulary) in [(128, 256, 2048), (192, 512, 4096)] {
         let model = model(width, feed_forward, vocabulary);
-        let mut backend = CpuBackend::new(&model);
+        let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
+        let (trainer, judge) = (backend.trainer(), backend.model());
+        let (mut trainer, mut judge) = (trainer.expect("there is room"), judge.expect("there is room"));
         let parameters = genesis::initial_state(&model);
-        backend.load(&parameters).expect("the state is this model's");
+        trainer.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
+        judge.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
         let sequences = 8;
         let tokens = (0..sequences * 129).map(|at| (at * 7919 + at / 13 * 104_729) % vocabulary).collect();
         let batch = Batch::new(&model, tokens).expect("whole rows of known tokens");
         let count = batch.predictions() as f64;
         println!("{} parameters, {count} tokens a step, {}", parameters.len(), backend.name());
-        let (best, median) = time(30, || assert!(backend.step(&batch, &HYPER).is_ok()));
+        let (best, median) = time(30, || assert!(trainer.step(&batch, &HYPER).is_ok()));
         println!("  step      best {:7.0}  median {:7.0} tokens/s", count / best, count / median);
-        let (best, median) = time(30, || assert!(backend.loss(&batch).is_ok()));
+        let (best, median) = time(30, || assert!(judge.losses(std::slice::from_ref(&batch)).is_ok()));
         println!("  evaluate  best {:7.0}  median {:7.0} tokens/s", count / best, count / median);
     }
 }

@@ -1,9 +1,10 @@
 //! One round of inner steps: how many, at which learning rate. Where batches come from and when time is up is the
 //! caller's decision.
 
-use crate::backend::{Backend, BackendError, Batch, StepHyper, StepStats};
+use crate::backend::{BackendError, Batch, StepHyper, StepStats, Trainer};
 use covey_proto::Round;
 use covey_proto::run::Run;
+use std::collections::VecDeque;
 
 /// What a round's training came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,57 +55,103 @@ pub fn learning_rate(run: &Run, round: Round, step: u32, steps: u32, since_reset
     run.inner.rate.linear(at) * warmup
 }
 
-/// Runs the round's H steps from whatever is loaded. `batches(i)` makes batch i; `keep_going(i, stats)` is asked after
-/// every step and may end the round early (a deadline, a shutdown). What was learned stays in the backend either way.
+impl RoundReport {
+    /// Before the first step.
+    const EMPTY: RoundReport =
+        RoundReport { steps: 0, samples: 0, tokens: 0, loss_first: f64::NAN, loss_last: f64::NAN, loss_mean: f64::NAN };
+}
+
+/// Puts a round's report together from statistics that may come a step late.
+struct Tally {
+    round: Round,
+    report: RoundReport,
+    /// Steps whose statistics have come, and the sum of their losses.
+    known: u32,
+    sum: f64,
+    /// Learning rates of the other steps.
+    rates: VecDeque<f64>,
+}
+
+impl Tally {
+    fn new(round: Round) -> Tally {
+        Tally { round, report: RoundReport::EMPTY, known: 0, sum: 0.0, rates: VecDeque::new() }
+    }
+
+    /// A step was begun.
+    fn begun(&mut self, batch: &Batch, rate: f64) {
+        self.rates.push_back(rate);
+        self.report.steps += 1;
+        self.report.samples = self.report.samples.saturating_add(u32::try_from(batch.sequences()).unwrap_or(u32::MAX));
+    }
+
+    /// The statistics of the next step in line.
+    fn learned(&mut self, stats: &StepStats) {
+        if self.known == 0 {
+            self.report.loss_first = stats.loss;
+        }
+        self.report.loss_last = stats.loss;
+        self.report.tokens += stats.tokens;
+        self.sum += stats.loss;
+        let (step, round, rate) = (self.known, self.round.0, self.rates.pop_front());
+        tracing::debug!(round, step, loss = stats.loss, norm = stats.gradient_norm, rate, "step");
+        self.known += 1;
+        self.report.loss_mean = self.sum / f64::from(self.known);
+    }
+}
+
+/// Runs the round's H steps from whatever is loaded, and waits for them. `batches(i)` makes batch i; `keep_going(i, stats)`
+/// is asked after step i was begun and may end the round early (a deadline, a shutdown). Its statistics, if there are any,
+/// are of step i or of the one before, as [`Trainer::step`] gives them. What was learned stays in the trainer either way.
 ///
 /// # Errors
 /// A batch that cannot be had, or a step that fails; the steps before it remain.
 pub fn train_round<E>(
-    backend: &mut dyn Backend,
+    trainer: &mut dyn Trainer,
     run: &Run,
     round: Round,
     mut batches: impl FnMut(u32) -> Result<Batch, E>,
-    mut keep_going: impl FnMut(u32, &StepStats) -> bool,
+    mut keep_going: impl FnMut(u32, Option<&StepStats>) -> bool,
 ) -> Result<RoundReport, TrainError<E>> {
     let steps = u32::try_from(run.inner.steps.count(round)).unwrap_or(u32::MAX);
-    let mut report =
-        RoundReport { steps: 0, samples: 0, tokens: 0, loss_first: f64::NAN, loss_last: f64::NAN, loss_mean: f64::NAN };
-    let mut sum = 0.0;
+    let mut tally = Tally::new(round);
     for step in 0..steps {
-        let batch = batches(step).map_err(|source| TrainError::Batch { step, source })?;
-        let hyper = StepHyper::of(&run.inner, learning_rate(run, round, step, steps, backend.steps()));
-        let stats = backend.step(&batch, &hyper).map_err(|source| TrainError::Step { step, source })?;
-        if step == 0 {
-            report.loss_first = stats.loss;
+        let batch = match batches(step) {
+            Ok(batch) => batch,
+            Err(source) => {
+                // What was begun is waited for, so that no step's failure is told of later as another's.
+                trainer.finish().map_err(|source| TrainError::Step { step: tally.known, source })?;
+                return Err(TrainError::Batch { step, source });
+            }
+        };
+        let hyper = StepHyper::of(&run.inner, learning_rate(run, round, step, steps, trainer.steps()));
+        let known = tally.known;
+        let stats = trainer.step(&batch, &hyper).map_err(|source| TrainError::Step { step: known, source })?;
+        tally.begun(&batch, hyper.rate);
+        if let Some(stats) = &stats {
+            tally.learned(stats);
         }
-        report.loss_last = stats.loss;
-        report.steps += 1;
-        report.samples = report.samples.saturating_add(u32::try_from(batch.sequences()).unwrap_or(u32::MAX));
-        report.tokens += stats.tokens;
-        sum += stats.loss;
-        report.loss_mean = sum / f64::from(report.steps);
-        tracing::debug!(
-            round = round.0,
-            step,
-            loss = stats.loss,
-            norm = stats.gradient_norm,
-            rate = hyper.rate,
-            "step"
-        );
-        if !keep_going(step, &stats) {
+        if !keep_going(step, stats.as_ref()) {
             break;
         }
     }
-    Ok(report)
+    let known = tally.known;
+    if let Some(stats) = trainer.finish().map_err(|source| TrainError::Step { step: known, source })? {
+        tally.learned(&stats);
+    }
+    Ok(tally.report)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::CpuBackend;
+    use crate::backend::{EncodedContribution, LoadError, SaveError};
+    use crate::cpu::CpuTrainer;
     use crate::testing::{small_model, tokens};
     use covey_proto::schedule::Schedule;
+    use covey_sparseloco::Compression;
+    use covey_sparseloco::state::as_le_bytes;
     use std::convert::Infallible;
+    use std::io;
 
     fn run() -> Run {
         let mut run = crate::testing::run();
@@ -119,10 +166,56 @@ mod tests {
         Ok(Batch::new(&model, tokens(&model, 2, u64::from(step))).unwrap())
     }
 
-    fn backend() -> CpuBackend {
-        let mut backend = CpuBackend::new(&small_model());
-        backend.load(&crate::genesis::initial_state(&small_model())).unwrap();
-        backend
+    fn trainer() -> CpuTrainer {
+        let mut trainer = CpuTrainer::new(&small_model(), 1);
+        trainer.load(&mut as_le_bytes(&crate::genesis::initial_state(&small_model()))).unwrap();
+        trainer
+    }
+
+    /// A device that tells of each step one call late.
+    struct Late(CpuTrainer, Option<StepStats>);
+
+    impl Trainer for Late {
+        fn step(&mut self, batch: &Batch, hyper: &StepHyper) -> Result<Option<StepStats>, BackendError> {
+            let stats = self.0.step(batch, hyper)?;
+            Ok(std::mem::replace(&mut self.1, stats))
+        }
+        fn finish(&mut self) -> Result<Option<StepStats>, BackendError> {
+            Ok(self.1.take())
+        }
+        fn steps(&self) -> u64 {
+            self.0.steps()
+        }
+        fn load(&mut self, base: &mut dyn io::Read) -> Result<(), LoadError> {
+            self.0.load(base)
+        }
+        fn save(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+            self.0.save(to)
+        }
+        fn contribute(&mut self, base: &[f32], how: &Compression) -> Result<EncodedContribution, BackendError> {
+            self.0.contribute(base, how)
+        }
+        fn keep_feedback(&mut self) {
+            self.0.keep_feedback();
+        }
+        fn save_feedback(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+            self.0.save_feedback(to)
+        }
+        fn restore_feedback(&mut self, from: &mut dyn io::Read) -> Result<(), LoadError> {
+            self.0.restore_feedback(from)
+        }
+        fn reset_feedback(&mut self) {
+            self.0.reset_feedback();
+        }
+        fn save_moments(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+            self.0.save_moments(to)
+        }
+        fn restore_moments(&mut self, from: &mut dyn io::Read) -> Result<(), LoadError> {
+            self.0.restore_moments(from)
+        }
+        fn reset_moments(&mut self) {
+            self.0.reset_moments();
+        }
     }
 
     #[test]
@@ -139,28 +232,42 @@ mod tests {
 
     #[test]
     fn a_round_makes_its_steps_and_reports_them() {
-        let mut backend = backend();
+        let mut trainer = trainer();
         let mut losses = Vec::new();
-        let report = train_round(&mut backend, &run(), Round(7), batch, |_, stats| {
-            losses.push(stats.loss);
+        let report = train_round(&mut trainer, &run(), Round(7), batch, |_, stats| {
+            losses.push(stats.unwrap().loss);
             true
         })
         .unwrap();
-        assert_eq!((report.steps, report.samples, report.tokens, backend.steps()), (6, 12, 6 * 2 * 12, 6));
+        assert_eq!((report.steps, report.samples, report.tokens, trainer.steps()), (6, 12, 6 * 2 * 12, 6));
         assert_eq!((report.loss_first, report.loss_last), (losses[0], losses[5]));
         assert!((report.loss_mean - losses.iter().sum::<f64>() / 6.0).abs() < 1e-12);
     }
 
     #[test]
     fn a_round_ends_early_when_told_or_out_of_data_and_keeps_what_it_learned() {
-        let mut backend = backend();
-        let report = train_round(&mut backend, &run(), Round(0), batch, |step, _| step < 1).unwrap();
-        assert_eq!((report.steps, backend.steps()), (2, 2));
+        let mut trainer = trainer();
+        let report = train_round(&mut trainer, &run(), Round(0), batch, |step, _| step < 1).unwrap();
+        assert_eq!((report.steps, trainer.steps()), (2, 2));
         let short = |step| {
             if step == 0 { Ok(batch(step).unwrap()) } else { Err("no more data") }
         };
-        let ended = train_round(&mut backend, &run(), Round(0), short, |_, _| true);
+        let ended = train_round(&mut trainer, &run(), Round(0), short, |_, _| true);
         assert_eq!(ended.unwrap_err().to_string(), "batch 1: no more data");
-        assert_eq!(backend.steps(), 3);
+        assert_eq!(trainer.steps(), 3);
+    }
+
+    #[test]
+    fn statistics_that_lag_a_step_make_the_same_report() {
+        let (mut prompt, mut late) = (trainer(), Late(trainer(), None));
+        let expected = train_round(&mut prompt, &run(), Round(7), batch, |_, stats| stats.is_some()).unwrap();
+        let report = train_round(&mut late, &run(), Round(7), batch, |step, stats| stats.is_some() || step == 0);
+        assert_eq!(report.unwrap(), expected);
+        // The last step begun is waited for, also where the round ends early or without data.
+        let report = train_round(&mut late, &run(), Round(7), batch, |step, _| step < 1).unwrap();
+        assert_eq!((report.steps, report.tokens, late.finish()), (2, 2 * 2 * 12, Ok(None)));
+        let short = |step| if step < 2 { Ok(batch(step).unwrap()) } else { Err("no more data") };
+        let ended = train_round(&mut late, &run(), Round(7), short, |_, _| true).unwrap_err();
+        assert_eq!((ended.to_string().as_str(), late.finish()), ("batch 2: no more data", Ok(None)));
     }
 }

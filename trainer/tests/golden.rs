@@ -10,9 +10,10 @@ mod common;
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
-use covey_trainer::cpu::CpuBackend;
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::hf::{Sampling, export, generate};
-use covey_trainer::{Backend, Batch, genesis};
+use covey_trainer::{Batch, LanguageModel, Trainer, genesis};
 use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::Tokenizer;
@@ -63,14 +64,15 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn check(name: &str, model: &Model, golden: &Value) {
-    let mut backend = CpuBackend::new(model);
-    backend.load(&state(model)).unwrap();
+    let (mut trainer, mut judge) = (CpuTrainer::new(model, 1), CpuModel::new(model, 1));
+    trainer.load(&mut as_le_bytes(&state(model))).unwrap();
+    judge.load(&mut as_le_bytes(&state(model))).unwrap();
     let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|token| token as u32).collect();
-    let (loss, gradient) = backend.gradient(&Batch::new(model, tokens.clone()).unwrap()).unwrap();
+    let (loss, gradient) = trainer.gradient(&Batch::new(model, tokens.clone()).unwrap()).unwrap();
     let expected = golden["loss"].as_f64().unwrap();
     assert!((loss - expected).abs() < 1e-5, "{name}: loss {loss}, expected {expected}");
 
-    let logits = backend.logits(&tokens[..model.sequence as usize]).unwrap();
+    let logits = judge.logits(&tokens[..model.sequence as usize]).unwrap();
     let vocabulary = model.vocabulary as usize;
     for (position, row) in golden["logits"].as_object().unwrap() {
         let ours = &logits[position.parse::<usize>().unwrap() * vocabulary..][..vocabulary];
@@ -100,7 +102,7 @@ fn check(name: &str, model: &Model, golden: &Value) {
     let text = &golden["generation"];
     let sampling = Sampling { tokens_max: text["tokens"].as_u64().unwrap() as usize, temperature: 0.0, seed: 0 };
     let prompt = text["prompt"].as_str().unwrap();
-    let got = generate(&mut backend, model, &tokenizer, prompt, &sampling, &mut |_| ()).unwrap();
+    let got = generate(&mut judge, model, &tokenizer, prompt, &sampling, &mut |_| ()).unwrap();
     assert_eq!(Some(got.as_str()), text["text"].as_str(), "{name}: greedy continuation of {prompt:?}");
 }
 

@@ -7,9 +7,9 @@ mod common;
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
-use covey_trainer::cpu::CpuBackend;
+use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::hf::{HfError, Sampling, export, generate, load};
-use covey_trainer::{Backend, genesis};
+use covey_trainer::{Device, genesis, open_backend};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -134,13 +134,14 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     let model = small_model(true);
     let (_folder, dir) = exported(&model);
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
-    let mut backend = CpuBackend::new(&model);
-    backend.load(&lively_state(&model, 6).iter().map(|value| *value as f32).collect::<Vec<_>>()).unwrap();
+    let mut loaded = open_backend(&Device::Cpu { threads: 1 }, &model).unwrap().model().unwrap();
+    let state = lively_state(&model, 6).iter().map(|value| *value as f32).collect::<Vec<_>>();
+    loaded.load(&mut as_le_bytes(&state)).unwrap();
     let mut run = |prompt: &str, temperature: f64, seed: u64| {
         let sampling = Sampling { tokens_max: 20, temperature, seed };
         let mut streamed = String::new();
         let text =
-            generate(&mut backend, &model, &tokenizer, prompt, &sampling, &mut |more| streamed.push_str(more)).unwrap();
+            generate(&mut *loaded, &model, &tokenizer, prompt, &sampling, &mut |more| streamed.push_str(more)).unwrap();
         assert_eq!(text, streamed);
         text
     };
@@ -152,5 +153,5 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     assert_ne!(run("w1", 1.5, 7), run("w1", 1.5, 8));
     run("", 1.0, 1);
     let hot = Sampling { tokens_max: 1, temperature: f64::NAN, seed: 0 };
-    assert!(generate(&mut backend, &model, &tokenizer, "w1", &hot, &mut |_| ()).is_err());
+    assert!(generate(&mut *loaded, &model, &tokenizer, "w1", &hot, &mut |_| ()).is_err());
 }

@@ -3,10 +3,11 @@
 //! Events go in, actions come out; nothing waits, nothing is fetched, nothing is computed here. A round passes through
 //! four steps: *waiting* for its anchor, *open* (training), *revealed* (collecting what was committed, voting),
 //! *settling* (the selection is known and is applied). Once the parameters are there the next round may open and train
-//! while they are still hashed and written; whatever names the head waits for it. A node that is behind, or that a majority contradicts, is
-//! *joining*: its shell walks headers and replays until it stands where the electorate does. Where the electorate has no
-//! agreed head, the node follows the chain from where it stands itself, as far back as the chain still has the states:
-//! after an outage of everybody there is nobody else to begin.
+//! while they are still hashed and written; whatever names the head waits for it.
+//!
+//! A node that is behind, or that a majority contradicts, is *joining*: its shell walks headers and replays until it stands
+//! where the electorate does. Where the electorate has no agreed head, the node follows the chain from where it stands
+//! itself, as far back as the chain still has the states: after an outage of everybody there is nobody else to begin.
 //!
 //! The shell owns every byte: it trains, stores, fetches, checks, votes by its ratings, applies, scores. It tells the
 //! engine what came of it. [`Engine::is_idle`] says whether the node waits for nothing but blocks.
@@ -74,8 +75,6 @@ struct Outstanding {
     /// Applying waits for bytes that others have: blocks may go on without this node.
     starving: bool,
     scoring: u32,
-    /// Collections of a round whose [`Event::PatienceOver`] has not come; more than one if it was opened again.
-    collecting: Option<(Round, u32)>,
 }
 
 #[derive(Debug)]
@@ -109,10 +108,11 @@ struct Open {
 #[derive(Debug)]
 struct Reveal {
     at_c: Arc<ChainView>,
-    collection: Collection,
+    collection: Arc<Collection>,
     held: UidSet,
     refused: UidSet,
-    patience_over: bool,
+    /// What is missing is waited for no more.
+    over: bool,
     voted: bool,
 }
 
@@ -221,7 +221,8 @@ impl Engine {
             Event::Trained(round, manifest) => self.on_trained(round, manifest, actions),
             Event::Held(round, uid) => self.on_collected(round, |reveal| reveal.held.insert(uid)),
             Event::Refused(round, uid) => self.on_collected(round, |reveal| reveal.refused.insert(uid)),
-            Event::PatienceOver(round) => self.on_patience_over(round),
+            Event::CollectingOver(round) => self.on_collected(round, |reveal| reveal.over = true),
+            Event::Starving(round) => self.on_starving(round),
             Event::Sent(_) => self.outstanding.sending = self.outstanding.sending.saturating_sub(1),
             Event::Stepped(round) => self.on_stepped(round),
             Event::Applied(round, head) => self.on_applied(round, head),
@@ -439,25 +440,17 @@ impl Engine {
             self.outstanding.sending += 1;
             actions.push(Action::Announce(open.round));
         }
-        let collection = Collection {
+        let collection = Arc::new(Collection {
             round: open.round,
             base: self.tip.head,
             members: Arc::new(open.at_a.members.clone()),
             offered,
             assignment: open.assignment.clone(),
             beacon: clock::beacon(&self.run, self.run_id, open.blocks.commit, at_c.hash),
-        };
-        let collecting = self.outstanding.collecting.filter(|(round, _)| *round == open.round);
-        self.outstanding.collecting = Some((open.round, collecting.map_or(1, |(_, times)| times + 1)));
+        });
         actions.push(Action::Collect(collection.clone()));
-        let reveal = Reveal {
-            at_c,
-            collection,
-            held: UidSet::default(),
-            refused: UidSet::default(),
-            patience_over: false,
-            voted: false,
-        };
+        let reveal =
+            Reveal { at_c, collection, held: UidSet::default(), refused: UidSet::default(), over: false, voted: false };
         Step::Revealed(open, reveal)
     }
 
@@ -469,21 +462,9 @@ impl Engine {
         }
     }
 
-    /// Of a round's patience, that of its collection comes first, then that of its application.
-    fn on_patience_over(&mut self, round: Round) {
-        match &mut self.outstanding.collecting {
-            Some((collecting, times)) if *collecting == round => {
-                *times -= 1;
-                if *times == 0 {
-                    self.outstanding.collecting = None;
-                    self.on_collected(round, |reveal| reveal.patience_over = true);
-                }
-            }
-            _ => {
-                let settling = matches!(self.step, Step::Settling) && self.tip.next() == round;
-                self.outstanding.starving |= settling;
-            }
-        }
+    /// Blocks may go on without this node: what it lacks, others have.
+    fn on_starving(&mut self, round: Round) {
+        self.outstanding.starving |= matches!(self.step, Step::Settling) && self.tip.next() == round;
     }
 
     fn vote_if_due(&mut self, actions: &mut Vec<Action>) {
@@ -585,6 +566,6 @@ impl Reveal {
     /// Whether every offer is held or refused, or the rest is given up.
     fn is_complete(&self) -> bool {
         let resolved = |uid: &Uid| self.held.contains(*uid) || self.refused.contains(*uid);
-        self.patience_over || self.collection.offered.keys().all(resolved)
+        self.over || self.collection.offered.keys().all(resolved)
     }
 }

@@ -18,14 +18,20 @@
 //! - [`rating`]: from loss scores to what is thought of each peer, and to weights on the chain.
 //! - [`ballot`]: whom to vote for, of those whose contributions are held.
 //!
-//! [`engine`] puts them into an order: one node's way through its rounds, as a state machine. Events go in (a block is final,
-//! a step is done, a record stands on the chain), actions come out (train, fetch, apply, vote …); its world, in the tests, is
-//! a chain and several nodes that are killed and late in every way that a seed can think of. Whoever
-//! drives it does the I/O, and nothing else: `covey`'s room `peer`.
+//! Three state machines put them into an order; events and the time go in, actions come out:
+//!
+//! - [`engine`]: one node's way through its rounds. A block is final, a step is done: train, apply, vote. Its world, in the
+//!   tests, is a chain and several nodes that are killed and late in every way that a seed can think of.
+//! - [`gather`]: what to ask of whom for what a round offers, when to ask again, when to give up.
+//! - [`submit`]: a node's calls on their way into blocks: what to sign, send again, give up.
+//!
+//! Whoever drives them does the I/O, and nothing else: `covey`'s room `peer`.
 
 pub mod assign;
 pub mod ballot;
 pub mod clock;
 pub mod engine;
+pub mod gather;
 pub mod rating;
 pub mod select;
+pub mod submit;

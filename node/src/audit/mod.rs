@@ -7,235 +7,29 @@
 //! that its nodes have saved must be these, and none may be of a round that the chain does not reach. The first difference
 //! is named: round, shard and tensor, or the node.
 
-pub mod chain;
+mod error;
+pub mod subnet;
 
-use crate::contribution::{Contribution, Unfit, check_shape, decode};
-use crate::disk::DiskError;
+pub use error::{AuditError, Difference, Fault, Place};
+
+use crate::contribution::{Contribution, ShardCheck, Unfit, check_shape};
 use crate::disk::folder::{Folder, NodeState};
-use crate::peer::apply::next_parameters;
-use covey_devnet::chain::{CallError, ChainError};
-use covey_devnet::{Replay, ReplayError, Replayed};
+use crate::peer::next_parameters;
+use covey_devnet::{Replay, Replayed};
 use covey_gossip::store::{Store, StoreError};
 use covey_proto::blob::{Header, Manifest, StateManifest};
 use covey_proto::chain::ChainView;
 use covey_proto::layout::Layout;
-use covey_proto::run::{Run, RunError};
+use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Digest, Round, RunId, Uid};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::Tip;
 use covey_round::select::{Outcome, SelectError, Selection, select};
-use covey_sparseloco::{StepError, state_manifest_on, state_root};
+use covey_sparseloco::{state_manifest_on, state_root};
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Why an audit cannot be made, or what it has found.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// A file cannot be read.
-    #[error("{path}: {error}: is this the --out folder of a swarm?")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The run file is not one.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The chain cannot be read.
-    #[error("the chain cannot be read: {0}")]
-    Chain(#[from] ChainError),
-    /// The chain's blocks are damaged or false.
-    #[error("the chain is not what it says: {0}")]
-    Replay(#[from] ReplayError),
-    /// The runtime does not say what a round needs.
-    #[error("block {number}: {error}")]
-    View {
-        /// The block.
-        number: u32,
-        /// Why.
-        error: CallError,
-    },
-    /// It is another chain than the run's.
-    #[error("the chain in {path} begins with {got}; the run is on {needed}")]
-    OtherChain {
-        /// The chain's folder.
-        path: PathBuf,
-        /// Its genesis.
-        got: Digest,
-        /// The run's.
-        needed: Digest,
-    },
-    /// The run's subnet is not there.
-    #[error("block {number} has no subnet {netuid} that could be a run's")]
-    NoSubnet {
-        /// The block.
-        number: u32,
-        /// The run's subnet.
-        netuid: u16,
-    },
-    /// A node's folder cannot be read.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A blob store cannot be opened.
-    #[error(transparent)]
-    Store(StoreError),
-    /// The swarm has not ended.
-    #[error("a node still runs in {0}: wait for the swarm's end, or stop it")]
-    Running(PathBuf),
-    /// The chain ends before the swarm did.
-    #[error("the chain reaches {}; {node} has a state after round {claimed}: the chain is cut off, or the state is false",
-        .computed.map_or_else(|| "no round's end".to_owned(), |round| format!("the end of round {round}")))]
-    CutOff {
-        /// The last round that the chain gives; none if not even the first.
-        computed: Option<Round>,
-        /// The last round that a node says it has.
-        claimed: Round,
-        /// The node.
-        node: String,
-    },
-    /// Nobody has a state.
-    #[error("no node in {0} has a state of this run")]
-    NoState(PathBuf),
-    /// The chain's states do not fit the run.
-    #[error(transparent)]
-    Select(#[from] SelectError),
-    /// The run's beginning is not what its file says.
-    #[error("the run begins with state {computed}; run.toml says {claimed}")]
-    Genesis {
-        /// What comes out.
-        computed: Digest,
-        /// What is said.
-        claimed: Digest,
-    },
-    /// A blob that is needed is nowhere.
-    #[error("round {round}: {what} {digest} is in no store, or damaged there")]
-    Missing {
-        /// The round.
-        round: Round,
-        /// What it is.
-        what: String,
-        /// Its name.
-        digest: Digest,
-    },
-    /// A selected contribution that does not count.
-    #[error("round {round}: the contribution of uid {uid} was selected, but {error}")]
-    Unfit {
-        /// The round.
-        round: Round,
-        /// Its author.
-        uid: Uid,
-        /// What is wrong.
-        error: Unfit,
-    },
-    /// The aggregate cannot be computed.
-    #[error("round {round}: {error}")]
-    Step {
-        /// The round.
-        round: Round,
-        /// What is wrong.
-        error: StepError,
-    },
-    /// The first round that is not what it should be.
-    #[error(transparent)]
-    Differs(#[from] Box<Difference>),
-}
-
-/// The first round that is not what it should be.
-#[derive(Debug, thiserror::Error)]
-#[error("round {round} differs: {what}")]
-pub struct Difference {
-    /// The round.
-    pub round: Round,
-    /// What differs.
-    pub what: Fault,
-}
-
-/// What differs.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// Another selection.
-    #[error("selected {computed:?} by the chain, {claimed:?} by its header")]
-    Selection {
-        /// By the chain.
-        computed: Vec<Uid>,
-        /// By the header.
-        claimed: Vec<Uid>,
-    },
-    /// Another state.
-    #[error("state root {computed}, by its header {claimed}; {place}")]
-    State {
-        /// What comes out.
-        computed: Digest,
-        /// What the header says.
-        claimed: Digest,
-        /// Where the states first differ.
-        place: Place,
-    },
-    /// Another header for another reason: parent or block hashes.
-    #[error("header {computed}, the swarm's is {claimed}: parent or block hashes differ")]
-    Header {
-        /// What comes out.
-        computed: Digest,
-        /// What the swarm has.
-        claimed: Digest,
-    },
-    /// A node has gone on from another header.
-    #[error("header {computed}; {node} has a state after {claimed}")]
-    Head {
-        /// What comes out.
-        computed: Digest,
-        /// What the node follows.
-        claimed: Digest,
-        /// The node.
-        node: String,
-    },
-    /// A node has another state after the right header.
-    #[error("state root {computed}; the state that {node} has saved has {claimed}")]
-    Saved {
-        /// What comes out.
-        computed: Digest,
-        /// What the node has.
-        claimed: Digest,
-        /// The node.
-        node: String,
-    },
-    /// The validators agreed on another head.
-    #[error("header {computed}; the validators agreed on {claimed}")]
-    Votes {
-        /// What comes out.
-        computed: Digest,
-        /// What the validators voted for.
-        claimed: Digest,
-    },
-}
-
-/// Where two states first differ.
-#[derive(Debug)]
-pub enum Place {
-    /// In this shard, which holds elements of these tensors.
-    Shard {
-        /// Its number.
-        number: usize,
-        /// The tensors.
-        tensors: Vec<String>,
-    },
-    /// The claimed state's manifest is not there to look.
-    Unknown,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Place::Shard { number, tensors } => {
-                write!(f, "the first shard that differs is {number}, of {}", tensors.join(", "))
-            }
-            Place::Unknown => f.write_str("no store has the claimed state's manifest, so the shard is not known"),
-        }
-    }
-}
 
 /// What an audit has found right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -354,7 +148,7 @@ impl Auditor {
             if wanted.contains(&BlockNumber(number)) {
                 let netuid = self.run.chain.netuid;
                 let view =
-                    chain::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
+                    subnet::view(netuid, number, &replayed).map_err(|error| AuditError::View { number, error })?;
                 views.insert(BlockNumber(number), view.ok_or(AuditError::NoSubnet { number, netuid })?);
             }
             if let [Some(at_a), Some(at_c), Some(at_v)] = wanted.map(|block| views.get(&block)) {
@@ -419,8 +213,11 @@ impl Auditor {
         for (uid, digest) in &chosen {
             selected.push(Arc::new(self.contribution(round, *uid, *digest)?));
         }
-        self.parameters = next_parameters(&self.run, &self.layout, round, &self.parameters, &selected, self.threads)
+        let mut parameters = std::mem::take(&mut self.parameters);
+        let blobs = |root: &Digest| Ok(self.blob(*root));
+        next_parameters(&self.run, &self.layout, round, &mut parameters, (&selected, &blobs), self.threads)
             .map_err(|error| AuditError::Step { round, error })?;
+        self.parameters = parameters;
         let manifest = state_manifest_on(self.threads, &self.parameters, self.run.compress.state_elements as usize);
         let [hash_a, hash_c, hash_v] = hashes;
         let computed = Header {
@@ -448,7 +245,7 @@ impl Auditor {
         let unfit = |error| AuditError::Unfit { round, uid, error };
         let manifest = Manifest::from_bytes(&bytes).map_err(|error| unfit(Unfit::NoManifest(error)))?;
         check_shape(&self.run, &self.layout, &manifest).map_err(unfit)?;
-        let mut shards = Vec::with_capacity(manifest.shards.len());
+        let mut check = ShardCheck::new(manifest.clone());
         for (number, shard) in manifest.shards.iter().enumerate() {
             let bytes = self.blob(shard.root);
             let bytes = bytes.ok_or_else(|| missing(format!("shard {number} of uid {uid}"), shard.root))?;
@@ -456,9 +253,9 @@ impl Auditor {
             if named != got {
                 return Err(unfit(Unfit::Size { root: shard.root, named, got }));
             }
-            shards.push(bytes);
+            check.push(&self.run, &self.layout, &bytes).map_err(unfit)?;
         }
-        decode(&self.run, &self.layout, manifest, &shards).map_err(unfit)
+        Ok(check.finish().expect("every shard of the manifest was pushed"))
     }
 
     /// Holds a computed header against the swarm's.

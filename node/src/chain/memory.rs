@@ -2,18 +2,18 @@
 //!
 //! For simulation: it neither persists nor talks.
 
+mod call;
+
 use super::{Call, Fate, Heads, Ledger, LedgerError, STATE_KEPT, SignedCall, Weights};
-use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView, Member, Slot};
-use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid, verify};
-use prost::Message;
+use call::Signed;
+use covey_proto::chain::{ChainView, Member, Slot};
+use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Calls that wait for a block. 256 members of a few calls each.
 const POOL_MAX: usize = 4096;
-/// Bytes of a signed call: weights for all 256 uids are some 1,270.
-const CALL_BYTES_MAX: usize = 2048;
 /// Blocks that finality may be behind: their states are kept besides the last [`STATE_KEPT`] final ones.
 pub const FINALITY_LAG_MAX: u32 = 64;
 
@@ -283,13 +283,10 @@ impl Ledger for MemoryLedger {
         Ok(Signed::from_bytes(&call.0, self.genesis())?.hotkey)
     }
 
-    async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
-        let signed = Signed::from_bytes(&call.0, self.genesis())?;
-        Ok(signed.nonce < self.final_state(block)?.1.next_nonce(&signed.hotkey))
-    }
-
     async fn fate(&self, call: &SignedCall, block: BlockNumber) -> Result<Fate, LedgerError> {
-        if !self.is_spent(call, block).await? {
+        let signed = Signed::from_bytes(&call.0, self.genesis())?;
+        let (_, state) = self.final_state(block)?;
+        if signed.nonce >= state.next_nonce(&signed.hotkey) {
             return Ok(Fate::Open);
         }
         // Whoever waits for a call asks at every final block, long before its block is forgotten.
@@ -317,90 +314,6 @@ impl Ledger for MemoryLedger {
         }
         chain.pool.push((signed, call.clone()));
         Ok(())
-    }
-}
-
-/// A call with its author and nonce.
-#[derive(Clone, Debug)]
-struct Signed {
-    hotkey: Hotkey,
-    nonce: u64,
-    /// None takes a free uid: on a real chain a coldkey pays for that, so that nodes do not ask for it.
-    call: Option<Call>,
-}
-
-/// The bytes of a signed call.
-#[derive(Clone, PartialEq, Message)]
-struct SignedBytes {
-    #[prost(bytes = "vec", tag = "1")]
-    hotkey: Vec<u8>,
-    #[prost(uint64, tag = "2")]
-    nonce: u64,
-    /// 1 register, 2 commit, 3 weights.
-    #[prost(uint32, tag = "3")]
-    kind: u32,
-    #[prost(bytes = "vec", tag = "4")]
-    commitment: Vec<u8>,
-    #[prost(uint32, repeated, tag = "5")]
-    uids: Vec<u32>,
-    #[prost(uint32, repeated, tag = "6")]
-    shares: Vec<u32>,
-    #[prost(bytes = "vec", tag = "7")]
-    signature: Vec<u8>,
-}
-
-impl Signed {
-    fn unsigned(&self) -> SignedBytes {
-        let mut bytes =
-            SignedBytes { hotkey: self.hotkey.as_bytes().to_vec(), nonce: self.nonce, ..SignedBytes::default() };
-        match &self.call {
-            None => bytes.kind = 1,
-            Some(Call::Commit(commitment)) => {
-                bytes.kind = 2;
-                bytes.commitment.clone_from(commitment);
-            }
-            Some(Call::SetWeights(weights)) => {
-                bytes.kind = 3;
-                (bytes.uids, bytes.shares) =
-                    weights.iter().map(|(uid, share)| (uid.number(), u32::from(*share))).unzip();
-            }
-        }
-        bytes
-    }
-
-    fn signed_text(unsigned: &SignedBytes, genesis: Digest) -> Vec<u8> {
-        [b"covey/1/memory-call".as_slice(), genesis.as_bytes(), &unsigned.encode_to_vec()].concat()
-    }
-
-    fn to_bytes(&self, pair: &HotkeyPair, genesis: Digest) -> SignedCall {
-        let mut bytes = self.unsigned();
-        bytes.signature = pair.sign(&Signed::signed_text(&bytes, genesis)).to_vec();
-        SignedCall(bytes.encode_to_vec())
-    }
-
-    fn from_bytes(bytes: &[u8], genesis: Digest) -> Result<Signed, LedgerError> {
-        let refused = |what: &str| LedgerError::Refused(what.to_owned());
-        if bytes.len() > CALL_BYTES_MAX {
-            return Err(refused(&format!("a call of {} bytes; {CALL_BYTES_MAX} are taken", bytes.len())));
-        }
-        let mut wire = SignedBytes::decode(bytes).map_err(|error| refused(&error.to_string()))?;
-        let signature = std::mem::take(&mut wire.signature);
-        let hotkey = Hotkey::from_slice(&wire.hotkey).ok_or_else(|| refused("a hotkey has 32 bytes"))?;
-        if !verify(&hotkey, &Signed::signed_text(&wire, genesis), &signature) {
-            return Err(refused("the signature does not hold for this chain"));
-        }
-        let call = match wire.kind {
-            1 => None,
-            2 if wire.commitment.len() <= COMMITMENT_BYTES_MAX => Some(Call::Commit(wire.commitment)),
-            2 => return Err(refused("a commitment has at most 128 bytes")),
-            3 if wire.uids.len() == wire.shares.len() => {
-                let weight = |(uid, share): (u32, u32)| Some((Uid::new(uid)?, u16::try_from(share).ok()?));
-                let weights = wire.uids.into_iter().zip(wire.shares).map(weight).collect::<Option<Vec<_>>>();
-                Some(Call::SetWeights(weights.ok_or_else(|| refused("a weight is out of range"))?))
-            }
-            _ => return Err(refused("no such call")),
-        };
-        Ok(Signed { hotkey, nonce: wire.nonce, call })
     }
 }
 
@@ -480,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_is_spent_once_its_nonce_is_used_at_a_final_block() {
+    async fn what_became_of_a_call_is_known_once_its_nonce_is_used_at_a_final_block() {
         let (ledger, pair) = ledger();
         let lost = ledger.sign(&pair, Call::Commit(b"lost".to_vec())).await.unwrap();
         let rival = ledger.sign(&pair, Call::Commit(b"rival".to_vec())).await.unwrap();
@@ -488,20 +401,38 @@ mod tests {
         ledger.produce();
         let refused = ledger.submit(&lost).await;
         assert!(matches!(refused, Err(LedgerError::Refused(_))), "used, but maybe not for good");
-        for (block, is_spent) in [(0, false), (1, true)] {
+        for (block, fates) in [(0, [Fate::Open, Fate::Open]), (1, [Fate::Lost, Fate::Done])] {
             let block = BlockNumber(block);
             while ledger.heads().borrow().finalised < block {
                 ledger.produce();
             }
-            for call in [&lost, &rival] {
-                assert_eq!(ledger.is_spent(call, block).await.unwrap(), is_spent, "at block {block}");
-            }
-            let fates = if is_spent { [Fate::Lost, Fate::Done] } else { [Fate::Open, Fate::Open] };
             for (call, fate) in [&lost, &rival].into_iter().zip(fates) {
                 assert_eq!(ledger.fate(call, block).await.unwrap(), fate, "at block {block}");
             }
         }
-        assert!(ledger.is_spent(&lost, BlockNumber(99)).await.is_err(), "a block to come");
+        assert!(ledger.fate(&lost, BlockNumber(99)).await.is_err(), "a block to come");
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_takes_no_more_until_a_block_has_emptied_it() {
+        let (ledger, pair) = ledger();
+        for nonce in 0..POOL_MAX as u64 {
+            let waits = Signed { hotkey: pair.hotkey(), nonce, call: None };
+            ledger.chain().pool.push((waits, SignedCall(nonce.to_le_bytes().to_vec())));
+        }
+        let call = ledger.sign(&pair, Call::Commit(b"late".to_vec())).await.unwrap();
+        let full = ledger.submit(&call).await;
+        assert!(matches!(&full, Err(LedgerError::Unreachable(why)) if why.contains("4096 calls wait")), "{full:?}");
+        ledger.produce();
+        ledger.submit(&call).await.unwrap();
+    }
+
+    #[test]
+    fn two_chains_of_the_same_members_are_two_chains() {
+        let genesis = |nonce, finality_lag| Genesis { nonce, netuid: 3, members: Vec::new(), finality_lag };
+        assert_eq!(genesis(1, 2).hash(), genesis(1, 2).hash());
+        assert_ne!(genesis(1, 2).hash(), genesis(2, 2).hash());
+        assert_ne!(genesis(1, 2).hash(), genesis(1, 3).hash());
     }
 
     #[tokio::test]

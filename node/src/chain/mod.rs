@@ -7,6 +7,8 @@
 pub mod memory;
 pub mod substrate;
 
+pub use covey_round::submit::{Fate, SignedCall};
+
 use covey_proto::chain::ChainView;
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
 use std::future::Future;
@@ -31,23 +33,6 @@ pub enum Call {
     Commit(Vec<u8>),
     /// Say what each uid's work is worth to a validator; shares of `u16::MAX`.
     SetWeights(Vec<(Uid, u16)>),
-}
-
-/// A signed call: bytes that are the same however often they are sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedCall(pub Vec<u8>);
-
-/// What has become of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It may still come.
-    Open,
-    /// It is in a final block, and was done.
-    Done,
-    /// It is in a final block, and was not done: with advice.
-    Failed(String),
-    /// It can come no more: another call has its nonce, or its time is over.
-    Lost,
 }
 
 /// Why the chain did not do what was asked.
@@ -121,18 +106,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// The bytes are no call of this ledger.
     fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError>;
 
-    /// Whether a call can come no more after a final block: its nonce is used there, by this call or by another, or the
-    /// time for which it was signed is over.
+    /// What has become of a call by a final block. It is open until its nonce is used there, by this call or by another, or
+    /// the time for which it was signed is over.
     ///
     /// # Errors
     /// No such state (yet, or any more), no call, or no answer.
-    fn is_spent(&self, call: &SignedCall, block: BlockNumber)
-    -> impl Future<Output = Result<bool, LedgerError>> + Send;
-
-    /// What has become of a call by a final block.
-    ///
-    /// # Errors
-    /// As [`is_spent`](Ledger::is_spent).
     fn fate(&self, call: &SignedCall, block: BlockNumber) -> impl Future<Output = Result<Fate, LedgerError>> + Send;
 
     /// Hands a call to the chain. Sending it again changes nothing.

@@ -4,6 +4,8 @@ use super::{Done, Failure, Plain};
 use crate::disk::folder::{Folder, NodeState};
 use clap::Args;
 use covey_proto::run::Run;
+use covey_sparseloco::state::as_le_bytes;
+use covey_trainer::{Device, open_backend};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -56,14 +58,15 @@ pub(super) fn generate(args: &GenerateArgs) -> Result<Done, Failure> {
     use covey_trainer::hf;
     let (model, parameters) = hf::load(&args.model)?;
     let tokenizer = hf::load_tokenizer(&args.model)?;
-    let mut backend = covey_trainer::cpu::CpuBackend::new(&model);
-    covey_trainer::Backend::load(&mut backend, &parameters)?;
+    let mut loaded = open_backend(&Device::Cpu { threads: 1 }, &model)?.model()?;
+    loaded.load(&mut as_le_bytes(&parameters))?;
+    drop(parameters);
     let sampling = hf::Sampling { tokens_max: args.tokens, temperature: args.temperature, seed: args.seed };
     let mut out = std::io::stdout().lock();
     // A closed pipe is no error: whoever read has enough.
     let mut say = |text: &str| drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
     say(&args.prompt);
-    hf::generate(&mut backend, &model, &tokenizer, &args.prompt, &sampling, &mut say)?;
+    hf::generate(&mut *loaded, &model, &tokenizer, &args.prompt, &sampling, &mut say)?;
     println!();
     Ok(Done::Well)
 }

@@ -124,6 +124,12 @@ fn one(node: &NodeStatus) -> String {
         line("train", format!("loss {loss:.3}, {tokens}, {rate:.0} a second"));
         line("sent", units::count(node.contributed.into(), "contribution"));
     }
+    if let Some(peak) = node.usage.memory_peak {
+        line("memory", format!("{} at most", units::bytes(peak)));
+    }
+    if let Some(written) = node.usage.disk_written {
+        line("disk", format!("{} written", units::bytes(written)));
+    }
     if let Some(why) = &node.halted {
         line("halted", why.clone());
     }
@@ -143,22 +149,28 @@ fn short(hash: &str) -> String {
 
 /// A line a node, at most 80 columns.
 fn table(nodes: &[NodeStatus]) -> String {
-    let mut text = format!(
-        "{:<14} {:>3}  {:>5} {:<9} {:>7} {:>7} {:>5}  {:<12} {:>7}\n",
-        "node", "uid", "round", "phase", "block", "final", "peers", "root", "loss"
-    );
+    let row = |name: &str, cells: [&str; 9]| {
+        let [uid, round, phase, block, final_block, peers, root, loss, memory] = cells;
+        format!(
+            "{name:<13} {uid:>3} {round:>5} {phase:<8} {block:>7} {final_block:>7} {peers:>5} {root:<8} {loss:>6} {memory:>7}\n"
+        )
+    };
+    let mut text = row("node", ["uid", "round", "phase", "block", "final", "peers", "root", "loss", "memory"]);
     for node in nodes {
-        text.push_str(&format!(
-            "{:<14} {:>3}  {:>5} {:<9} {:>7} {:>7} {:>5}  {:<12} {:>7}\n",
-            node.name,
-            node.uid.map_or_else(|| "–".to_owned(), |uid| uid.number().to_string()),
-            node.round.0,
-            if node.halted.is_some() { "halted" } else { phase(node) },
-            node.best.0,
-            node.finalised.0,
-            node.peers,
-            short(&node.root.to_string()),
-            node.loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.3}")),
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| units::NONE.to_owned());
+        text.push_str(&row(
+            &node.name,
+            [
+                &or_none(node.uid.map(|uid| uid.number().to_string())),
+                &node.round.0.to_string(),
+                if node.halted.is_some() { "halted" } else { phase(node) },
+                &node.best.0.to_string(),
+                &node.finalised.0.to_string(),
+                &node.peers.to_string(),
+                &node.root.short(),
+                &or_none(node.loss.map(|loss| format!("{loss:.3}"))),
+                &or_none(node.usage.memory_peak.map(units::bytes)),
+            ],
         ));
     }
     for node in nodes {
@@ -172,6 +184,7 @@ fn table(nodes: &[NodeStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Usage;
     use covey_proto::Uid;
 
     fn node(name: &str) -> NodeStatus {
@@ -184,6 +197,7 @@ mod tests {
             live: true,
             loss: Some(4.8125),
             tokens: 1_200_000,
+            usage: Usage { memory_peak: Some(123_456_789), disk_written: Some(1_500_000_000) },
             ..NodeStatus::default()
         }
     }
@@ -193,6 +207,7 @@ mod tests {
         let text = table(&[node("validator-10"), node("miner-0")]);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("exchange") && text.contains("255") && text.contains("4.812"), "{text}");
+        assert!(text.contains("123 MB"), "{text}");
     }
 
     #[test]
@@ -200,7 +215,9 @@ mod tests {
         let halted = NodeStatus { halted: Some("a fork".into()), error: Some("no disk".into()), ..node("miner-0") };
         let text = one(&halted);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for needed in ["miner-0: miner, uid 255", "halted", "a fork", "no disk", "loss 4.812", "root"] {
+        for needed in
+            ["miner-0: miner, uid 255", "halted", "a fork", "no disk", "loss 4.812", "root", "123 MB", "1.50 GB"]
+        {
             assert!(text.contains(needed), "no {needed} in {text}");
         }
         let new = one(&NodeStatus::default());

@@ -6,9 +6,9 @@ use crate::audit;
 use crate::disk::folder::Folder;
 use crate::misbehave::Misbehaviour;
 use crate::preset::Template;
-use crate::report::{Summary, html};
+use crate::report::{Summary, html, usage};
 use crate::swarm::display::Display;
-use crate::swarm::{self, Kill, Options, Script, Swarm};
+use crate::swarm::{self, Counts, Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
 use std::net::SocketAddr;
@@ -31,6 +31,9 @@ pub(super) struct SwarmArgs {
     /// Validators. Of two equal ones, either stops a round.
     #[arg(long, default_value_t = 3)]
     validators: usize,
+    /// So many of the miners, the first ones, validate too, with one hotkey, as `covey miner --validate` does.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    both: usize,
     /// Makes keys, chain and data order: two swarms with one seed in which nobody was late end with the same root.
     #[arg(long)]
     seed: Option<u64>,
@@ -41,6 +44,9 @@ pub(super) struct SwarmArgs {
     /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
+    /// Another number than the preset's, like model.width=512. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    changes: Vec<String>,
     /// Where everything goes: report.html, summary.json, logs, the nodes' folders. Default: covey-swarm, or
     /// covey-swarm-2 and so on if that is taken.
     #[arg(long, value_name = "DIR")]
@@ -86,48 +92,19 @@ fn misbehaving(text: &str) -> Result<(Misbehaviour, usize), String> {
 }
 
 pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
-    let template = Template::load(&args.preset)?;
     let out = out_folder(args.out.as_deref())?;
-    let rounds = args.rounds.unwrap_or_else(|| template.rounds());
-    if rounds == 0 {
-        return Err(Plain("--rounds must be at least 1".into()).into());
-    }
-    let script =
-        Script { misbehave: args.misbehave, kills: args.kill, joins: args.join.into_iter().map(Round).collect() };
-    // Before the data, which may take a minute to prepare.
-    swarm::check(rounds, args.miners, args.validators, &script)?;
-    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
-    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    let status = args.status;
+    let options = options(args)?;
     logs::start(&out.log("swarm"))?;
-    let options = Options {
-        template,
-        data,
-        rounds,
-        miners: args.miners,
-        validators: args.validators,
-        both: 0,
-        seed: match args.seed {
-            Some(seed) => seed,
-            None => random_seed()?,
-        },
-        repeatable: args.seed.is_some(),
-        script,
-        cores: args.cores.into(),
-        hidden_weights: args.hidden_weights,
-        program: std::env::current_exe()?,
-        patience: PATIENCE,
-        heldout_sequences: HELDOUT_SEQUENCES,
-    };
-    let seed = options.seed;
     let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut swarm = Swarm::start(options, out.clone(), Display::new()).await?;
-        swarm.show(args.status).await?;
+        swarm.show(status).await?;
         Ok::<_, Failure>(swarm.run_to_end(async { by = Some(stopped().await) }).await)
     })?;
     // On the screen first: a full disk must not take the result with it.
-    print_summary(&outcome.summary, seed);
+    println!("{}", summary_text(&outcome.summary));
     write_report(&outcome.folder, &outcome.summary)?;
     println!("report: {}", outcome.folder.path().join("report.html").display());
     if let Some(error) = outcome.error {
@@ -135,8 +112,39 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
     }
     Ok(match by {
         _ if !outcome.summary.roots_agree => Done::Differs,
+        // Only the report was hastened.
+        Some(_) if !outcome.summary.interrupted => Done::Well,
         Some(by) => Done::Stopped(by),
         None => Done::Well,
+    })
+}
+
+/// What was asked for, checked as far as it can be before anything runs; with the data, which may take a minute to prepare.
+fn options(args: SwarmArgs) -> Result<Options, Failure> {
+    let template = Template::load(&args.preset)?.with(&args.changes)?;
+    let rounds = args.rounds.unwrap_or_else(|| template.rounds());
+    if rounds == 0 {
+        return Err(Plain("--rounds must be at least 1".into()).into());
+    }
+    let joins = args.join.into_iter().map(Round).collect();
+    let script = Script { misbehave: args.misbehave, kills: args.kill, joins };
+    let counts = Counts { miners: args.miners, validators: args.validators, both: args.both };
+    swarm::check(rounds, counts, &script)?;
+    let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
+    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    Ok(Options {
+        template,
+        data,
+        rounds,
+        counts,
+        seed: args.seed.map_or_else(random_seed, Ok)?,
+        repeatable: args.seed.is_some(),
+        script,
+        cores: args.cores.into(),
+        hidden_weights: args.hidden_weights,
+        program: std::env::current_exe()?,
+        patience: PATIENCE,
+        heldout_sequences: HELDOUT_SEQUENCES,
     })
 }
 
@@ -186,35 +194,33 @@ pub(super) fn report(args: &ReportArgs) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
-fn print_summary(summary: &Summary, seed: u64) {
+/// What a person reads at the end.
+fn summary_text(summary: &Summary) -> String {
     let loss = |index: Option<&f64>| index.map_or("?".into(), |loss| format!("{loss:.3}"));
-    println!();
+    let mut lines = vec![String::new()];
     if summary.interrupted {
-        println!("Stopped after {} rounds.", summary.rounds);
+        lines.push(format!("Stopped after {} rounds.", summary.rounds));
     }
-    println!(
-        "{} rounds, {} tokens, {:.0} s; seed {seed}, run {}",
-        summary.rounds,
-        summary.tokens,
-        summary.wall_seconds,
-        summary.run_id.0.short()
-    );
-    println!(
-        "held-out loss {} -> {}; {:.3} bits a byte (token unigram {:.3}, bigram {:.3})",
+    let Summary { rounds, tokens, wall_seconds, seed, run_id, bits_per_byte, baselines, .. } = summary;
+    lines.push(format!("{rounds} rounds, {tokens} tokens, {wall_seconds:.0} s; seed {seed}, run {}", run_id.0.short()));
+    lines.push(format!(
+        "held-out loss {} -> {}; {bits_per_byte:.3} bits a byte on {} sequences (token unigram {:.3}, bigram {:.3})",
         loss(summary.heldout_loss.first()),
         loss(summary.heldout_loss.last()),
-        summary.bits_per_byte,
-        summary.baselines.unigram,
-        summary.baselines.bigram
-    );
-    match summary.disagreements.first() {
-        None => println!("all nodes had the same state root in every round"),
-        Some(first) => println!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
-    }
+        summary.heldout_sequences_final,
+        baselines.unigram,
+        baselines.bigram
+    ));
+    lines.push(match summary.disagreements.first() {
+        None => "all nodes had the same state root in every round".into(),
+        Some(first) => format!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
+    });
     for (uid, share) in &summary.weights {
         let kind = summary.misbehaving.get(uid).map(|kind| format!("  ({kind})")).unwrap_or_default();
-        println!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0);
+        lines.push(format!("  uid {uid}: {:5.1} % of the weight{kind}", share * 100.0));
     }
+    lines.extend(usage::lines(&summary.usage));
+    lines.join("\n")
 }
 
 pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
@@ -235,5 +241,44 @@ pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
             Ok(Done::Differs)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::html::sample;
+
+    #[test]
+    fn the_last_words_say_what_came_of_it_and_what_it_cost() {
+        let text = summary_text(&sample::swarm(48, 4));
+        for needed in
+            ["48 rounds", "seed 7", "on 2048 sequences", "same state root", "(noise)", "most memory: miner 96.0 MB"]
+        {
+            assert!(text.contains(needed), "no {needed:?} in {text}");
+        }
+        let text = summary_text(&sample::broken());
+        assert!(
+            text.contains("Stopped after 48 rounds.") && text.contains("ROOTS DISAGREED, first in round 31"),
+            "{text}"
+        );
+        assert!(summary_text(&sample::nothing()).contains("held-out loss ? -> ?"));
+    }
+
+    #[test]
+    fn a_swarm_gets_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("a/b");
+        assert_eq!(out_folder(Some(&new)).unwrap().path(), new);
+        assert!(out_folder(Some(&new)).is_ok(), "it is there, but empty");
+        std::fs::write(new.join("file"), "").unwrap();
+        assert!(out_folder(Some(&new)).is_err());
+    }
+
+    #[test]
+    fn misbehaviour_is_a_kind_and_a_number() {
+        assert_eq!(misbehaving("noise=2").unwrap(), (Misbehaviour::Noise, 2));
+        assert!(misbehaving("noise").unwrap_err().contains("KIND=N"));
+        assert!(misbehaving("noise=many").is_err() && misbehaving("sloth=1").is_err());
     }
 }

@@ -2,7 +2,8 @@
 //! given rounds, and what it sends. It answers "which preset", "is joining worth it", "how far from AdamW on all data".
 //!
 //! Start with [`Experiment`] and [`run`]: one method, one seed. [`grid`] reads a file that asks for many, [`mod@conduct`] runs
-//! what of it is not done yet, [`results`] keeps what is done, [`table`] and `plot` show it.
+//! what of it is not done yet, [`results`] keeps what is done, [`table`] and `plot` show it. Of a round, `run` decides who
+//! trains on what and what becomes of it; `worker` is a miner's part of it, by the same [`covey_trainer::Trainer`].
 
 pub mod conduct;
 pub mod grid;
@@ -13,6 +14,7 @@ mod run;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub use conduct::conduct;
 pub use grid::{Grid, GridError};

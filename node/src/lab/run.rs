@@ -1,22 +1,19 @@
 //! One experiment: the rounds, what each miner hands in, and how it becomes the next state. Which experiments there are,
 //! and what is made of their curves, others decide.
 
-use super::{Experiment, Method, OnMiss, Point};
+use super::worker::{Outcome, Start, Work, Worker};
+use super::{Experiment, Method, Point};
 use crate::evaluation::{EvaluationError, Evaluator};
-use covey_proto::layout::{CHUNK, Layout};
+use covey_proto::layout::Layout;
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round, Uid, derive};
 use covey_round::assign::{Assignment, samples_per_member};
-use covey_sparseloco::select::Selector;
-use covey_sparseloco::{
-    CodecError, CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, StateError, StepError, chunk,
-    decode_shard, outer_step,
-};
-use covey_trainer::cpu::CpuBackend;
+use covey_sparseloco::state::as_le_bytes;
+use covey_sparseloco::{CodecError, OuterStep, StepError, outer_step};
 use covey_trainer::data::Dataset;
 use covey_trainer::genesis::initial_state;
-use covey_trainer::inner::{TrainError, train_round};
-use covey_trainer::{Backend, BackendError, BatchError};
+use covey_trainer::inner::TrainError;
+use covey_trainer::{BackendError, BatchError, Device, LoadError, SaveError, open_backend};
 use std::sync::Arc;
 
 /// Why an experiment failed.
@@ -44,12 +41,12 @@ pub enum LabError {
     /// A step failed.
     #[error(transparent)]
     Train(#[from] TrainError<BatchError>),
-    /// A pseudo-gradient cannot be compressed.
-    #[error(transparent)]
-    Compress(#[from] CompressError),
-    /// Error feedback that cannot be kept.
-    #[error("error feedback: {0}")]
-    Feedback(#[from] StateError),
+    /// A state or error feedback that cannot be given to the device.
+    #[error("onto the device: {0}")]
+    Load(#[from] LoadError),
+    /// A state or error feedback that cannot be taken from the device.
+    #[error("from the device: {0}")]
+    Save(#[from] SaveError),
     /// What a miner encoded is not what the codec reads: a bug.
     #[error("a miner's own shard does not decode: {0}")]
     Codec(#[from] CodecError),
@@ -59,27 +56,6 @@ pub enum LabError {
     /// A state has no loss.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
-}
-
-/// One miner of an experiment.
-struct Worker {
-    uid: Uid,
-    backend: CpuBackend,
-    feedback: ErrorFeedback,
-}
-
-/// What a miner's round came to.
-struct Handed {
-    work: Work,
-    bytes: u64,
-    tokens: u64,
-    missed: bool,
-}
-
-enum Work {
-    /// The trained state itself.
-    Whole(Vec<f32>),
-    Sparse(Vec<SparseShard>),
 }
 
 /// Runs an experiment on `data` with `cores` threads; `each` is told of every round that is done, with its point where
@@ -107,22 +83,24 @@ pub(super) fn run_to_state(
     let Experiment { method, miners, rounds, every, sequences, .. } = experiment;
     let run = &single_batch(*method, &experiment.run, *miners);
     let layout = run.layout();
-    let mut workers = workers(*method, run, &layout, *miners);
-    let mut evaluator = Evaluator::new(data.clone(), &run.model);
+    let mut workers = workers(*method, run, *miners)?;
+    let mut evaluator = Evaluator::new(Device::Cpu { threads: cores }, data.clone(), &run.model);
     let mut outer = Outer { theta: initial_state(&run.model), velocity: Vec::new() };
     let mut curve = Vec::new();
     let (mut tokens, mut bytes) = (0, 0);
     for round in (0..*rounds).map(Round) {
         let assignment = assignment(experiment, run, data, round);
         let start = Start { experiment, run, layout: &layout, data, round, assignment, theta: &outer.theta };
-        let handed = in_parallel(&mut workers, cores, |worker| start.train(worker))?;
-        tokens += handed.iter().map(|handed| handed.tokens).sum::<u64>();
-        bytes += handed.iter().map(|handed| handed.bytes).sum::<u64>() / workers.len() as u64;
-        outer.apply(experiment, run, &layout, round, handed)?;
+        let missed = |uid| method.is_joint() && misses(experiment, round, uid);
+        let outcomes = in_parallel(&mut workers, cores, |worker| start.train(worker, missed(worker.uid)))?;
+        tokens += outcomes.iter().map(|outcome| outcome.tokens).sum::<u64>();
+        bytes += outcomes.iter().map(|outcome| outcome.bytes).sum::<u64>() / workers.len() as u64;
+        outer.apply(experiment, run, &layout, round, outcomes)?;
         let done = round.0 + 1;
         let evaluated = done.is_multiple_of(*every) || done == *rounds;
-        let loss = if evaluated { Some(evaluator.loss(&outer.theta, *sequences)?) } else { None };
-        let point = loss.map(|loss| Point { round: done, loss, tokens, bytes });
+        let state = &mut as_le_bytes(&outer.theta);
+        let found = if evaluated { Some(evaluator.loss(state, *sequences, &mut |_| true)?) } else { None };
+        let point = found.map(|found| Point { round: done, loss: found.loss, tokens, bytes });
         curve.extend(point);
         each(done, point);
     }
@@ -159,10 +137,11 @@ fn uids(count: u32) -> impl Iterator<Item = Uid> {
     (0..count).map_while(Uid::new)
 }
 
-fn workers(method: Method, run: &Run, layout: &Layout, miners: u32) -> Vec<Worker> {
+/// Each on a thread of its own, as the miners of a swarm are.
+fn workers(method: Method, run: &Run, miners: u32) -> Result<Vec<Worker>, LabError> {
     let count = if method.is_joint() { miners } else { 1 };
-    let worker = |uid| Worker { uid, backend: CpuBackend::new(&run.model), feedback: ErrorFeedback::zero(layout) };
-    uids(count).map(worker).collect()
+    let backend = open_backend(&Device::Cpu { threads: 1 }, &run.model)?;
+    uids(count).map(|uid| Ok(Worker { uid, trainer: backend.trainer()? })).collect()
 }
 
 fn assignment(experiment: &Experiment, run: &Run, data: &Dataset, round: Round) -> Assignment {
@@ -200,105 +179,6 @@ fn in_parallel<T: Send>(
     Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// What a round starts from, the same for every miner.
-struct Start<'a> {
-    experiment: &'a Experiment,
-    run: &'a Run,
-    layout: &'a Layout,
-    data: &'a Dataset,
-    round: Round,
-    assignment: Assignment,
-    theta: &'a [f32],
-}
-
-impl Start<'_> {
-    /// A miner's round.
-    fn train(&self, worker: &mut Worker) -> Result<Handed, LabError> {
-        let Start { experiment, run, data, round, theta, .. } = *self;
-        worker.backend.load(theta)?;
-        let mut samples = self.assignment.samples_of(worker.uid).into_iter().flatten();
-        let batch = run.inner.batch as usize;
-        let batches = |_| data.batch(&run.model, samples.by_ref().take(batch));
-        let report = train_round(&mut worker.backend, run, round, batches, |_, _| true)?;
-        let mut trained = vec![0.0; theta.len()];
-        worker.backend.parameters(&mut trained)?;
-        let missed = experiment.method.is_joint() && misses(experiment, round, worker.uid);
-        let whole = theta.len() as u64 * 4;
-        let (bytes, work) = match experiment.method {
-            Method::Swarm | Method::Exact => self.sparse(worker, trained, missed)?,
-            Method::Dense | Method::Diloco => (whole, Work::Whole(trained)),
-            Method::Adamw => (whole * u64::from(report.steps), Work::Whole(trained)),
-            Method::Alone => (0, Work::Whole(trained)),
-        };
-        Ok(Handed { work, bytes, tokens: report.tokens, missed })
-    }
-
-    /// Its shards, as everyone decodes them, and their bytes.
-    fn sparse(&self, worker: &mut Worker, trained: Vec<f32>, missed: bool) -> Result<(u64, Work), LabError> {
-        let Start { experiment, run, layout, theta, .. } = *self;
-        let mut delta = trained;
-        delta.iter_mut().zip(theta).for_each(|(delta, theta)| *delta = theta - *delta);
-        let (feedback, shards, bytes) = match experiment.method {
-            Method::Exact => self.exact(&worker.feedback, &delta)?,
-            _ => self.compressed(&worker.feedback, &delta)?,
-        };
-        worker.feedback = match (missed, experiment.ef_on_miss) {
-            (true, OnMiss::Keep) => accumulated(layout, &worker.feedback, run.compress.beta as f32, &delta)?,
-            _ => feedback,
-        };
-        Ok((bytes, Work::Sparse(shards)))
-    }
-
-    /// What the codec makes of it: new error feedback, decoded shards, their bytes.
-    fn compressed(&self, e: &ErrorFeedback, delta: &[f32]) -> Result<(ErrorFeedback, Vec<SparseShard>, u64), LabError> {
-        let Start { run, layout, round, .. } = *self;
-        let (beta, quantiser) = (run.compress.beta, run.compress.quantiser);
-        let (k, shard_chunks) = (run.compress.k.count(round), run.compress.shard_chunks as usize);
-        let compressed = e.compress(layout, &Compression { beta, k, quantiser, shard_chunks }, delta)?;
-        let bytes = compressed.shards.iter().map(|shard| shard.len() as u64).sum();
-        let decode = |(number, shard): (usize, &Vec<u8>)| {
-            decode_shard(shard, layout, layout.shard(number, shard_chunks), k, quantiser)
-        };
-        let shards: Result<Vec<SparseShard>, CodecError> = compressed.shards.iter().enumerate().map(decode).collect();
-        Ok((compressed.feedback, shards?, bytes))
-    }
-
-    /// The same without rounding, in one shard: what is sent is gone from the feedback to the last bit. Bytes: 12 bits an
-    /// index and 32 a value.
-    fn exact(&self, e: &ErrorFeedback, delta: &[f32]) -> Result<(ErrorFeedback, Vec<SparseShard>, u64), LabError> {
-        let Start { run, layout, round, .. } = *self;
-        let k = run.compress.k.count(round);
-        let mut a = sum(e, run.compress.beta as f32, delta);
-        let mut shard = SparseShard::with_capacity(0, layout.chunks(), layout.chunks() * k);
-        let (mut selector, mut scratch, mut chosen) = (Selector::new(), [0.0; CHUNK], Vec::new());
-        for number in 0..layout.chunks() {
-            let place = layout.chunk(number);
-            let dense = chunk::gather(&a, &place, &mut scratch);
-            selector.choose(dense, place.values(k), &mut chosen);
-            let values: Vec<f32> = chosen.iter().map(|&index| std::mem::take(&mut dense[usize::from(index)])).collect();
-            shard.push_chunk(&chosen, &values);
-            chunk::scatter(dense, &place, &mut a);
-        }
-        let bytes = shard.values().len() as u64 * (12 + 32) / 8;
-        Ok((feedback(layout, &a)?, vec![shard], bytes))
-    }
-}
-
-/// a = β·e + Δ, as feedback.
-fn accumulated(layout: &Layout, e: &ErrorFeedback, beta: f32, delta: &[f32]) -> Result<ErrorFeedback, StateError> {
-    feedback(layout, &sum(e, beta, delta))
-}
-
-/// a = β·e + Δ.
-fn sum(e: &ErrorFeedback, beta: f32, delta: &[f32]) -> Vec<f32> {
-    e.elements().iter().zip(delta).map(|(e, delta)| beta * e + delta).collect()
-}
-
-fn feedback(layout: &Layout, elements: &[f32]) -> Result<ErrorFeedback, StateError> {
-    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-    ErrorFeedback::from_bytes(layout, &bytes)
-}
-
 /// What all miners agree on.
 struct Outer {
     theta: Vec<f32>,
@@ -314,11 +194,11 @@ impl Outer {
         run: &Run,
         layout: &Layout,
         round: Round,
-        handed: Vec<Handed>,
+        outcomes: Vec<Outcome>,
     ) -> Result<(), LabError> {
         let (mut sparse, mut whole) = (Vec::new(), Vec::new());
-        for handed in handed.into_iter().filter(|handed| !handed.missed) {
-            match handed.work {
+        for outcome in outcomes.into_iter().filter(|outcome| !outcome.missed) {
+            match outcome.work {
                 Work::Sparse(shards) => sparse.push(shards),
                 Work::Whole(trained) => whole.push(trained),
             }

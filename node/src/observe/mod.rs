@@ -10,8 +10,10 @@
 //! Reading changes nothing, and nothing here is secret; but it is meant for the machine itself, so listen on loopback.
 
 mod status;
+mod usage;
 
 pub use status::{Board, NodeStatus, RECEIVED};
+pub use usage::Usage;
 
 use bytes::Bytes;
 use covey_gossip::Handle;

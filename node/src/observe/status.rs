@@ -1,5 +1,6 @@
 //! All that a node tells of itself to whoever asks: over its supervisor's pipe, at /NODE/status, in `covey status`.
 
+use super::Usage;
 use crate::peer::{Status, Timings};
 use covey_gossip::Traffic;
 use covey_proto::{BlockNumber, Digest, Round, Uid};
@@ -48,12 +49,15 @@ pub struct NodeStatus {
     pub bytes: BTreeMap<String, u64>,
     /// Time spent since it was started, by phase, in seconds: work summed over threads, waiting not counted.
     pub seconds: BTreeMap<String, f64>,
+    /// What its process has cost the machine since it was started. A node of an older version does not say.
+    #[serde(default)]
+    pub usage: Usage,
     /// The last thing that went wrong, as its log says it.
     pub error: Option<String>,
 }
 
 impl NodeStatus {
-    /// Takes over what a node says of itself; name, role, run and error are left as they are.
+    /// Takes over what a node says of itself; name, role, run, usage and error are left as they are.
     pub fn update(&mut self, status: &Status) {
         let Timings(seconds) = &status.seconds;
         self.uid = status.uid;
@@ -73,7 +77,8 @@ impl NodeStatus {
     }
 }
 
-/// The kinds that add up to what was received: payload, each byte once.
+/// Kinds of bytes that do not overlap and together are what nodes received as payload. The others count the same bytes
+/// again: at their senders, with their framing, or without their duplicates.
 pub const RECEIVED: [&str; 3] = ["gossip received, duplicates included", "announcements pulled", "blobs received"];
 
 /// Bytes by kind: payload by what it was for, and what TCP carried in all.
@@ -113,5 +118,31 @@ impl Board {
     /// As it is now.
     pub fn read(&self) -> NodeStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_an_older_node_is_read_too() {
+        let mut status = serde_json::to_value(NodeStatus { peers: 3, ..NodeStatus::default() }).unwrap();
+        status.as_object_mut().unwrap().remove("usage");
+        let status: NodeStatus = serde_json::from_value(status).unwrap();
+        assert_eq!((status.peers, status.usage), (3, Usage::default()));
+    }
+
+    /// A node's own words do not wipe out what its process is known by.
+    #[test]
+    fn an_update_leaves_who_it_is_as_it_was() {
+        let board = Board::new("miner-0", "miner", "run".into());
+        let usage = Usage { memory_peak: Some(1), disk_written: Some(2) };
+        board.change(|status| (status.usage, status.error) = (usage, Some("no disk".into())));
+        let told = Status { phase: "train", tokens: 7, ..Status::default() };
+        board.change(|status| status.update(&told));
+        let status = board.read();
+        assert_eq!((&*status.name, &*status.role, &*status.phase, status.tokens), ("miner-0", "miner", "train", 7));
+        assert_eq!((status.usage, status.error.as_deref()), (usage, Some("no disk")));
     }
 }

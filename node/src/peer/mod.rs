@@ -1,313 +1,116 @@
 //! A node: one type, built from one [`Config`]. A swarm is many of them; alone, one is a process on a real chain.
 //!
-//! [`Peer::start`] opens the folder, joins the network and restores what a crash left; [`Peer::run`] feeds the round's
-//! state machine ([`covey_round::engine`]) with what happens and does what it says. `tasks` holds what takes time;
-//! [`miner`], [`validator`], [`collect`], [`apply`] and [`catchup`] are a round's parts.
+//! [`Peer::start`] (`start`) opens the folder, joins the network and restores what a crash left. [`Peer::run`], here, is the
+//! loop: it waits for what happens next, tells the round's state machine ([`covey_round::engine`]), and hands what that says
+//! to whoever does it. Each part of a round has a room of its own, with the tasks that take time:
+//!
+//! - `mining`: train, compress, store, journal, commit, reveal;
+//! - `gathering`: announcements, fetching, asking; `obtain` has one contribution's bytes;
+//! - `validating`: ballots, loss scores, ratings, weights;
+//! - `applying`: outer step, state root, header; what is kept for others;
+//! - `catching_up`: from the agreed head back to a state, and forward again;
+//! - `submitting`: calls on their way into a block.
+//!
+//! `states` owns the parameters in memory, `jobs` what runs beside the loop, `identity` who the node is on chain and
+//! whether it is in the same run as the others ([`agreement`]); [`Context`] is what all of them share.
 
 pub mod agreement;
-pub mod apply;
-pub mod catchup;
-pub mod collect;
+mod applying;
+mod catching_up;
 mod context;
-mod gather;
-pub mod miner;
-mod run;
+mod gathering;
+mod identity;
+mod jobs;
+mod mining;
+mod obtain;
+mod reading;
+mod start;
+mod states;
 mod status;
-mod submit;
-mod tasks;
-pub mod validator;
+pub mod submitting;
+mod validating;
 
+pub use applying::{StepFault, next_parameters};
 pub use context::Context;
-pub use run::Ended;
+pub use gathering::{Announcement, Malformed, Received, read as read_announcement};
+pub use start::{Config, StartError};
 pub use status::{Applied, Status, Timings};
 
-use crate::chain::{Ledger, LedgerError};
-use crate::compute::{Cancel, CancelOnDrop, Compute};
-use crate::disk::{Disk, DiskError, Journal, SavedState};
-use crate::misbehave::Misbehaviour;
-use agreement::{Elsewhere, RunPrefix};
-use apply::State;
-use collect::{Collector, Inbox};
-use covey_gossip::store::{Store, StoreError};
-use covey_gossip::{Events, Limits, TransportOptions};
-use covey_proto::blob::Header;
-use covey_proto::record::UidSet;
-use covey_proto::run::{Run, RunError};
-use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
-use covey_round::engine::{Engine, Roles, Tip};
-use covey_round::rating::{PeerKey, Ratings};
-use covey_sparseloco::state_root;
-use covey_trainer::cpu::CpuBackend;
-use covey_trainer::data::Dataset;
-use miner::{Miner, MinerError};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use crate::chain::{Heads, Ledger};
+use crate::compute::off_the_queue;
+use applying::{ApplyJob, Progress, Settled};
+use catching_up::CaughtUp;
+use covey_proto::chain::ChainView;
+use covey_proto::record::{UidSet, Vote};
+use covey_proto::{Digest, Round};
+use covey_round::engine::{Action, Collection, Engine, Event, Settlement, Task, Tip};
+use covey_round::gather;
+use gathering::{Gathering, Heard};
+use identity::Identity;
+use jobs::{Done, Jobs};
+use mining::{Mining, TrainBase, TrainJob, Trained};
+use states::States;
+use status::Reports;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tasks::Done;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use validator::Validator;
+use tokio::task::AbortHandle;
+use validating::{ScoreJob, Validating};
 
-/// Results that wait for the node's loop. Each task in flight sends one; a round has some 256 of them.
-const DONE_MAX: usize = 1024;
-
-/// All that makes a node.
-pub struct Config<L> {
-    /// Its name, for people.
-    pub name: Arc<str>,
-    /// Its folder.
-    pub directory: PathBuf,
-    /// What it does besides following.
-    pub roles: Roles,
-    /// The run.
-    pub run: Arc<Run>,
-    /// The chain.
-    pub ledger: L,
-    /// The training data; a node that only follows needs none.
-    pub data: Option<Arc<Dataset>>,
-    /// Where it listens, as multiaddrs.
-    pub listen: Vec<String>,
-    /// Whom it dials first, as multiaddrs.
-    pub bootstrap: Vec<String>,
-    /// Whether others can reach where it listens: a seeder, or a node of a swarm on one machine. It then answers look-ups.
-    pub reachable: bool,
-    /// Time between gossip heartbeats.
-    pub heartbeat: Duration,
-    /// Bounds of its network half.
-    pub limits: Limits,
-    /// How its connections are set up.
-    pub transport: TransportOptions,
-    /// Bytes that its blob store may hold.
-    pub store_bytes_max: u64,
-    /// Where heavy work goes.
-    pub compute: Compute,
-    /// What a miner or validator signs with.
-    pub hotkey: Option<HotkeyPair>,
-    /// What it does wrong, if anything.
-    pub misbehaviour: Option<Misbehaviour>,
-    /// Whether it keeps every round for ever.
-    pub archive: bool,
-    /// How long what others have is waited for before the node calls itself idle.
-    pub patience: Duration,
-    /// Told of every round that is applied.
-    pub observer: Option<mpsc::Sender<Applied>>,
-}
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The run's numbers cannot be.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The folder cannot be used.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The blob store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The network half does not start.
-    #[error(transparent)]
-    Network(#[from] covey_gossip::StartError),
-    /// The miner's state cannot be restored.
-    #[error(transparent)]
-    Miner(#[from] MinerError),
-    /// The chain does not answer.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The run is on another chain.
-    #[error("the run is on chain {run}, subnet {run_netuid}; this node is connected to {chain}, subnet {netuid}")]
-    OtherChain {
-        /// The run's genesis hash.
-        run: Digest,
-        /// The run's subnet.
-        run_netuid: u16,
-        /// The chain's genesis hash.
-        chain: Digest,
-        /// The subnet connected to.
-        netuid: u16,
-    },
-    /// The data set is not the run's.
-    #[error("the training data is {got}; the run trains on {needed}: prepare the same text with the same vocabulary")]
-    OtherData {
-        /// The data set's digest.
-        got: Digest,
-        /// The run's.
-        needed: Digest,
-    },
-    /// The run counts more sequences than its data has.
-    #[error("the training data has {got} sequences; the run counts {needed}: its data.samples is wrong")]
-    TooFewSamples {
-        /// The data set's.
-        got: u64,
-        /// The run's.
-        needed: u64,
-    },
-    /// The hotkey is another run's.
-    #[error(
-        "hotkey {} commits to run {} (last at block {}); this node has run {run}: compare `covey run show`. If they are two \
-         runs on purpose, use another hotkey, or stop the other node and start this one at block {} or later",
-        .elsewhere.hotkey, .elsewhere.other, .elsewhere.block, .elsewhere.until
-    )]
-    OtherRun {
-        /// Where the hotkey is.
-        elsewhere: Elsewhere,
-        /// This node's run.
-        run: RunPrefix,
-    },
-    /// A role without what it needs.
-    #[error("a miner or validator needs the training data")]
-    NoData,
-    /// A role without a key.
-    #[error("a miner or validator needs a hotkey to sign with")]
-    NoHotkey,
-    /// The beginning is not the run's.
-    #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
-    OtherGenesis {
-        /// What this binary computes.
-        got: Digest,
-        /// What the run says.
-        needed: Digest,
-    },
-}
-
-/// Parameters that are there before their head is.
-struct Headless {
-    /// After which round.
-    round: Round,
-    parameters: Arc<Vec<f32>>,
-    /// Where the head is told to whoever trains from them.
-    head: watch::Sender<Option<Digest>>,
-}
+/// How long a node that leaves waits for its miner to stop.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A node that has started.
 pub struct Peer<L: Ledger> {
     context: Arc<Context<L>>,
     engine: Engine,
-    /// The newest states, the newest last.
-    states: Vec<State>,
-    miner: Option<Arc<Mutex<Miner>>>,
-    validator: Option<Arc<Mutex<Validator>>>,
-    inbox: Inbox,
-    collector: Option<Collector>,
-    /// Stops the training that is under way.
-    training: Cancel,
-    network_events: Events,
-    done: mpsc::Receiver<Done>,
-    tasks: mpsc::Sender<Done>,
-    status: watch::Sender<Status>,
-    observer: Option<mpsc::Sender<Applied>>,
-    uid: Option<Uid>,
-    /// Whether it has been said that the hotkey is not registered.
-    is_stranger: bool,
-    /// The run of which it has been said that more members are in it than in this one.
-    outnumbered_by: Option<RunPrefix>,
-    /// As whom the node has introduced itself to its peers, and when.
-    introduced: Option<(PeerKey, BlockNumber)>,
-    /// A validator's, as its last scoring left them.
-    ratings: Option<Arc<Ratings>>,
-    /// What the last settlement applies.
+    states: States,
+    identity: Identity,
+    mining: Mining,
+    validating: Option<Validating>,
+    gathering: Gathering,
+    applying: Applying,
+    jobs: Jobs,
+    inputs: Inputs,
+    reports: Reports,
+}
+
+/// The round that is being applied, and what the last one applied.
+#[derive(Default)]
+struct Applying {
+    task: Option<AbortHandle>,
     chosen: UidSet,
-    /// The round that is being applied.
-    applying: Option<AbortHandle>,
-    /// Its parameters, while their head is not known.
-    headless: Option<Headless>,
-    /// Everything that runs beside the loop; it ends with it.
-    running: JoinSet<()>,
-    /// Ends with the node: work that nobody waits for any more stops.
-    life: CancelOnDrop,
+}
+
+/// Where the loop hears of what happens.
+struct Inputs {
+    heads: watch::Receiver<Heads>,
+    heard: mpsc::Receiver<Heard>,
+    done: mpsc::Receiver<Done>,
+}
+
+/// Why a node's loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// A person must look at it.
+    Halted(String),
+}
+
+/// A reason to stop, for a person.
+struct Halt(String);
+
+/// Returns when somebody says stop, or nobody can any more.
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 impl<L: Ledger> Peer<L> {
-    /// Opens the folder, joins the network, restores what the last life left.
-    ///
-    /// # Errors
-    /// The folder, the network, the chain or the data are not what the run needs.
-    pub async fn start(config: Config<L>) -> Result<Peer<L>, StartError> {
-        check(&config)?;
-        let disk = Disk::open(&config.directory)?;
-        // The store takes the folder's lock: until then another node may be at home in it.
-        let store = Store::open(&config.directory, config.store_bytes_max)?;
-        disk.remove_leftovers()?;
-        let run_id = config.run.id();
-        let config_of_network = covey_gossip::Config {
-            directory: config.directory.clone(),
-            listen: config.listen,
-            bootstrap: config.bootstrap,
-            reachable: config.reachable,
-            genesis: config.run.chain.genesis,
-            netuid: config.run.chain.netuid,
-            run: run_id,
-            heartbeat: config.heartbeat,
-            transport: config.transport,
-            limits: config.limits,
-        };
-        let (network, network_events) = covey_gossip::start(config_of_network, store).await?;
-        let journal = disk.journal()?;
-        let context = Arc::new(Context {
-            journal,
-            name: config.name,
-            layout: Arc::new(config.run.layout()),
-            run: config.run,
-            run_id,
-            ledger: config.ledger,
-            network,
-            disk,
-            pair: config.hotkey,
-            roles: config.roles,
-            compute: config.compute,
-            patience: config.patience,
-            archive: config.archive,
-            misbehaviour: config.misbehaviour,
-            submitting: tokio::sync::Mutex::default(),
-            weights: AtomicU64::new(0),
-            scoring: tokio::sync::Mutex::default(),
-            forget: AtomicBool::new(false),
-        });
-        let state = restore_state(&context)?;
-        if let Some(round) = state.tip.round {
-            apply::provide_checkpoints(&context, round);
-        }
-        let journal = context.journal.read();
-        let (miner, validator) = restore_roles(&context, config.data, &journal)?;
-        let ratings = validator
-            .as_ref()
-            .map(|validator| Arc::new(validator.lock().unwrap_or_else(PoisonError::into_inner).ratings().clone()));
-        let committed = journal.contribution.as_ref().map(|made| (made.round, made.manifest));
-        let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.tip, committed);
-        refuse_other_run(&context).await?;
-        submit::resume(&context).await?;
-        let (tasks, done) = mpsc::channel(DONE_MAX);
-        Ok(Peer {
-            context,
-            engine,
-            states: vec![state],
-            miner,
-            validator,
-            inbox: Inbox::default(),
-            collector: None,
-            training: Cancel::default(),
-            network_events,
-            done,
-            tasks,
-            status: watch::Sender::new(Status::default()),
-            observer: config.observer,
-            uid: None,
-            is_stranger: false,
-            outnumbered_by: None,
-            introduced: None,
-            ratings,
-            chosen: UidSet::default(),
-            applying: None,
-            headless: None,
-            running: JoinSet::new(),
-            life: CancelOnDrop::default(),
-        })
-    }
-
     /// What the node tells of itself, now and from now on.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        self.reports.subscribe()
     }
 
     /// What its parts share, for whoever must know when the last of them is gone.
@@ -319,85 +122,344 @@ impl<L: Ledger> Peer<L> {
     pub fn addresses(&self) -> Vec<String> {
         self.context.network.addresses()
     }
-}
 
-fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
-    let run = &config.run;
-    let (chain, netuid) = (config.ledger.genesis(), config.ledger.netuid());
-    if (run.chain.genesis, run.chain.netuid) != (chain, netuid) {
-        let (run, run_netuid) = (run.chain.genesis, run.chain.netuid);
-        return Err(StartError::OtherChain { run, run_netuid, chain, netuid });
-    }
-    if config.roles != Roles::default() && config.hotkey.is_none() {
-        return Err(StartError::NoHotkey);
-    }
-    match &config.data {
-        None if config.roles != Roles::default() => Err(StartError::NoData),
-        Some(data) if data.digest() != run.data.digest => {
-            Err(StartError::OtherData { got: data.digest(), needed: run.data.digest })
+    /// Runs until `stop` says so, or until a person must decide something.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        self.inputs.heads.mark_changed();
+        loop {
+            let events = tokio::select! {
+                biased;
+                () = told_to_stop(&mut stop) => return self.leave().await,
+                Some(done) = self.inputs.done.recv() => self.on_done(done),
+                changed = self.inputs.heads.changed() => match changed {
+                    Ok(()) => Ok(self.on_heads()),
+                    Err(_) => Err(Halt("the chain is gone".into())),
+                },
+                heard = self.inputs.heard.recv() => match heard {
+                    Some(heard) => Ok(self.on_heard(heard)),
+                    None => Err(Halt("the network ended and could not be rebuilt".into())),
+                },
+                () = self.gathering.wait() => Ok(self.gather(gather::Event::Tick)),
+            };
+            if let Err(Halt(why)) = events.and_then(|events| self.advance(events)) {
+                return self.halt(why);
+            }
+            self.publish();
         }
-        Some(data) if data.samples(run.model.sequence) < run.data.samples => {
-            Err(StartError::TooFewSamples { got: data.samples(run.model.sequence), needed: run.data.samples })
+    }
+
+    /// Tells the state machine what has happened and does what it says, until it has nothing more to say.
+    fn advance(&mut self, events: Vec<Event>) -> Result<(), Halt> {
+        let (mut events, mut actions) = (VecDeque::from(events), Vec::new());
+        while let Some(event) = events.pop_front() {
+            self.engine.handle(event, &mut actions);
+            for action in actions.drain(..) {
+                events.extend(self.perform(action)?);
+            }
         }
-        _ => Ok(()),
+        Ok(())
     }
-}
 
-/// The newest state of the folder that has the root it should, or the run's beginning.
-fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
-    let cut = context.run.compress.state_elements as usize;
-    let is_sound = |saved: &SavedState| {
-        state_root(&saved.parameters, cut) == saved.root && is_of_its_header(context, &saved.tip, saved.root)
-    };
-    if let Some(saved) = context.disk.restore_state(context.layout.elements(), is_sound)? {
-        return Ok(State { tip: saved.tip, root: saved.root, parameters: Arc::new(saved.parameters) });
+    /// Stops where it stands, with the reason: what is on disk is whole.
+    fn halt(self, why: String) -> Ended {
+        tracing::error!(node = %self.context.name, "halted: {why}");
+        self.mining.stop();
+        self.reports.halted(&why);
+        Ended::Halted(why)
     }
-    let state = catchup::genesis(context);
-    let needed = context.run.chain.genesis_state;
-    if state.root != needed {
-        return Err(StartError::OtherGenesis { got: state.root, needed });
-    }
-    context.disk.write_state(&Tip::genesis(context.run_id), state.root, &state.parameters)?;
-    Ok(state)
-}
 
-/// Whether a state has the root that its header says. A header that is not there says nothing.
-fn is_of_its_header<L: Ledger>(context: &Context<L>, tip: &Tip, root: Digest) -> bool {
-    let bytes = context.network.store().get(&tip.head).ok().flatten();
-    bytes.and_then(|bytes| Header::from_bytes(&bytes).ok()).is_none_or(|header| header.state == root)
-}
-
-type RoleState = (Option<Arc<Mutex<Miner>>>, Option<Arc<Mutex<Validator>>>);
-
-fn restore_roles<L: Ledger>(
-    context: &Context<L>,
-    data: Option<Arc<Dataset>>,
-    journal: &Journal,
-) -> Result<RoleState, StartError> {
-    let backend = || Box::new(CpuBackend::new(&context.run.model));
-    let Some(data) = data else { return Ok((None, None)) };
-    let miner = match context.roles.miner {
-        true => {
-            let journalled = journal.contribution.as_ref();
-            let miner = Miner::restore(context, backend(), data.clone(), journalled)?;
-            Some(Arc::new(Mutex::new(miner)))
+    /// Ends in good order: what the miner has learned goes to the disk.
+    async fn leave(mut self) -> Ended {
+        self.mining.stop();
+        let home = tokio::time::timeout(LEAVE_TIMEOUT, self.wait_for_miner()).await;
+        if let Ok(Some(miner)) = home
+            && let Err(error) = miner.leave(&self.context).await
+        {
+            tracing::error!(node = %self.context.name, %error, "the optimizer's state is not saved");
         }
-        false => None,
-    };
-    let validator = match context.roles.validator {
-        true => Some(Arc::new(Mutex::new(Validator::restore(context, backend(), data)?))),
-        false => None,
-    };
-    Ok((miner, validator))
-}
+        self.context.network.clone().shutdown().await;
+        Ended::Stopped
+    }
 
-/// Refuses to take part with a hotkey that another run's node signs with: they would overwrite each other's commitments.
-async fn refuse_other_run<L: Ledger>(context: &Context<L>) -> Result<(), StartError> {
-    let Some(hotkey) = context.hotkey() else { return Ok(()) };
-    let finalised = context.ledger.heads().borrow().finalised;
-    let view = context.ledger.view(finalised).await?;
-    match agreement::elsewhere(&view, &context.run, context.run_id, hotkey) {
-        Some(elsewhere) => Err(StartError::OtherRun { elsewhere, run: context.run_id.into() }),
-        None => Ok(()),
+    /// The miner, once it is back from the training that was stopped.
+    async fn wait_for_miner(&mut self) -> Option<mining::Miner> {
+        while self.mining.is_away() {
+            if let Done::Trained(trained) = self.inputs.done.recv().await? {
+                self.mining.come_home(trained.miner);
+            }
+        }
+        self.mining.retire()
+    }
+
+    fn publish(&self) {
+        self.reports.publish(&self.engine, &self.context.network, self.states.root(), self.identity.uid());
+    }
+
+    // ---- what happens ---------------------------------------------------------------------------------------------
+
+    fn on_heads(&mut self) -> Vec<Event> {
+        let heads = *self.inputs.heads.borrow_and_update();
+        self.reports.saw(heads);
+        vec![Event::Heads { best: heads.best, finalised: heads.finalised }]
+    }
+
+    fn on_heard(&mut self, heard: Heard) -> Vec<Event> {
+        match heard {
+            Heard::Announcement(announcement) => self.gather(gather::Event::Announced(announcement)),
+            Heard::PeersChanged => Vec::new(),
+        }
+    }
+
+    fn gather(&mut self, event: gather::Event<covey_gossip::PeerKey, Received>) -> Vec<Event> {
+        self.gathering.handle((&self.context, &mut self.jobs), &self.engine, event)
+    }
+
+    /// Takes a job's result in; gives the events that it is for the state machine.
+    fn on_done(&mut self, done: Done) -> Result<Vec<Event>, Halt> {
+        let event = match done {
+            Done::View(Ok(view)) => self.on_view(view),
+            Done::View(Err(block)) => Event::NoView(block),
+            Done::Trained(trained) => self.on_trained(*trained),
+            Done::Sent(round) => Event::Sent(round),
+            Done::Fetched(fetched, took) => {
+                self.reports.spent("check", took);
+                return Ok(self.gathering.on_fetched((&self.context, &mut self.jobs), &self.engine, fetched));
+            }
+            Done::Pulled(pulled) => {
+                return Ok(self.gathering.on_pulled((&self.context, &mut self.jobs), &self.engine, pulled));
+            }
+            Done::Applying(Progress::Starving(round)) => Event::Starving(round),
+            // A starved round that came through after the node had to rejoin is an old one.
+            Done::Applying(Progress::Stepped { round, parent, .. }) if !self.is_due(round, parent) => {
+                return Ok(Vec::new());
+            }
+            Done::Applying(Progress::Stepped { round, parameters, .. }) => {
+                self.states.step(round, parameters);
+                Event::Stepped(round)
+            }
+            Done::Applied(settled) if !self.is_due(settled.settlement.round, settled.settlement.parent) => {
+                return Ok(Vec::new());
+            }
+            Done::Applied(settled) => self.on_applied(*settled),
+            Done::CaughtUp(caught_up) => self.on_caught_up(*caught_up),
+            Done::ToScore(Ok(job)) => return Ok(self.score(*job)),
+            Done::ToScore(Err(round)) => Event::Scored(round),
+            Done::Scored(scored) => {
+                self.reports.spent("score", scored.took);
+                if let Some(validating) = &mut self.validating {
+                    validating.come_home(scored.validator);
+                }
+                self.start_scoring();
+                Event::Scored(scored.round)
+            }
+            Done::Fatal(why) => return Err(Halt(why)),
+        };
+        Ok(vec![event])
+    }
+
+    /// Whether a round that was settled on `parent` follows the node's tip.
+    fn is_due(&self, round: Round, parent: Digest) -> bool {
+        let tip = self.engine.tip();
+        self.engine.is_live() && round == tip.next() && parent == tip.head
+    }
+
+    fn on_view(&mut self, view: ChainView) -> Event {
+        let view = Arc::new(view);
+        self.identity.on_view(&self.context, &view);
+        self.context.network.set_members(view.clone());
+        Event::View(view)
+    }
+
+    fn on_trained(&mut self, trained: Trained) -> Event {
+        let Trained { round, miner, made } = trained;
+        self.mining.come_home(miner);
+        self.start_training();
+        if let Some(made) = &made {
+            self.reports.trained(made.report, made.times);
+        }
+        Event::Trained(round, made.map(|made| made.manifest))
+    }
+
+    fn on_applied(&mut self, settled: Settled) -> Event {
+        let Settled { state, settlement, took } = settled;
+        let (round, tip, root) = (settlement.round, state.sealed.tip, state.sealed.root);
+        self.reports.spent("apply", took);
+        let offered = self.gathering.offered(round);
+        self.reports.applied(
+            &self.context.name,
+            Applied {
+                round,
+                head: tip.head,
+                root,
+                chosen: settlement.chosen,
+                offered,
+                void: settlement.void.map(|reason| reason.to_string()),
+            },
+        );
+        self.states.seal(state);
+        Event::Applied(round, tip.head)
+    }
+
+    fn on_caught_up(&mut self, caught_up: CaughtUp) -> Event {
+        let tip = caught_up.state.sealed.tip;
+        if caught_up.by_state && tip.round.is_some() {
+            self.mining.forget();
+        }
+        self.states.stand_at(caught_up.state);
+        Event::Joined(tip)
+    }
+
+    // ---- what the state machine says ------------------------------------------------------------------------------
+
+    /// Hands what the state machine says to whoever does it; gives what that says to the state machine at once.
+    fn perform(&mut self, action: Action) -> Result<Vec<Event>, Halt> {
+        let context = self.context.clone();
+        match action {
+            Action::Read(block) => drop(self.jobs.spawn(reading::read(context, block))),
+            Action::Join { round, head } => self.join(Tip { round, head }),
+            Action::Train(task) => self.train(task),
+            Action::StopTraining(_) => self.mining.stop(),
+            Action::Commit(round, _) => self.send(round, mining::commit(context, round)),
+            Action::Announce(round) => self.send(round, mining::announce(context, round)),
+            Action::Collect(collection) => return Ok(self.collect(collection)),
+            Action::Vote { round, head, held } => self.vote(round, head, held),
+            Action::Apply(settlement) => self.apply(settlement),
+            Action::Score(collection) => self.open_for_scoring(collection),
+            Action::Diverged { round, mine, agreed } => self.on_divergence(round, mine, agreed),
+            Action::Halt(halt) => return Err(Halt(halt.to_string())),
+        }
+        Ok(Vec::new())
+    }
+
+    fn send(&mut self, round: Round, sending: impl Future<Output = ()> + Send + 'static) {
+        self.jobs.spawn(async move {
+            sending.await;
+            Done::Sent(round)
+        });
+    }
+
+    fn train(&mut self, task: Task) {
+        let base = match task.base {
+            Some(head) => self.states.base(head).map(TrainBase::Sealed),
+            None => self.states.headless(task.round.previous()).map(|(theta, head)| TrainBase::Headless(theta, head)),
+        };
+        let (cancel, life) = (Default::default(), self.jobs.life());
+        if let Some(replaced) = self.mining.train(TrainJob { task, base, cancel, life, forget: false }) {
+            tracing::warn!(node = %self.context.name, round = %replaced.task.round, "never trained: the miner was busy");
+        }
+        self.start_training();
+    }
+
+    fn start_training(&mut self) {
+        if let Some((miner, job)) = self.mining.start() {
+            let training = mining::train(self.context.clone(), miner, job);
+            self.jobs.spawn(async move { Done::Trained(Box::new(training.await)) });
+        }
+    }
+
+    fn collect(&mut self, collection: Arc<Collection>) -> Vec<Event> {
+        let journal = self.context.journal.read();
+        let mine = journal.contribution.filter(|made| made.round == collection.round).map(|made| made.manifest);
+        self.gathering.open((&self.context, &mut self.jobs), &self.engine, collection, mine)
+    }
+
+    fn vote(&mut self, round: Round, head: Digest, held: UidSet) {
+        let (Some(validating), Some(collection)) = (&self.validating, self.gathering.collection()) else {
+            return self.jobs.say(Done::Sent(round));
+        };
+        let most = self.context.run.electorate.contributions_max;
+        let ballot = validating.ballot(self.context.run_id, most, collection, held);
+        let voting = validating::vote(self.context.clone(), Vote { round, head, ballot });
+        self.jobs.spawn(async move {
+            match voting.await {
+                Ok(()) => Done::Sent(round),
+                Err(error) => Done::Fatal(format!("no vote in round {round}: {error}")),
+            }
+        });
+    }
+
+    fn apply(&mut self, settlement: Settlement) {
+        let round = settlement.round;
+        self.applying.chosen = settlement.chosen.iter().map(|(uid, _)| *uid).collect();
+        let Some(before) = self.states.take(settlement.parent) else {
+            return self.jobs.say(Done::Fatal(format!("round {round} cannot be applied: its base is not known")));
+        };
+        let job = ApplyJob { before, settlement, held: self.gathering.held(round) };
+        // A round that was opened again is applied from what is settled now, not twice.
+        self.applying.task.take().inspect(AbortHandle::abort);
+        let applying = applying::apply(self.context.clone(), job, self.jobs.sender());
+        self.applying.task = Some(self.jobs.spawn(async move {
+            match applying.await {
+                Ok(settled) => Done::Applied(Box::new(settled)),
+                Err(error) => Done::Fatal(format!("round {round} cannot be applied: {error}")),
+            }
+        }));
+    }
+
+    fn join(&mut self, target: Tip) {
+        // Whatever was being applied is another round's now.
+        self.applying.task.take().inspect(AbortHandle::abort);
+        self.states.forget_headless();
+        let heads: Vec<Digest> = self.states.all().iter().map(|sealed| sealed.tip.head).collect();
+        let mine = heads.into_iter().filter_map(|head| self.states.take(head)).collect();
+        let joining = catching_up::join(self.context.clone(), mine, target);
+        self.jobs.spawn(async move {
+            match joining.await {
+                Ok(caught_up) => Done::CaughtUp(Box::new(caught_up)),
+                Err(error) => Done::Fatal(format!("cannot catch up: {error}")),
+            }
+        });
+    }
+
+    /// Has the state that a round is scored from opened before the disk lets go of it.
+    fn open_for_scoring(&mut self, collection: Arc<Collection>) {
+        let (round, before) = (collection.round, self.states.of_head(collection.base));
+        let (Some(before), true) = (before, self.validating.is_some()) else {
+            return self.jobs.say(Done::ToScore(Err(round)));
+        };
+        let (context, held, chosen) = (self.context.clone(), self.gathering.held(round), self.applying.chosen);
+        let life = self.jobs.life();
+        self.jobs.spawn(async move {
+            let why = match validating::open(&context, before).await {
+                Ok(Some(before)) => {
+                    return Done::ToScore(Ok(Box::new(ScoreJob { collection, before, held, chosen, life })));
+                }
+                Ok(None) => "its base is not on the disk".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(node = %context.name, %round, why, "not scored");
+            Done::ToScore(Err(round))
+        });
+    }
+
+    fn score(&mut self, job: ScoreJob) -> Vec<Event> {
+        let skipped = self.validating.as_mut().and_then(|validating| validating.score(job));
+        if let Some(round) = skipped {
+            tracing::warn!(node = %self.context.name, %round, "never scored: too many rounds wait for it");
+        }
+        self.start_scoring();
+        skipped.map(Event::Scored).into_iter().collect()
+    }
+
+    fn start_scoring(&mut self) {
+        if let Some((validator, job)) = self.validating.as_mut().and_then(Validating::start) {
+            let scoring = validating::score(self.context.clone(), validator, job);
+            self.jobs.spawn(async move { Done::Scored(Box::new(scoring.await)) });
+        }
+    }
+
+    /// Says so, and keeps the evidence: the header and state manifest that nobody else has stay in the store, since a
+    /// person may want to compare.
+    fn on_divergence(&mut self, round: Round, mine: Digest, agreed: Digest) {
+        let node = self.context.name.clone();
+        tracing::error!(%node, %round, %mine, %agreed, "the electorate has another head: resynchronising");
+        let Some(root) = self.states.of_head(mine).map(|sealed| sealed.root) else { return };
+        let store = self.context.network.store().clone();
+        self.jobs.spawn_silent(async move {
+            let pin = move || store.pin(&format!("fork-{round}"), &[mine, root]);
+            if let Err(error) = off_the_queue(pin).await {
+                tracing::warn!(%node, %round, %error, "the evidence of a fork is not kept");
+            }
+        });
     }
 }

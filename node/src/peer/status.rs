@@ -1,10 +1,14 @@
 //! What a node tells of itself: to the display, to whoever makes blocks, to the report.
 
-use covey_gossip::Traffic;
+use crate::chain::Heads;
+use covey_gossip::{Handle, Traffic};
 use covey_proto::{BlockNumber, Digest, Round, Uid};
+use covey_round::engine::Engine;
+use covey_trainer::inner::RoundReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
 /// A node, now.
 #[derive(Clone, Debug, Default)]
@@ -73,4 +77,84 @@ pub struct Applied {
     pub offered: Vec<Uid>,
     /// Why the round was void, if it was.
     pub void: Option<String>,
+}
+
+/// Where a node's loop reports.
+pub(super) struct Reports {
+    status: watch::Sender<Status>,
+    /// Told of every round that is applied.
+    observer: Option<mpsc::Sender<Applied>>,
+}
+
+impl Reports {
+    /// Nothing has happened yet.
+    pub(super) fn new(observer: Option<mpsc::Sender<Applied>>) -> Reports {
+        Reports { status: watch::Sender::new(Status::default()), observer }
+    }
+
+    /// What is reported, now and from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// How the node stands.
+    pub(super) fn publish(&self, engine: &Engine, network: &Handle, root: Digest, uid: Option<Uid>) {
+        let tip = engine.tip();
+        self.status.send_modify(|status| {
+            status.idle = engine.is_idle();
+            status.live = engine.is_live();
+            status.round = engine.round();
+            status.due = tip.next();
+            status.head = tip.head;
+            status.root = root;
+            status.phase = engine.phase();
+            status.uid = uid;
+            status.peers = network.peers().len();
+            status.traffic = network.traffic();
+        });
+    }
+
+    /// The chain has moved. The node is not idle until the state machine has said so for this block.
+    pub(super) fn saw(&self, heads: Heads) {
+        self.status.send_modify(|status| {
+            status.seen = heads.best;
+            status.finalised = heads.finalised;
+            status.idle = false;
+        });
+    }
+
+    /// Time was spent on a phase.
+    pub(super) fn spent(&self, phase: &'static str, time: Duration) {
+        self.status.send_modify(|status| status.seconds.add(phase, time));
+    }
+
+    /// A contribution was made, in this time of training and of compression.
+    pub(super) fn trained(&self, report: RoundReport, [training, compressing]: [Duration; 2]) {
+        self.status.send_modify(|status| {
+            status.loss = Some(report.loss_mean);
+            status.tokens += report.tokens;
+            status.tokens_per_second = report.tokens as f64 / training.as_secs_f64().max(1e-9);
+            status.contributed += 1;
+            status.seconds.add("train", training);
+            status.seconds.add("compress", compressing);
+        });
+    }
+
+    /// A round was applied.
+    pub(super) fn applied(&self, node: &str, applied: Applied) {
+        let round = applied.round;
+        if let Some(observer) = &self.observer
+            && observer.try_send(applied).is_err()
+        {
+            tracing::warn!(%node, %round, "nobody takes the report of this round");
+        }
+    }
+
+    /// The node stops, and a person must know why.
+    pub(super) fn halted(&self, why: &str) {
+        self.status.send_modify(|status| {
+            status.live = false;
+            status.halted = Some(why.to_owned());
+        });
+    }
 }

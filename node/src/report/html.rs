@@ -8,7 +8,7 @@ mod facts;
 mod page;
 mod plots;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub(crate) mod svg;
 #[cfg(test)]
 mod tests;
@@ -32,6 +32,7 @@ pub fn html(summary: &Summary) -> String {
         page::disagreements(summary),
         plots::all(summary, &facts),
         page::nodes(summary),
+        page::usage(summary),
         page::state_roots(summary),
         page::end(SCRIPT),
     ];

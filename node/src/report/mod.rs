@@ -2,8 +2,12 @@
 
 pub(crate) mod html;
 pub mod units;
+pub mod usage;
 
 pub use html::html;
+pub use usage::RoleUsage;
+
+use crate::observe::Usage;
 
 use covey_proto::{Digest, Round, RunId, Uid};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -42,9 +46,12 @@ pub struct Summary {
     pub heldout_loss: Vec<f64>,
     /// Sequences behind each value of [`Summary::heldout_loss`].
     pub heldout_sequences: u64,
-    /// Loss on all held-out text after the last round, nats a token.
+    /// Loss on held-out text after the last round, nats a token, over [`Summary::heldout_sequences_final`] sequences.
     #[serde(deserialize_with = "number")]
     pub heldout_loss_final: f64,
+    /// Sequences behind [`Summary::heldout_loss_final`]: as many as there are and time allows. 0 if it is not known.
+    #[serde(default)]
+    pub heldout_sequences_final: u64,
     /// The same in bits a byte of text.
     #[serde(deserialize_with = "number")]
     pub bits_per_byte: f64,
@@ -70,6 +77,9 @@ pub struct Summary {
     pub round_ends: Vec<f64>,
     /// The nodes.
     pub nodes: Vec<NodeSummary>,
+    /// What each role has cost its machine. Empty in the summary of an older version.
+    #[serde(default)]
+    pub usage: Vec<RoleUsage>,
     /// Whether it was stopped before its last round.
     pub interrupted: bool,
 }
@@ -95,6 +105,9 @@ pub struct NodeSummary {
     pub bytes: BTreeMap<String, u64>,
     /// Seconds by phase.
     pub seconds: BTreeMap<String, f64>,
+    /// What its processes have cost the machine.
+    #[serde(default)]
+    pub usage: Usage,
 }
 
 /// A node whose root was another.
@@ -138,9 +151,9 @@ impl Summary {
     /// Reads what [`Summary::to_json`] wrote.
     ///
     /// # Errors
-    /// It is no summary, or one of another version; the text says where.
-    pub fn from_json(text: &str) -> Result<Summary, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+    /// It is no summary, or one of another version; the error says where.
+    pub fn from_json(text: &str) -> Result<Summary, serde_json::Error> {
+        serde_json::from_str(text)
     }
 }
 
@@ -152,4 +165,34 @@ fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
     let numbers: Vec<Option<f64>> = Vec::deserialize(from)?;
     Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::html::sample;
+    use super::*;
+
+    #[test]
+    fn a_summary_reads_back_and_so_does_one_of_an_older_version() {
+        let summary = sample::diverged();
+        let read = Summary::from_json(&summary.to_json()).unwrap();
+        assert!(read.heldout_loss_final.is_nan(), "JSON has no word for it");
+        assert_eq!((read.state_roots, read.selected), (summary.state_roots.clone(), summary.selected.clone()));
+        assert_eq!(read.usage[0].memory_peak, summary.usage[0].memory_peak);
+        let mut old: serde_json::Value = serde_json::from_str(&summary.to_json()).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        assert!(fields.remove("usage").is_some() && fields.remove("heldout_sequences_final").is_some());
+        for node in fields["nodes"].as_array_mut().unwrap() {
+            node.as_object_mut().unwrap().remove("usage");
+        }
+        let read = Summary::from_json(&old.to_string()).unwrap();
+        assert_eq!((read.usage.len(), read.heldout_sequences_final), (0, 0));
+        assert_eq!(read.nodes[0].usage, Usage::default());
+    }
+
+    #[test]
+    fn what_is_no_summary_is_said_to_lack_something() {
+        let error = Summary::from_json("{\"rounds\": 3}").unwrap_err().to_string();
+        assert!(error.contains("missing field"), "{error}");
+    }
 }

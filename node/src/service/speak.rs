@@ -1,6 +1,6 @@
 //! What a node says of itself while it runs: its board always, and each change to its supervisor if it has one.
 
-use crate::observe::Board;
+use crate::observe::{Board, Usage};
 use crate::peer::{Applied, Status};
 use crate::supervise::{Line, Pace, lifeline};
 use std::time::Duration;
@@ -72,6 +72,7 @@ impl Speaker {
 
     fn say_status(&mut self) {
         self.said = Some(Instant::now());
+        self.board.change(|board| board.usage = Usage::of_this_process());
         if self.supervised {
             self.say(&Line::Status(Box::new(self.board.read())));
         }

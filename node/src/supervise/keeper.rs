@@ -1,7 +1,7 @@
 //! One process over its lives: a thread that starts it, passes on what it says, waits for its end, and starts it again
-//! where [`Restarts`] says so.
+//! where [`Restarts`] says so. Decides nothing itself.
 
-use super::restarts::{Limits, Restarts, Verdict};
+use super::restarts::{Death, Limits, Next, Restarts, Wanted};
 use super::{LINE_BYTES_MAX, Line};
 use std::ffi::OsString;
 use std::fs::File;
@@ -64,7 +64,7 @@ pub enum SpawnError {
 
 /// What becomes of a process, in the order in which it does.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum ProcessEvent {
     /// It says something.
     Said {
         /// The process.
@@ -88,17 +88,6 @@ pub enum Event {
     },
 }
 
-/// What comes after an end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// It was told to end.
-    AsTold,
-    /// It is started again after this pause.
-    Again(Duration),
-    /// It stays away, and why.
-    Never(String),
-}
-
 /// A process that is looked after. Dropping this tells it to end.
 pub struct Keeper {
     shared: Arc<Shared>,
@@ -116,10 +105,8 @@ struct Life {
     child: Option<Child>,
     /// Its end tells the child to end.
     input: Option<ChildStdin>,
-    /// Whether it is to be started again.
-    wanted: bool,
-    /// Its next death is one that its owner wished for.
-    crashed: bool,
+    /// What its owner wants of it.
+    wanted: Wanted,
 }
 
 impl Keeper {
@@ -127,9 +114,9 @@ impl Keeper {
     ///
     /// # Errors
     /// It cannot be started for the first time.
-    pub fn start(program: Program, limits: Limits, events: mpsc::Sender<Event>) -> Result<Keeper, SpawnError> {
+    pub fn start(program: Program, limits: Limits, events: mpsc::Sender<ProcessEvent>) -> Result<Keeper, SpawnError> {
         let name = program.name.clone();
-        let life = Life { program, child: None, input: None, wanted: true, crashed: false };
+        let life = Life { program, child: None, input: None, wanted: Wanted::Running };
         let shared = Arc::new(Shared { life: Mutex::new(life), told: Condvar::new() });
         let output = shared.life().spawn()?;
         let kept = shared.clone();
@@ -144,10 +131,10 @@ impl Keeper {
         Ok(Keeper { shared })
     }
 
-    /// Tells it to end in good order. Its [`Event::Ended`] says when it has.
+    /// Tells it to end in good order. Its [`ProcessEvent::Ended`] says when it has.
     pub fn stop(&self) {
         let mut life = self.shared.life();
-        life.wanted = false;
+        life.wanted = Wanted::Ended;
         life.input = None;
         self.shared.told.notify_all();
     }
@@ -155,26 +142,24 @@ impl Keeper {
     /// Kills it, for good: SIGKILL.
     pub fn kill(&self) {
         let mut life = self.shared.life();
-        life.wanted = false;
+        life.wanted = Wanted::Ended;
         life.kill();
         self.shared.told.notify_all();
     }
 
-    /// Kills it as an accident would: it is started again. Such a death counts as none of its own.
+    /// Kills it with SIGKILL, as a crash would end it, and lets it be started again. This death does not count among
+    /// those after which a process is given up. Nothing happens while it is between two lives.
     pub fn crash(&self) {
         let mut life = self.shared.life();
-        life.crashed = life.child.is_some();
-        life.kill();
+        if life.child.is_some() && life.wanted == Wanted::Running {
+            life.wanted = Wanted::Crashed;
+            life.kill();
+        }
     }
 
-    /// What its next lives are told.
+    /// The arguments with which it is started from its next life on.
     pub fn set_arguments(&self, arguments: Vec<OsString>) {
         self.shared.life().program.arguments = arguments;
-    }
-
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.shared.life().child.as_ref().map(Child::id)
     }
 }
 
@@ -214,9 +199,9 @@ impl Life {
     }
 }
 
-/// What a life was like.
+/// What a process said in one life, as far as it matters for the next.
 #[derive(Default)]
-struct Told {
+struct Said {
     /// It came as far as doing what it was started for.
     ready: bool,
     /// It said that a person must look.
@@ -231,16 +216,23 @@ impl Shared {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, name: &Arc<str>, output: ChildStdout, mut restarts: Restarts, events: &mpsc::Sender<Event>) {
+    fn keep(&self, name: &Arc<str>, output: ChildStdout, mut restarts: Restarts, events: &mpsc::Sender<ProcessEvent>) {
         let (mut output, mut was_ready) = (Some(output), false);
         loop {
             let born = Instant::now();
-            let told = output.take().map(|output| listen(name, output, events)).unwrap_or_default();
-            was_ready |= told.ready;
-            let how = self.bury();
-            let next = self.next(told, &how, was_ready, (&mut restarts, born.elapsed()));
+            let said = output.take().map(|output| listen(name, output, events)).unwrap_or_default();
+            was_ready |= said.ready;
+            let status = self.wait();
+            let next = restarts.after(Death {
+                wanted: self.take_wanted(),
+                was_ready,
+                halted: said.halted,
+                failed: said.failed,
+                exit_code: status.and_then(|status| status.code()),
+                lived: born.elapsed(),
+            });
             let pause = if let Next::Again(pause) = &next { Some(*pause) } else { None };
-            let ended = Event::Ended { name: name.clone(), how: describe(how), next };
+            let ended = ProcessEvent::Ended { name: name.clone(), how: describe(status), next };
             if events.blocking_send(ended).is_err() {
                 return;
             }
@@ -248,14 +240,14 @@ impl Shared {
             match self.spawn_after(pause) {
                 Ok(Some(begun)) => {
                     output = Some(begun);
-                    if events.blocking_send(Event::Begun { name: name.clone() }).is_err() {
+                    if events.blocking_send(ProcessEvent::Begun { name: name.clone() }).is_err() {
                         return;
                     }
                 }
                 // Told to end during the pause: there is nobody left to end.
                 Ok(None) => {
                     let how = "was not started again".to_owned();
-                    let _ = events.blocking_send(Event::Ended { name: name.clone(), how, next: Next::AsTold });
+                    let _ = events.blocking_send(ProcessEvent::Ended { name: name.clone(), how, next: Next::AsTold });
                     return;
                 }
                 Err(error) => tracing::error!(%error, "not started again"),
@@ -264,7 +256,7 @@ impl Shared {
     }
 
     /// Waits for the end of a process that has closed its output. None if there was none to wait for.
-    fn bury(&self) -> Option<ExitStatus> {
+    fn wait(&self) -> Option<ExitStatus> {
         loop {
             {
                 let mut life = self.life();
@@ -285,59 +277,34 @@ impl Shared {
         }
     }
 
-    fn next(
-        &self,
-        told: Told,
-        how: &Option<ExitStatus>,
-        was_ready: bool,
-        (restarts, lived): (&mut Restarts, Duration),
-    ) -> Next {
-        let (wanted, crashed) = {
-            let mut life = self.life();
-            (life.wanted, std::mem::take(&mut life.crashed))
-        };
-        if !wanted {
-            return Next::AsTold;
+    /// What its owner wants. A crash is wanted once: the next life is to run.
+    fn take_wanted(&self) -> Wanted {
+        let mut life = self.life();
+        let wanted = life.wanted;
+        if wanted == Wanted::Crashed {
+            life.wanted = Wanted::Running;
         }
-        if crashed {
-            return Next::Again(restarts.pause());
-        }
-        if let Some(why) = told.halted {
-            return Next::Never(format!("halted: {why}"));
-        }
-        if let Some(error) = told.failed.filter(|_| !was_ready) {
-            return Next::Never(error);
-        }
-        // Ended in good order, because somebody else told it to: by a signal, most likely.
-        if let Some(0 | 129 | 130 | 143) = how.and_then(|how| how.code()) {
-            return Next::Never("somebody else told it to end".into());
-        }
-        match restarts.died(lived) {
-            Verdict::Again(pause) => Next::Again(pause),
-            Verdict::GiveUp { deaths } => {
-                Next::Never(format!("died {deaths} times in a row, each soon after its start; its log says why"))
-            }
-        }
+        wanted
     }
 
     /// Lets a pause pass, and starts the process again if it is still wanted then.
     fn spawn_after(&self, pause: Duration) -> Result<Option<ChildStdout>, SpawnError> {
-        let waited = self.told.wait_timeout_while(self.life(), pause, |life| life.wanted);
+        let waited = self.told.wait_timeout_while(self.life(), pause, |life| life.wanted == Wanted::Running);
         let mut life = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if life.wanted { life.spawn().map(Some) } else { Ok(None) }
+        if life.wanted == Wanted::Running { life.spawn().map(Some) } else { Ok(None) }
     }
 }
 
 /// Passes on what a process says, until it closes its output.
-fn listen(name: &Arc<str>, output: ChildStdout, events: &mpsc::Sender<Event>) -> Told {
-    let (mut reader, mut buffer, mut told) = (BufReader::new(output), Vec::new(), Told::default());
+fn listen(name: &Arc<str>, output: ChildStdout, events: &mpsc::Sender<ProcessEvent>) -> Said {
+    let (mut reader, mut buffer, mut said) = (BufReader::new(output), Vec::new(), Said::default());
     loop {
         buffer.clear();
         let mut bounded = Read::take(&mut reader, LINE_BYTES_MAX as u64);
         match bounded.read_until(b'\n', &mut buffer) {
             Ok(read) if read > 0 => {}
             // An error is the end of a pipe, too.
-            _ => return told,
+            _ => return said,
         }
         let line = match serde_json::from_slice::<Line>(&buffer) {
             Ok(line) => line,
@@ -348,21 +315,21 @@ fn listen(name: &Arc<str>, output: ChildStdout, events: &mpsc::Sender<Event>) ->
             }
         };
         match &line {
-            Line::Started { .. } | Line::Serving { .. } => told.ready = true,
-            Line::Halted { why } => told.halted = Some(why.clone()),
-            Line::Failed { error } => told.failed = Some(error.clone()),
+            Line::Started { .. } | Line::Serving { .. } => said.ready = true,
+            Line::Halted { why } => said.halted = Some(why.clone()),
+            Line::Failed { error } => said.failed = Some(error.clone()),
             Line::Pace(_) | Line::Status(_) | Line::Applied(_) => {}
         }
-        if events.blocking_send(Event::Said { name: name.clone(), line }).is_err() {
-            return told;
+        if events.blocking_send(ProcessEvent::Said { name: name.clone(), line }).is_err() {
+            return said;
         }
     }
 }
 
-fn describe(how: Option<ExitStatus>) -> String {
-    match how {
+fn describe(status: Option<ExitStatus>) -> String {
+    match status {
         None => "did not start".into(),
-        Some(how) => match (how.signal(), how.code()) {
+        Some(status) => match (status.signal(), status.code()) {
             (Some(signal), _) => format!("was killed by signal {signal}"),
             (None, Some(code)) => format!("ended with exit code {code}"),
             (None, None) => "ended".into(),
@@ -382,7 +349,7 @@ mod tests {
     };
 
     /// A shell that does this, kept.
-    fn keep(script: &str) -> (Keeper, mpsc::Receiver<Event>, tempfile::TempDir) {
+    fn keep(script: &str) -> (Keeper, mpsc::Receiver<ProcessEvent>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let (events, receiver) = mpsc::channel(64);
         let arguments = vec!["-c".into(), script.into()];
@@ -391,11 +358,15 @@ mod tests {
         (Keeper::start(program, QUICK, events).unwrap(), receiver, folder)
     }
 
+    fn runs(keeper: &Keeper) -> bool {
+        keeper.shared.life().child.is_some()
+    }
+
     const SERVING: &str = r#"echo '{"serving":{"url":"ws://here"}}'"#;
 
-    fn ended(event: Option<Event>) -> (String, Next) {
+    fn ended(event: Option<ProcessEvent>) -> (String, Next) {
         match event {
-            Some(Event::Ended { how, next, .. }) => (how, next),
+            Some(ProcessEvent::Ended { how, next, .. }) => (how, next),
             other => panic!("{other:?}"),
         }
     }
@@ -404,11 +375,11 @@ mod tests {
     async fn what_a_child_says_is_passed_on_and_the_end_of_its_input_ends_it() {
         let (keeper, mut events, _folder) = keep(&format!("{SERVING}; echo nonsense; cat >/dev/null; exit 7"));
         let line = Line::Serving { url: "ws://here".into() };
-        assert_eq!(events.recv().await, Some(Event::Said { name: "child".into(), line }));
-        assert!(keeper.pid().is_some());
+        assert_eq!(events.recv().await, Some(ProcessEvent::Said { name: "child".into(), line }));
+        assert!(runs(&keeper));
         keeper.stop();
         assert_eq!(ended(events.recv().await), ("ended with exit code 7".into(), Next::AsTold));
-        assert_eq!(keeper.pid(), None);
+        assert!(!runs(&keeper));
         assert_eq!(events.recv().await, None, "its thread has ended");
     }
 
@@ -416,12 +387,12 @@ mod tests {
     async fn who_dies_is_started_again_and_who_always_dies_is_given_up() {
         let (keeper, mut events, folder) = keep(&format!("{SERVING}; echo oh >&2; kill -9 $$"));
         for pause in [1, 2] {
-            assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+            assert!(matches!(events.recv().await, Some(ProcessEvent::Said { .. })));
             let again = Next::Again(Duration::from_millis(pause));
             assert_eq!(ended(events.recv().await), ("was killed by signal 9".into(), again));
-            assert!(matches!(events.recv().await, Some(Event::Begun { .. })));
+            assert!(matches!(events.recv().await, Some(ProcessEvent::Begun { .. })));
         }
-        assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+        assert!(matches!(events.recv().await, Some(ProcessEvent::Said { .. })));
         let (_, next) = ended(events.recv().await);
         assert!(matches!(&next, Next::Never(why) if why.contains("3 times")), "{next:?}");
         assert_eq!(std::fs::read_to_string(folder.path().join("log")).unwrap(), "oh\n".repeat(3));
@@ -431,11 +402,11 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_is_killed_on_purpose_stays_dead_and_one_that_crashes_does_not() {
         let (keeper, mut events, _folder) = keep(&format!("{SERVING}; cat >/dev/null"));
-        assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+        assert!(matches!(events.recv().await, Some(ProcessEvent::Said { .. })));
         keeper.crash();
         assert!(matches!(ended(events.recv().await).1, Next::Again(_)));
-        assert!(matches!(events.recv().await, Some(Event::Begun { .. })));
-        assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+        assert!(matches!(events.recv().await, Some(ProcessEvent::Begun { .. })));
+        assert!(matches!(events.recv().await, Some(ProcessEvent::Said { .. })));
         keeper.kill();
         assert_eq!(ended(events.recv().await), ("was killed by signal 9".into(), Next::AsTold));
         assert_eq!(events.recv().await, None);
@@ -445,10 +416,10 @@ mod tests {
     async fn deaths_on_purpose_are_not_counted() {
         let (keeper, mut events, _folder) = keep(&format!("{SERVING}; cat >/dev/null"));
         for _ in 0..2 * QUICK.deaths_max {
-            assert!(matches!(events.recv().await, Some(Event::Said { .. })));
+            assert!(matches!(events.recv().await, Some(ProcessEvent::Said { .. })));
             keeper.crash();
             assert_eq!(ended(events.recv().await).1, Next::Again(QUICK.pause));
-            assert!(matches!(events.recv().await, Some(Event::Begun { .. })));
+            assert!(matches!(events.recv().await, Some(ProcessEvent::Begun { .. })));
         }
     }
 

@@ -6,7 +6,7 @@
 
 mod lines;
 
-use lines::{Paint, block, event_lines, round_text};
+use lines::{Paint, block, event_lines, round_text, work_line, work_text};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
@@ -15,6 +15,9 @@ use std::time::Duration;
 const COLUMNS: usize = 80;
 /// Rows of a terminal that does not tell.
 const ROWS: usize = 24;
+
+/// Between two lines that say how far a piece of work is.
+const WORK_EVERY: Duration = Duration::from_secs(10);
 
 /// A swarm, now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,6 +88,23 @@ pub struct RoundLine {
     pub took: Duration,
 }
 
+/// Work that goes on after the last round: what a person waits for, and for how long at most.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkLine {
+    /// What is being done: `held-out loss of the last state`.
+    pub what: String,
+    /// So much of it is done.
+    pub done: u64,
+    /// Of so much.
+    pub of: u64,
+    /// What is counted: `sequence`.
+    pub noun: &'static str,
+    /// Since it began.
+    pub elapsed: Duration,
+    /// When it is ended, done or not.
+    pub at_most: Duration,
+}
+
 /// Shows a swarm. Clones show the same.
 ///
 /// What cannot be written is dropped: a closed standard error stops no swarm.
@@ -121,7 +141,7 @@ impl Display {
     }
 
     fn of(out: Box<dyn Write + Send>, mode: Mode) -> Display {
-        Display { screen: Arc::new(Mutex::new(Screen { out, mode, shown: Vec::new() })) }
+        Display { screen: Arc::new(Mutex::new(Screen { out, mode, shown: Vec::new(), work: None })) }
     }
 
     /// Draws the block again. Plain output has none.
@@ -130,6 +150,25 @@ impl Display {
         if let Mode::Block { paint, size } = screen.mode {
             let (columns, rows) = usable(size());
             screen.draw(block(frame, columns, rows, paint));
+        }
+    }
+
+    /// Shows how far the work is, in place of the block. Where nothing can be redrawn, a line says so at its beginning, and
+    /// again every ten seconds.
+    pub fn work(&self, work: &WorkLine) {
+        let mut screen = self.screen();
+        match screen.mode {
+            Mode::Block { paint, size } => {
+                let line = work_line(work, usable(size()).0, paint);
+                screen.draw(vec![line]);
+            }
+            Mode::Plain => {
+                let told = (work.what.clone(), work.elapsed.as_secs() / WORK_EVERY.as_secs());
+                if screen.work.as_ref() != Some(&told) {
+                    screen.work = Some(told);
+                    screen.print(&event_lines(&work_text(work), usize::MAX, Paint::None));
+                }
+            }
         }
     }
 
@@ -208,6 +247,8 @@ struct Screen {
     mode: Mode,
     /// The block's lines, with their colours; the cursor is at the start of the row below.
     shown: Vec<String>,
+    /// The work of which a line was told last, and how many times [`WORK_EVERY`] it had taken then.
+    work: Option<(String, u64)>,
 }
 
 impl Screen {

@@ -30,12 +30,8 @@ pub struct Options {
     pub data: Arc<Dataset>,
     /// Rounds to run.
     pub rounds: u32,
-    /// Miners.
-    pub miners: usize,
-    /// Validators.
-    pub validators: usize,
-    /// So many miners, the first ones, are validators too.
-    pub both: usize,
+    /// The nodes.
+    pub counts: Counts,
     /// Makes keys, genesis and run.
     pub seed: u64,
     /// Whether the run's randomness comes from the seed, so that another swarm with it ends with the same root.
@@ -116,6 +112,14 @@ pub enum PlanError {
     /// More than there are uids.
     #[error("{0} miners and validators; a run has {NODES_MAX} uids")]
     TooMany(usize),
+    /// More miners are to validate than there are.
+    #[error("{both} miners are to validate too, but there are {miners}")]
+    TooManyBoth {
+        /// To do both.
+        both: usize,
+        /// Miners.
+        miners: usize,
+    },
     /// More misbehave than there are.
     #[error("{wanted} miners are to misbehave, but there are {miners}")]
     TooManyCheats {
@@ -150,12 +154,23 @@ pub enum PlanError {
     },
 }
 
+/// How many nodes of each kind there are from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Miners.
+    pub miners: usize,
+    /// Validators that do not mine.
+    pub validators: usize,
+    /// So many of the miners, the first ones, validate too.
+    pub both: usize,
+}
+
 /// Checks what a swarm is asked to do, before anything is made ready for it.
 ///
 /// # Errors
 /// What was asked for cannot be.
-pub fn check(rounds: u32, miners: usize, validators: usize, script: &Script) -> Result<(), PlanError> {
-    Plan::of(rounds, (miners, validators, 0), script).map(drop)
+pub fn check(rounds: u32, counts: Counts, script: &Script) -> Result<(), PlanError> {
+    Plan::of(rounds, counts, script).map(drop)
 }
 
 /// A node of the plan.
@@ -198,13 +213,20 @@ impl Plan {
     /// # Errors
     /// What was asked for cannot be.
     pub(super) fn new(options: &Options) -> Result<Plan, PlanError> {
-        let Options { miners, validators, both, rounds, script, .. } = options;
-        Plan::of(*rounds, (*miners, *validators, *both), script)
+        Plan::of(options.rounds, options.counts, &options.script)
     }
 
-    fn of(rounds: u32, (miners, validators, both): (usize, usize, usize), script: &Script) -> Result<Plan, PlanError> {
+    /// The plan of a swarm of so many rounds and nodes, in which this goes wrong.
+    ///
+    /// # Errors
+    /// What was asked for cannot be.
+    pub(super) fn of(rounds: u32, counts: Counts, script: &Script) -> Result<Plan, PlanError> {
+        let Counts { miners, validators, both } = counts;
         if miners == 0 || validators == 0 {
             return Err(PlanError::TooFew { miners, validators });
+        }
+        if both > miners {
+            return Err(PlanError::TooManyBoth { both, miners });
         }
         let all = miners + validators + script.joins.len();
         if all > NODES_MAX {
@@ -218,10 +240,10 @@ impl Plan {
         plan.add("seeder-0".into(), node(Roles::default(), None));
         for (number, misbehaviour) in cheats.into_iter().enumerate() {
             let roles = Roles { validator: number < both, ..miner };
-            plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(roles, super::uid(number)) });
+            plan.add(format!("miner-{number}"), Node { misbehaviour, ..node(roles, uid(number)) });
         }
         for number in 0..validators {
-            plan.add(format!("validator-{number}"), node(validator, super::uid(miners + number)));
+            plan.add(format!("validator-{number}"), node(validator, uid(miners + number)));
         }
         for (number, round) in script.joins.iter().enumerate() {
             plan.add(format!("miner-{}", miners + number), Node { joins: Some(*round), ..node(miner, None) });
@@ -330,6 +352,11 @@ impl Plan {
     }
 }
 
+/// The uid that the chain begins with for the node of this number: miners come first, then validators.
+fn uid(number: usize) -> Option<Uid> {
+    u8::try_from(number).ok().map(Uid::from)
+}
+
 /// What each miner does wrong: the last ones cheat.
 fn cheats(script: &Script, miners: usize) -> Result<Vec<Option<Misbehaviour>>, PlanError> {
     let wanted: usize = script.misbehave.iter().map(|(_, count)| count).sum();
@@ -352,18 +379,68 @@ mod tests {
         assert!("miner-1@3:trian".parse::<Kill>().unwrap_err().contains("train"));
     }
 
+    fn counts(miners: usize, validators: usize, both: usize) -> Counts {
+        Counts { miners, validators, both }
+    }
+
     #[test]
     fn the_chain_has_no_phases() {
         let script = |kill: &str| Script { kills: vec![kill.parse().unwrap()], ..Script::default() };
-        assert_eq!(check(5, 1, 1, &script("devnet@3")), Ok(()));
-        let error = check(5, 1, 1, &script("devnet@3:train")).unwrap_err();
+        assert_eq!(check(5, counts(1, 1, 0), &script("devnet@3")), Ok(()));
+        let error = check(5, counts(1, 1, 0), &script("devnet@3:train")).unwrap_err();
         assert_eq!(error, PlanError::NoPhase { round: Round(3) });
         assert_eq!(error.to_string(), "devnet has no phases; give devnet@3 alone");
     }
 
     #[test]
+    fn what_cannot_be_is_refused_before_anything_runs() {
+        let refused = |rounds, counts, script: Script| check(rounds, counts, &script).unwrap_err();
+        let none = Script::default;
+        assert_eq!(refused(5, counts(1, 0, 1), none()), PlanError::TooFew { miners: 1, validators: 0 });
+        assert_eq!(refused(5, counts(2, 1, 3), none()), PlanError::TooManyBoth { both: 3, miners: 2 });
+        let joins = Script { joins: vec![Round(1)], ..none() };
+        assert_eq!(refused(5, counts(255, 1, 0), joins.clone()), PlanError::TooMany(257));
+        assert_eq!(refused(1, counts(1, 1, 0), joins), PlanError::NoRound { round: Round(1), rounds: 1, last: 0 });
+        let kill = Script { kills: vec!["miner-9@0".parse().unwrap()], ..none() };
+        let error = refused(5, counts(1, 1, 0), kill).to_string();
+        assert!(error.contains("seeder-0, miner-0, validator-0, devnet"), "{error}");
+    }
+
+    #[test]
+    fn uids_go_to_miners_then_validators_and_to_nobody_who_comes_later() {
+        let script = Script { joins: vec![Round(2)], ..Script::default() };
+        let mut plan = Plan::of(5, counts(2, 1, 1), &script).unwrap();
+        let uid = |plan: &Plan, name: &str| plan.node(name).uid;
+        assert_eq!(uid(&plan, "seeder-0"), None);
+        assert_eq!(["miner-0", "miner-1", "validator-0"].map(|name| uid(&plan, name).unwrap().number()), [0, 1, 2]);
+        assert_eq!(uid(&plan, "miner-2"), None);
+        assert_eq!(plan.node("miner-0").roles, Roles { miner: true, validator: true });
+        assert_eq!(plan.node("miner-0").command(), "miner");
+        assert_eq!(plan.first_nodes().first().map(|name| &**name), Some("seeder-0"), "the others dial it");
+        assert!(plan.due_to_join(Round(1)).is_empty());
+        assert_eq!(plan.due_to_join(Round(3)), ["miner-2".into()], "late, but it comes");
+        assert!(plan.due_to_join(Round(3)).is_empty(), "once");
+    }
+
+    #[test]
+    fn a_node_is_killed_in_its_phase_or_as_soon_as_its_round_is_over() {
+        let kills = ["miner-0@3:apply", "miner-0@3", "miner-1@2"].map(|kill| kill.parse().unwrap()).to_vec();
+        let mut plan = Plan::of(9, counts(2, 1, 0), &Script { kills, ..Script::default() }).unwrap();
+        let mut due = |round: u32, phase: &str| {
+            let now = (Round(round), phase.to_owned());
+            let phases = BTreeMap::from([("miner-0".into(), now)]);
+            plan.due_to_die(&phases).into_iter().map(|(name, round)| (name.to_string(), round.0)).collect::<Vec<_>>()
+        };
+        assert!(due(2, "apply").is_empty());
+        assert_eq!(due(3, "train"), [("miner-0".to_owned(), 3)], "any phase will do for the second kill");
+        assert!(due(3, "train").is_empty());
+        assert_eq!(due(4, "wait"), [("miner-0".to_owned(), 4)], "its phase was too short to be seen");
+        assert!(plan.has_kills(), "miner-1 has not been seen yet");
+    }
+
+    #[test]
     fn the_seeder_comes_back_before_the_others() {
-        let mut plan = Plan::of(9, (2, 1, 0), &Script::default()).unwrap();
+        let mut plan = Plan::of(9, counts(2, 1, 0), &Script::default()).unwrap();
         for (name, back) in [("miner-0", 5), ("seeder-0", 5), ("miner-1", 6)] {
             plan.killed(&name.into(), Round(back));
         }

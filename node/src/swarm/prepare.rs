@@ -1,8 +1,9 @@
 //! What a swarm writes before anything runs: keys, the chain's beginning, and once that is known the run; then a
 //! node.toml a node.
 
+use super::devnet::{self, ChainError};
+use super::error::SwarmError;
 use super::plan::{Node, Options, Plan};
-use super::{SwarmError, chain};
 use crate::config::{NodeConfig, Size};
 use crate::disk::folder::Folder;
 use crate::wallet::{Secret, Wallet, Write};
@@ -68,8 +69,8 @@ pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Key
         std::fs::create_dir_all(&path).map_err(fault(&path))?;
     }
     keys.write(folder, plan)?;
-    let spec = chain::spec(options, plan, keys.coldkey().coldkey(), |name| keys.hotkey(name));
-    let text = serde_json::to_vec_pretty(&spec).map_err(chain::ChainError::from)?;
+    let spec = devnet::spec(options, plan, keys.coldkey().coldkey(), |name| keys.hotkey(name));
+    let text = serde_json::to_vec_pretty(&spec).map_err(ChainError::from)?;
     write(&folder.chain_spec(), &text)?;
     let tokenizer = options.data.tokenizer_path();
     std::fs::copy(&tokenizer, folder.tokenizer()).map_err(fault(&tokenizer))?;
@@ -80,7 +81,7 @@ pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Key
 pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result<Run, SwarmError> {
     // The template's own clock says how early the anchor is; any start behind it will do.
     let start = 8;
-    let mut chain = Chain { genesis, netuid: chain::NETUID, start, genesis_state: Digest::ZERO };
+    let mut chain = Chain { genesis, netuid: devnet::NETUID, start, genesis_state: Digest::ZERO };
     let mut data = Data { digest: options.data.digest(), samples: 1 };
     // A small text has fewer tokens than the preset asks for: the model's are the data's.
     let vocabulary = format!("model.vocabulary={}", options.data.vocabulary());

@@ -9,21 +9,22 @@ mod rounds;
 pub use rounds::{Rounds, VouchedHead};
 
 use crate::chain::{Heads, Ledger, LedgerError};
-use crate::peer::collect::{Inbox, Incoming, Ruling, verdict};
-use covey_gossip::{Events, FetchError, Handle, Hint, Verdict};
+use crate::peer::{Announcement, Received, read_announcement};
+use covey_gossip::{Events, FetchError, Handle, Hint, PeerKey, Verdict};
 use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header};
-use covey_proto::record::UidSet;
 use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Digest, Round, RunId, Uid};
+use covey_round::gather::{Action, Announced, Event, Gatherer, Patience};
 use covey_round::select::SelectError;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Between two questions for announcements that gossip has not brought.
-const PULL_EACH: Duration = Duration::from_secs(3);
+/// What gossip has not brought is asked for after three seconds, and again after as long. Nothing waits for it: an observer
+/// has no vote.
+const PATIENCE: Patience = Patience { pull_after: Duration::from_secs(3), give_up_after: Duration::MAX };
 /// How long a header is looked for: until votes vouch for the next one it is news.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two tries at a chain that does not answer.
@@ -143,9 +144,11 @@ pub struct Watch<L> {
     ledger: L,
     network: Handle,
     rounds: Rounds,
-    inbox: Inbox,
-    /// Whose reveals of the round have come.
-    revealed: (Round, UidSet),
+    gatherer: Gatherer<PeerKey, Received>,
+    /// The instant from which the gatherer counts time.
+    start: Instant,
+    /// The round whose announcements are gathered.
+    opened: Option<Round>,
     /// The block whose state was not to be had last: told of once.
     skipped: Option<BlockNumber>,
     weights: BTreeMap<Uid, f64>,
@@ -161,8 +164,9 @@ impl<L: Ledger> Watch<L> {
             run,
             ledger,
             network,
-            inbox: Inbox::default(),
-            revealed: (Round(0), UidSet::default()),
+            gatherer: Gatherer::new(PATIENCE),
+            start: Instant::now(),
+            opened: None,
             skipped: None,
             weights: BTreeMap::new(),
             headers: JoinSet::new(),
@@ -175,8 +179,6 @@ impl<L: Ledger> Watch<L> {
     /// See [`WatchError`].
     pub async fn follow(mut self, mut events: Events, mut tell: impl FnMut(News)) -> Result<(), WatchError> {
         let mut heads = self.ledger.heads();
-        let mut pull = tokio::time::interval(PULL_EACH);
-        pull.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         heads.mark_changed();
         loop {
             tokio::select! {
@@ -187,13 +189,20 @@ impl<L: Ledger> Watch<L> {
                 }
                 event = events.next() => match event {
                     Some(covey_gossip::Event::Announcement { bytes, from, ticket }) => {
-                        self.on_announcement(Incoming { bytes, from, ticket: Some(ticket) }, &mut tell);
+                        match self.read(bytes, from) {
+                            Some(Announced { round, uid, digest, from, body }) => {
+                                let body = body.with_ticket(ticket);
+                                let announced = Announced { round, uid, digest, from, body };
+                                self.gather(Event::Announced(announced), &mut tell).await;
+                            }
+                            None => ticket.judge(Verdict::Reject),
+                        }
                     }
                     Some(_) => {}
                     None => return Err(WatchError::NetworkGone),
                 },
                 Some(Ok(news)) = self.headers.join_next() => tell(news),
-                _ = pull.tick() => self.pull(&mut tell).await,
+                () = wait(self.start, self.gatherer.deadline()) => self.gather(Event::Tick, &mut tell).await,
             }
         }
     }
@@ -207,7 +216,7 @@ impl<L: Ledger> Watch<L> {
                     self.network.set_members(view.clone());
                     let (news, vouched) = self.rounds.learn(view)?;
                     news.into_iter().for_each(&mut *tell);
-                    self.rule_on_early(tell);
+                    self.open(tell).await;
                     if let Some(vouched) = vouched {
                         self.look_for(vouched);
                         self.note_weights(tell).await;
@@ -232,56 +241,59 @@ impl<L: Ledger> Watch<L> {
         Ok(())
     }
 
-    fn rule_on_early(&mut self, tell: &mut impl FnMut(News)) {
-        for incoming in self.inbox.take() {
-            self.on_announcement(incoming, tell);
-        }
-    }
-
-    fn on_announcement(&mut self, mut incoming: Incoming, tell: &mut impl FnMut(News)) {
-        let (next, gossiped) = (self.rounds.round(), incoming.ticket.is_some());
-        let inline_max = self.run.compress.inline_max;
-        let ruling = Inbox::rule(self.run_id, inline_max, self.rounds.offered(), next, &incoming);
-        if let Some(verdict) = verdict(&ruling)
-            && let Some(ticket) = incoming.ticket.take()
-        {
-            self.network.judge(ticket, verdict);
-        }
-        match ruling {
-            Ruling::Accept(accepted) => {
-                let manifest = &accepted.announcement.manifest;
-                let (round, uid) = (manifest.round, manifest.uid);
-                if self.revealed.0 != round {
-                    self.revealed = (round, UidSet::default());
-                }
-                if !self.revealed.1.contains(uid) {
-                    self.revealed.1.insert(uid);
-                    let bytes = manifest.shards.iter().map(|shard| shard.size).sum();
-                    self.network.remember(round, uid, accepted.bytes);
-                    tell(News::Announced { round, uid, bytes, gossiped });
-                }
-            }
-            Ruling::Wait => {
-                for mut late in self.inbox.wait(Instant::now(), incoming) {
-                    if let Some(ticket) = late.ticket.take() {
-                        self.network.judge(ticket, Verdict::Ignore);
-                    }
-                }
-            }
-            Ruling::Ignore | Ruling::Reject(_) => {}
-        }
-    }
-
-    /// Asks for what gossip has not brought.
-    async fn pull(&mut self, tell: &mut impl FnMut(News)) {
-        let Some((round, offered)) = self.rounds.offered() else { return };
-        let have = if self.revealed.0 == round { self.revealed.1 } else { UidSet::default() };
-        if offered.keys().all(|uid| have.contains(*uid)) {
+    /// A round whose commitments have just become final is gathered from now on.
+    async fn open(&mut self, tell: &mut impl FnMut(News)) {
+        let Some((round, offered)) = self.rounds.offered().filter(|(round, _)| Some(*round) != self.opened) else {
             return;
+        };
+        let offered = offered.clone();
+        self.opened = Some(round);
+        self.gather(Event::Opened { round, offered, mine: None }, tell).await;
+    }
+
+    fn read(&self, bytes: Vec<u8>, from: PeerKey) -> Option<Announcement> {
+        read_announcement(self.run_id, self.run.compress.inline_max, bytes, from).ok()
+    }
+
+    /// Tells the gatherer, and does what it says.
+    async fn gather(&mut self, event: Event<PeerKey, Received>, tell: &mut impl FnMut(News)) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let mut actions = Vec::new();
+            self.gatherer.stand_at(self.rounds.round(), self.rounds.offered().is_some());
+            self.gatherer.handle(self.start.elapsed(), event, &mut actions);
+            for action in actions {
+                match action {
+                    Action::Take(announced) => self.take(announced, tell),
+                    Action::PassOn(mut announced) => announced.body.judge(Verdict::Accept),
+                    Action::Ignore(mut announced) => announced.body.judge(Verdict::Ignore),
+                    Action::Refuse(mut announced) => announced.body.judge(Verdict::Reject),
+                    Action::Pull { round, have } => {
+                        let (mut announcements, mut malformed) = (Vec::new(), BTreeSet::new());
+                        for (from, bytes) in self.network.announcements(round, have).await {
+                            match self.read(bytes, from) {
+                                Some(announcement) => announcements.push(announcement),
+                                None => drop(malformed.insert(from)),
+                            }
+                        }
+                        events.push(Event::Pulled { round, announcements, malformed });
+                    }
+                    Action::Ban(peer) => self.network.ban(peer).await,
+                    // An observer has no contribution, and no state machine.
+                    Action::TakeOwn { .. } | Action::Tell(_) => {}
+                }
+            }
         }
-        for (from, bytes) in self.network.announcements(round, have).await {
-            self.on_announcement(Incoming { bytes, from, ticket: None }, tell);
-        }
+    }
+
+    /// Passes on what the chain vouches for, and says so.
+    fn take(&mut self, announced: Announcement, tell: &mut impl FnMut(News)) {
+        let Announced { round, uid, mut body, .. } = announced;
+        let gossiped = body.is_gossiped();
+        body.judge(Verdict::Accept);
+        let bytes = body.announcement.manifest.shards.iter().map(|shard| shard.size).sum();
+        self.network.remember(round, uid, body.bytes);
+        tell(News::Announced { round, uid, bytes, gossiped });
     }
 
     fn look_for(&mut self, vouched: VouchedHead) {
@@ -310,6 +322,14 @@ impl<L: Ledger> Watch<L> {
             self.weights.clone_from(&shares);
             tell(News::Weights { validators: weights.len(), shares });
         }
+    }
+}
+
+/// Returns when so much time has passed since `start`; never without a deadline.
+async fn wait(start: Instant, deadline: Option<Duration>) {
+    match deadline.and_then(|deadline| start.checked_add(deadline)) {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

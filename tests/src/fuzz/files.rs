@@ -6,9 +6,10 @@ use covey_proto::run::{Run, Scoring};
 use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, Uid};
 use covey_round::engine::Tip;
 use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
-use covey_sparseloco::ErrorFeedback;
-use covey_trainer::Moments;
+use covey_sparseloco::state::{as_le_bytes, read};
+use covey_trainer::LoadError;
 use covey_trainer::data::Manifest;
+use covey_trainer::moments::{MomentsReader, MomentsWriter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -79,8 +80,8 @@ fn layout() -> Layout {
 }
 
 pub(super) fn feedback(data: &[u8]) -> bool {
-    let Ok(feedback) = ErrorFeedback::from_bytes(&layout(), data) else { return false };
-    assert_eq!(feedback.to_bytes(), data);
+    let Ok(feedback) = read(&mut &*data, layout().elements()) else { return false };
+    assert_eq!(as_le_bytes(&feedback), data);
     assert_eq!(data.len(), 4 * layout().elements());
     true
 }
@@ -92,14 +93,33 @@ pub(super) fn feedbacks() -> Vec<Vec<u8>> {
 /// The hash at the end is made here: what is behind it is hostile, too.
 pub(super) fn moments(data: &[u8]) -> bool {
     let hashed = [data, Digest::of(data).as_bytes()].concat();
-    let Ok(moments) = Moments::from_bytes(&hashed, ELEMENTS) else { return false };
-    assert_eq!(moments.to_bytes(), hashed);
-    assert!(data.is_empty() || Moments::from_bytes(&[data, &[0; 32]].concat(), ELEMENTS).is_err());
+    let Ok((steps, moments)) = read_moments(&hashed) else { return false };
+    assert_eq!(write_moments(steps, &moments), hashed);
+    assert!(data.is_empty() || read_moments(&[data, &[0; 32]].concat()).is_err());
     true
 }
 
+fn read_moments(mut bytes: &[u8]) -> Result<(u64, [f32; 2 * ELEMENTS]), LoadError> {
+    let mut moments = [0.0; 2 * ELEMENTS];
+    let (mut reader, steps) = MomentsReader::begin(&mut bytes, ELEMENTS)?;
+    reader.read(&mut moments)?;
+    reader.finish()?;
+    Ok((steps, moments))
+}
+
+fn write_moments(steps: u64, moments: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut write = || {
+        let mut writer = MomentsWriter::begin(&mut bytes, steps, ELEMENTS)?;
+        writer.write(moments)?;
+        writer.finish()
+    };
+    write().expect("memory takes what it is given");
+    bytes
+}
+
 pub(super) fn momentss() -> Vec<Vec<u8>> {
-    let mut bytes = Moments { first: vec![0.5; ELEMENTS], second: vec![0.25; ELEMENTS], steps: 9 }.to_bytes();
+    let mut bytes = write_moments(9, &[[0.5; ELEMENTS], [0.25; ELEMENTS]].concat());
     bytes.truncate(bytes.len() - 32);
     vec![bytes]
 }

@@ -8,8 +8,8 @@
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    Compression, ErrorFeedback, NormAccumulator, OuterStep, SparseShard, aggregate, decode_shard, encode_shard,
-    max_shard_bytes, state_manifest_on,
+    Compression, OuterStep, SparseShard, StepError, compress, decode_shard, encode_shard, max_shard_bytes,
+    outer_step_decoding, state_manifest_on,
 };
 use std::time::Instant;
 
@@ -43,12 +43,12 @@ fn root(layout: &Layout) {
 fn row(layout: &Layout, k: usize, quantiser: Quantiser) {
     let how = Compression { beta: 0.95, k, quantiser, shard_chunks: 1024 };
     let delta = noise(layout.elements());
-    let feedback = ErrorFeedback::zero(layout);
+    let e = vec![0.0; layout.elements()];
     let compress = |threads| {
         let runs = (0..RUNS).map(|_| {
-            let delta = delta.clone();
+            let mut trained = vec![0.5; layout.elements()];
             let start = Instant::now();
-            let done = feedback.compress_into(layout, &how, delta, threads).expect("the noise is finite");
+            let done = compress(threads, layout, &how, &delta, &e, &mut trained).expect("the noise is finite");
             (start.elapsed().as_secs_f64(), done)
         });
         runs.min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one run")
@@ -70,17 +70,12 @@ fn row(layout: &Layout, k: usize, quantiser: Quantiser) {
     });
     let mut theta = delta.clone();
     let (apply_time, ()) = best(|| {
-        let mut norms = NormAccumulator::new(layout, CONTRIBUTORS);
-        let contributions: Vec<Vec<SparseShard>> = (0..CONTRIBUTORS).map(|_| decode()).collect();
-        for (contributor, shards) in contributions.iter().enumerate() {
-            shards.iter().for_each(|shard| norms.add_shard(contributor, shard));
-        }
-        let factors = norms.factors();
-        for number in 0..shards.len() {
-            let shards: Vec<&SparseShard> = contributions.iter().map(|shards| &shards[number]).collect();
-            let step = OuterStep { alpha: 0.01, rho: 1.0 };
-            aggregate::apply_shard(layout, &mut theta, &shards, &factors, step).expect("the state stays finite");
-        }
+        let decode = |_: usize, number: usize| -> Result<SparseShard, StepError> {
+            let chunks = layout.shard(number, how.shard_chunks);
+            Ok(decode_shard(&done.shards[number], layout, chunks, k, quantiser).expect("our own shards decode"))
+        };
+        let (cut, step) = ((CONTRIBUTORS, how.shard_chunks), OuterStep { alpha: 0.01, rho: 1.0 });
+        outer_step_decoding(1, layout, &mut theta, cut, step, decode).expect("the state stays finite");
     });
     let bound = max_shard_bytes(layout, layout.shard(0, how.shard_chunks), k, quantiser) as f64;
     let speed = |seconds: f64| layout.elements() as f64 * 4e-9 / seconds;

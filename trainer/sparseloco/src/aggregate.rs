@@ -1,8 +1,9 @@
 //! The outer step: what the selected contributions add up to, and what that makes of the state. Same bits everywhere.
 //!
-//! The rules are in docs/protocol.md, 15. Two passes over the shards, in any order and of any size: the first
-//! ([`NormAccumulator`]) finds how much each tensor of each contributor is scaled down, the second ([`apply_shard`]) adds up
-//! and steps. Who is selected is decided elsewhere; contributors are told apart by their place, by rising uid.
+//! The rules are in docs/protocol.md, 15. Two passes over the shards: the first ([`NormAccumulator`]) finds how much each
+//! tensor of each contributor is scaled down, the second adds up and steps. [`outer_step`] is given all shards decoded;
+//! [`outer_step_decoding`] asks for each when it needs it, and holds few. Who is selected is decided elsewhere; contributors
+//! are told apart by their place, by rising uid. What one contribution alone would do, [`crate::trial`] finds out.
 
 use crate::SparseShard;
 use crate::split::{self, Band};
@@ -19,6 +20,20 @@ pub struct OuterStep {
     pub alpha: f64,
     /// ρ: a coordinate's sum is divided by max(hits, ⌈ρR⌉). 1 is the SparseLoCo paper's, 0 Templar's code.
     pub rho: f64,
+}
+
+impl OuterStep {
+    /// ⌈ρR⌉, at least 1: a coordinate that nobody sent has g = +0 whatever divides it.
+    pub(crate) fn divisor_min(self, contributors: usize) -> f32 {
+        (self.rho * contributors as f64).ceil().max(1.0) as f32
+    }
+}
+
+/// θ − α·g, with what is subnormal and −0 made +0; and whether it is finite.
+#[inline(always)]
+pub(crate) fn stepped(theta: f32, alpha: f32, mean: f32) -> (f32, bool) {
+    let stepped = theta - alpha * mean;
+    (if stepped.abs() < f32::MIN_POSITIVE { 0.0 } else { stepped }, stepped.abs() <= f32::MAX)
 }
 
 /// Why a step was not taken, or must not be used: a fault of this machine or of its caller, never a peer's.
@@ -62,7 +77,7 @@ impl<'l> NormAccumulator<'l> {
         NormAccumulator { layout, squares: vec![vec![0.0; layout.chunks()]; contributors] }
     }
 
-    /// Takes a shard of the contributor at that place by rising uid. Any order; a shard taken twice counts once, one never
+    /// Takes a shard of the contributor at that place by rising uid. Any order, any size; a shard taken twice counts once, one never
     /// taken as if it sent nothing: the caller sees to it that all were.
     ///
     /// # Panics
@@ -142,6 +157,14 @@ impl Factors {
         self.of.len()
     }
 
+    /// All factors of a contributor, in the order of the layout's tensors.
+    ///
+    /// # Panics
+    /// If there is no such contributor.
+    pub fn of_contributor(&self, contributor: usize) -> Vec<Option<f32>> {
+        (0..self.of[contributor].len()).map(|tensor| self.get(contributor, tensor)).collect()
+    }
+
     /// The factor of a contributor's tensor, both by place: 2⁻²⁰ to 1; none if the tensor counts as not sent.
     ///
     /// # Panics
@@ -152,48 +175,15 @@ impl Factors {
     }
 }
 
-/// Steps the chunks that `shards` cover: one shard of the same chunks from each contributor, by rising uid. `theta` is the
-/// whole state, f32 `[elements]`. Shards may be applied in any order, each once.
+/// Applies whole contributions: `contributions[c]` holds the shards of the contributor at place c by rising uid, in order.
+/// Without contributors nothing changes, as in a void round. `theta` is the whole state, f32 `[elements]`.
 ///
 /// A coordinate: g = +0; by rising uid g ← g + factor·v; g ← g ÷ max(hits, ⌈ρR⌉); θ ← θ − α·g; then |θ| < 2⁻¹²⁶ and −0
 /// become +0. All f32.
 ///
 /// # Errors
-/// Shards that do not fit together (nothing has changed), or an element that is not finite (`theta` is spoilt).
-pub fn apply_shard(
-    layout: &Layout,
-    theta: &mut [f32],
-    shards: &[&SparseShard],
-    factors: &Factors,
-    step: OuterStep,
-) -> Result<(), StepError> {
-    if theta.len() != layout.elements() {
-        return Err(StepError::Elements { got: theta.len(), need: layout.elements() });
-    }
-    let contributors = factors.contributors();
-    let chunks = shards.first().map_or(0..0, |shard| shard.chunks());
-    let fit = shards.iter().all(|shard| shard.chunks() == chunks);
-    if !fit || shards.len() != contributors || chunks.end > layout.chunks() {
-        return Err(StepError::Shards { contributors });
-    }
-    let mut work = Work::new(contributors, step);
-    let mut tensor = layout.tensors().partition_point(|tensor| tensor.chunk_range().end <= chunks.start);
-    for number in chunks {
-        while layout.tensors()[tensor].chunk_range().end <= number {
-            tensor += 1;
-        }
-        let chunk = layout.chunk(number);
-        let sent = shards.iter().enumerate().map(|(place, shard)| (factors.get(place, tensor), shard.chunk(number)));
-        work.chunk(layout, (&chunk, tensor), 0, theta, sent)?;
-    }
-    Ok(())
-}
-
-/// Applies whole contributions: `contributions[c]` holds the shards of the contributor at place c by rising uid, in order.
-/// Without contributors nothing changes, as in a void round.
-///
-/// # Errors
-/// As [`apply_shard`]'s; also if a contribution does not cover the whole layout.
+/// Contributions that do not cover the whole layout in the same shards (nothing has changed), or an element that is not
+/// finite (`theta` is spoilt).
 pub fn outer_step<C: AsRef<[SparseShard]>>(
     layout: &Layout,
     theta: &mut [f32],
@@ -251,10 +241,12 @@ pub fn outer_step_on<C: AsRef<[SparseShard]>>(
     Ok(())
 }
 
-/// [`outer_step`] of contributions that are too large to hold decoded, on as many threads: shard n of the layout's shards of
-/// `shard_chunks`, of the contributor at place c by rising uid, is what `decode(c, n)` gives. It is asked for twice, once
-/// for its norms and once for its values, which must be the same; at any time only a few shards of each contributor are
-/// held, however large the model. Neither threads nor shards change a bit.
+/// [`outer_step`] of contributions that are too large to hold decoded, in place, on as many threads: shard n of the layout's
+/// shards of `shard_chunks`, of the contributor at place c by rising uid, is what `decode(c, n)` gives. It is asked for
+/// twice, once for its norms and once for its values, which must be the same. Neither threads nor shards change a bit.
+///
+/// Held at a time, however large the model: 8 bytes a chunk and contributor; while norms are taken, a shard a thread; then
+/// of each contributor the shards of a million elements a thread, 6 bytes a value.
 ///
 /// # Errors
 /// What `decode` says (`theta` may have been stepped in part), and as [`outer_step`]'s.
@@ -330,7 +322,7 @@ pub fn outer_step_decoding<E: From<StepError> + Send>(
 /// One chunk's sums.
 struct Work {
     alpha: f32,
-    /// ⌈ρR⌉, at least 1: a coordinate that nobody sent has g = +0 whatever divides it.
+    /// [`OuterStep::divisor_min`].
     divisor_min: f32,
     sum: [f32; CHUNK],
     hits: [f32; CHUNK],
@@ -338,7 +330,7 @@ struct Work {
 
 impl Work {
     fn new(contributors: usize, step: OuterStep) -> Work {
-        let divisor_min = (step.rho * contributors as f64).ceil().max(1.0) as f32;
+        let divisor_min = step.divisor_min(contributors);
         Work { alpha: step.alpha as f32, divisor_min, sum: [0.0; CHUNK], hits: [0.0; CHUNK] }
     }
 
@@ -404,9 +396,9 @@ impl Work {
         for (range, (sum, hits)) in chunk.row_ranges().zip(rows) {
             for ((theta, &sum), &hits) in theta[range].iter_mut().zip(sum).zip(hits) {
                 let divisor = if hits > divisor_min { hits } else { divisor_min };
-                let stepped = *theta - alpha * (sum / divisor);
-                *theta = if stepped.abs() < f32::MIN_POSITIVE { 0.0 } else { stepped };
-                finite &= stepped.abs() <= f32::MAX;
+                let (after, is_finite) = stepped(*theta, alpha, sum / divisor);
+                *theta = after;
+                finite &= is_finite;
             }
         }
         finite
@@ -528,9 +520,6 @@ mod tests {
             Err(StepError::Elements { got: 6, need: 7 })
         );
         assert_eq!(outer_step::<Vec<SparseShard>>(&layout(), &mut theta, &[], step), Ok(()));
-        let factors = NormAccumulator::new(&layout(), 2).factors();
-        let none = apply_shard(&layout(), &mut theta, &[], &factors, step);
-        assert_eq!(none, Err(StepError::Shards { contributors: 2 }));
         assert_eq!(theta, [1.0; 7]);
     }
 

@@ -8,7 +8,7 @@ use covey_proto::run::Quantiser;
 /// Rounds what the whole state sends, tensor by tensor, and subtracts it from `dense`, in which nothing was sent yet.
 ///
 /// `exact` covers all chunks of `layout`, in order, with the chosen values as they are; so does the result, rounded.
-pub(crate) fn round(layout: &Layout, exact: &[&SparseShard], dense: &mut [f32]) -> SparseShard {
+pub(crate) fn round(layout: &Layout, exact: &[SparseShard], dense: &mut [f32]) -> SparseShard {
     let values = exact.iter().map(|shard| shard.values().len()).sum();
     let mut rounded = SparseShard::with_capacity(0, layout.chunks(), values);
     let mut chunks = exact.iter().flat_map(|shard| shard.chunks().map(|number| shard.chunk(number)));

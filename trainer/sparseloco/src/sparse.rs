@@ -67,6 +67,13 @@ impl SparseShard {
         (&self.indices[range.clone()], &self.values[range])
     }
 
+    /// As [`chunk`](SparseShard::chunk), to change the values.
+    pub(crate) fn chunk_mut(&mut self, number: usize) -> (&[u16], &mut [f32]) {
+        let within = number - self.first_chunk;
+        let range = self.starts[within] as usize..self.starts[within + 1] as usize;
+        (&self.indices[range.clone()], &mut self.values[range])
+    }
+
     /// All values, chunk by chunk.
     pub fn values(&self) -> &[f32] {
         &self.values

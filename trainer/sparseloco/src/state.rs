@@ -1,4 +1,5 @@
-//! The state as blobs: cut into runs of f32, little-endian, each named by its BLAKE3; the list of them is the state root.
+//! A state as bytes: f32, little-endian, which is how it lies in memory. As blobs, it is cut into runs, each named by its
+//! BLAKE3; the list of them is the state root. As a file or a stream, it is read and written where it lies: no copy is made.
 //!
 //! The run's `state_elements` says how long a run is. Bits are kept as they are; what a state may hold is decided by the
 //! outer step.
@@ -7,8 +8,9 @@ use crate::split;
 use covey_proto::Digest;
 use covey_proto::blob::{BlobRef, StateManifest};
 use std::convert::Infallible;
+use std::io::{self, Read};
 
-// The bytes of a run are hashed where they lie.
+// Bytes of states are hashed, read and written where they lie.
 const _: () = assert!(cfg!(target_endian = "little"), "states are little-endian, and so must the machine be");
 
 /// Why bytes are no state.
@@ -35,7 +37,7 @@ pub enum StateError {
 /// # Panics
 /// If `state_elements` is 0.
 pub fn state_shards(theta: &[f32], state_elements: usize) -> impl ExactSizeIterator<Item = Vec<u8>> + '_ {
-    theta.chunks(state_elements).map(to_le_bytes)
+    theta.chunks(state_elements).map(|run| as_le_bytes(run).to_vec())
 }
 
 /// The state's manifest; its root names the state. One thread; see [`state_manifest_on`].
@@ -119,25 +121,77 @@ pub fn state_from_shards<B: AsRef<[u8]>>(
     assembly.finish()
 }
 
-/// f32 as they are stored everywhere: little-endian, four bytes each, bits as they are.
-pub fn to_le_bytes(values: &[f32]) -> Vec<u8> {
-    bytemuck::cast_slice(values).to_vec()
+/// Values as they are stored everywhere: f32, little-endian, four bytes each, bits as they are. No copy.
+pub fn as_le_bytes(values: &[f32]) -> &[u8] {
+    bytemuck::cast_slice(values)
 }
 
-/// The `elements` f32 that [`to_le_bytes`] wrote.
+/// As [`as_le_bytes`], to be written: any bytes are f32s.
+pub fn as_le_bytes_mut(values: &mut [f32]) -> &mut [u8] {
+    bytemuck::cast_slice_mut(values)
+}
+
+/// Why a stream is no state.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The reader failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It gives other bytes.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Fills `theta` from `from`, which must end with it. Bits are kept, whatever they are; the reader's pieces go where the
+/// state lies.
 ///
 /// # Errors
-/// Too many or too few bytes, or an element that is not finite.
-pub fn from_le_bytes(bytes: &[u8], elements: usize) -> Result<Vec<f32>, StateError> {
-    state_from_shards([bytes], elements)
+/// The reader fails, or gives too few bytes or too many (one of those is counted). `theta` may be filled in part.
+pub fn read_into(from: &mut dyn Read, theta: &mut [f32]) -> Result<(), ReadError> {
+    let bytes = as_le_bytes_mut(theta);
+    let (mut got, need) = (0, bytes.len());
+    let mut spare = [0];
+    loop {
+        let room = if got < need { &mut bytes[got..] } else { &mut spare[..] };
+        match from.read(room) {
+            Ok(0) if got == need => return Ok(()),
+            Ok(0) => return Err(StateError::Length { got, need }.into()),
+            Ok(_) if got == need => return Err(StateError::Length { got: got + 1, need }.into()),
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The state of `elements` that `from` gives before its end, each of them finite. Takes 4 bytes an element.
+///
+/// # Errors
+/// The reader fails, gives too few bytes or too many, or an element that is not finite.
+pub fn read(from: &mut dyn Read, elements: usize) -> Result<Vec<f32>, ReadError> {
+    let mut theta = vec![0.0; elements];
+    read_into(from, &mut theta)?;
+    finite(&theta)?;
+    Ok(theta)
+}
+
+/// Whether all elements are finite.
+///
+/// # Errors
+/// The first that is not.
+pub fn finite(theta: &[f32]) -> Result<(), StateError> {
+    match theta.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(StateError::NotFinite { index }),
+    }
 }
 
 fn extend_from_le_bytes(values: &mut Vec<f32>, bytes: &[u8]) -> Result<(), StateError> {
     let first = values.len();
     values.extend(bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])));
-    match values[first..].iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(index) => Err(StateError::NotFinite { index: first + index }),
+    match finite(&values[first..]) {
+        Err(StateError::NotFinite { index }) => Err(StateError::NotFinite { index: first + index }),
+        other => other,
     }
 }
 
@@ -168,5 +222,41 @@ mod tests {
         assert_eq!(state_from_shards([[0u8; 3]], 1), Err(StateError::Length { got: 3, need: 4 }));
         let bad = f32::INFINITY.to_le_bytes();
         assert_eq!(state_from_shards([[0; 4], bad], 2), Err(StateError::NotFinite { index: 1 }));
+    }
+    /// Gives at most `most` bytes at a time, and is interrupted before each.
+    struct Dripping<'a>(&'a [u8], usize, bool);
+
+    impl Read for Dripping<'_> {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            self.2 = !self.2;
+            if self.2 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let most = self.1.min(room.len());
+            self.0.read(&mut room[..most])
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_from_a_stream_however_it_drips() {
+        let theta: Vec<f32> = (0..100).map(|at| at as f32 - 7.25).collect();
+        for most in [1, 3, 4, 399, 1000] {
+            assert_eq!(read(&mut Dripping(as_le_bytes(&theta), most, false), 100).unwrap(), theta);
+        }
+    }
+
+    #[test]
+    fn a_stream_of_another_length_or_not_finite_is_no_state() {
+        let theta = [1.0, f32::NAN, 2.0];
+        let length = |elements| match read(&mut as_le_bytes(&theta), elements) {
+            Err(ReadError::State(StateError::Length { got, need })) => (got, need),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((length(4), length(2), length(0)), ((12, 16), (9, 8), (1, 0)));
+        let error = read(&mut as_le_bytes(&theta), 3).unwrap_err();
+        assert!(matches!(error, ReadError::State(StateError::NotFinite { index: 1 })));
+        let mut same = [0.0; 3];
+        read_into(&mut as_le_bytes(&theta), &mut same).unwrap();
+        assert_eq!(same.map(f32::to_bits), theta.map(f32::to_bits));
     }
 }

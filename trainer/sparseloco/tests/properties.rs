@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::{layout, noise};
+use common::{ErrorFeedback, layout, noise};
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    CompressError, Compression, ErrorFeedback, OuterStep, SparseShard, StepError, decode_shard, outer_step,
-    outer_step_decoding, outer_step_on, state_root,
+    CompressError, Compression, NormAccumulator, OuterStep, SparseShard, StepError, Trial, compress, decode_shard,
+    outer_step, outer_step_decoding, outer_step_on, state_root,
 };
 use proptest::prelude::*;
 
@@ -65,8 +65,8 @@ proptest! {
         let delta = noise(seed, layout.elements());
         let how = Compression { shard_chunks: 50, ..how };
         let first = ErrorFeedback::zero(&layout).compress(&layout, &how, &delta).unwrap().feedback;
-        let one = first.compress_into(&layout, &how, delta.clone(), 1).unwrap();
-        let many = first.compress_into(&layout, &how, delta.clone(), threads).unwrap();
+        let one = first.compress_on(1, &layout, &how, &delta).unwrap();
+        let many = first.compress_on(threads, &layout, &how, &delta).unwrap();
         prop_assert_eq!(&one.shards, &many.shards);
         prop_assert_eq!(one.stats, many.stats);
         let bits = |feedback: &ErrorFeedback| -> Vec<u32> { feedback.elements().iter().map(|e| e.to_bits()).collect() };
@@ -77,7 +77,7 @@ proptest! {
             spoilt[at] = f32::NAN;
         }
         let named = |threads| {
-            let error = first.compress_into(&layout, &how, spoilt.clone(), threads).unwrap_err();
+            let error = first.compress_on(threads, &layout, &how, &spoilt).map(|_| ()).unwrap_err();
             let CompressError::NotFinite { tensor, index, .. } = error else { panic!("{error}") };
             (tensor, index)
         };
@@ -95,7 +95,7 @@ proptest! {
         let deltas = (1..4).map(|uid| noise(seed ^ uid, layout.elements()));
         let zero = ErrorFeedback::zero(&layout);
         let encoded: Vec<Vec<Vec<u8>>> =
-            deltas.map(|delta| zero.compress_into(&layout, &how, delta, 2).unwrap().shards).collect();
+            deltas.map(|delta| zero.compress_on(2, &layout, &how, &delta).unwrap().shards).collect();
         let decode = |contributor: usize, number: usize| -> Result<SparseShard, StepError> {
             let chunks = layout.shard(number, how.shard_chunks);
             Ok(decode_shard(&encoded[contributor][number], &layout, chunks, how.k, how.quantiser).unwrap())
@@ -130,6 +130,56 @@ proptest! {
         // + 0.0 turns −0, which the step never leaves behind, into +0.
         let expected: Vec<u32> = expected.into_iter().map(|value| (value + 0.0).to_bits()).collect();
         prop_assert_eq!(stepped(&layout, &theta, &[sent], OuterStep { alpha: 0.5, rho }), expected);
+    }
+
+    #[test]
+    fn a_trial_has_the_outer_steps_bits_and_leaves_none_behind(
+        how in hows(), seed: u64, rho in 0.0f64..=3.0, alpha in 0.001f64..4.0,
+    ) {
+        let layout = layout(SHAPES);
+        // What a step has made canonical, as every base of a round is.
+        let mut theta = noise(seed, layout.elements());
+        let nothing = contribution(&layout, how, &vec![0.0; layout.elements()]);
+        outer_step(&layout, &mut theta, &[nothing], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
+        let before: Vec<u32> = theta.iter().map(|value| value.to_bits()).collect();
+        let mut delta = noise(!seed, layout.elements());
+        delta[layout.tensors()[2].range()].fill(0.0);
+        let sent = contribution(&layout, how, &delta);
+        let step = OuterStep { alpha, rho };
+        let mut norms = NormAccumulator::new(&layout, 1);
+        sent.iter().for_each(|shard| norms.add_shard(0, shard));
+        let expected = stepped(&layout, &theta, std::slice::from_ref(&sent), step);
+        let mut trial = Trial::default();
+        for factors in [norms.factors().of_contributor(0), vec![Some(1.0); layout.tensors().len()]] {
+            let shards = sent.iter().cloned().map(Ok::<_, StepError>);
+            trial.begin(&layout, &mut theta, shards, &factors, step).unwrap();
+            prop_assert_eq!(theta.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), expected.clone());
+            trial.undo(&layout, &mut theta);
+            prop_assert_eq!(theta.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), before.clone());
+        }
+    }
+
+    #[test]
+    fn compressing_in_place_is_compressing_the_difference(how in hows(), seed: u64, threads in 1usize..4) {
+        let layout = layout(&[&[700, 1001], &[900, 1024], &[70_000]]);
+        let how = Compression { shard_chunks: 300, ..how };
+        let base = noise(seed, layout.elements());
+        let mut kept = ErrorFeedback::zero(&layout);
+        for round in 1..=3u64 {
+            let mut trained = noise(seed ^ round, layout.elements());
+            let delta: Vec<f32> = base.iter().zip(&trained).map(|(base, trained)| base - trained).collect();
+            let expected = kept.compress(&layout, &how, &delta).unwrap();
+            let done = compress(threads, &layout, &how, &base, kept.elements(), &mut trained).unwrap();
+            prop_assert!(done.shards == expected.shards && done.stats == expected.stats);
+            prop_assert_eq!(
+                trained.iter().map(|value| value.to_bits()).collect::<Vec<_>>(),
+                expected.feedback.elements().iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            );
+            // A round whose contribution never counted leaves the feedback as it was.
+            if round != 2 {
+                kept = expected.feedback;
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Causal grouped-query attention, a sequence and a key head at a time, in blocks of queries that skip the keys after
 //! them. The query heads of a key head are stacked as rows of one matrix: `[position, head of the group]`.
 //!
-//! Probabilities are kept for the backward pass while they are small ([`Attention::new`]) and computed again otherwise.
+//! Probabilities are kept for the backward pass while they are small ([`KEPT_MAX`]) and computed again otherwise.
 
-use super::kernels::{rotate_rows, rotate_rows_back, row_dots, softmax_again, softmax_back, softmax_causal};
+use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
+use super::network::Passes;
+use super::product::{Into, View, ViewMut, multiply};
 use super::shape::Shape;
-use super::simd::{Into, View, ViewMut, multiply};
 
 /// Positions of a block of queries. Smaller blocks skip more of the keys that they cannot see; larger ones make larger products.
 const BLOCK: usize = 32;
@@ -61,41 +62,87 @@ fn block_elements(length: usize, group: usize) -> usize {
     blocks(length, group).last().map_or(0, |block| block.offset + (block.end - block.first) * group * block.end)
 }
 
+/// Elements of the largest block of probabilities.
+fn largest_block(shape: &Shape) -> usize {
+    BLOCK.min(shape.sequence) * shape.group() * shape.sequence
+}
+
+/// Elements of a layer's probabilities.
+fn kept_elements(shape: &Shape, tokens: usize) -> usize {
+    let pairs = tokens.div_ceil(shape.sequence) * shape.kv_heads;
+    pairs * block_elements(shape.sequence, shape.group())
+}
+
+/// Whether probabilities are kept for the backward pass.
+fn keeps(shape: &Shape, tokens: usize, passes: Passes) -> bool {
+    match passes {
+        Passes::Forward => false,
+        Passes::Both { keep } => keep.unwrap_or_else(|| kept_elements(shape, tokens) * shape.layers.len() <= KEPT_MAX),
+    }
+}
+
+impl Kept {
+    /// Elements of all buffers that there are.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let Kept { queries, keys, probabilities, log_sums } = self;
+        [queries, keys, probabilities, log_sums].into_iter().map(Vec::len).sum()
+    }
+}
+
 impl Attention {
-    /// For up to `tokens` tokens at once. `keep`: whether probabilities are kept; `None` decides by their size.
-    pub(super) fn new(shape: &Shape, tokens: usize, theta: f64, keep: Option<bool>) -> Attention {
+    /// For up to `tokens` tokens at once.
+    pub(super) fn new(shape: &Shape, tokens: usize, theta: f64, passes: Passes) -> Attention {
         let half = shape.head / 2;
         let angle = |position: usize, pair: usize| position as f64 / theta.powf((2 * pair) as f64 / shape.head as f64);
         let table = |function: fn(f64) -> f64| {
             (0..shape.sequence * half).map(|at| function(angle(at / half, at % half)) as f32).collect()
         };
-        let (length, group) = (shape.sequence, shape.group());
-        let kept = block_elements(length, group) * shape.kv_heads * tokens.div_ceil(length) * shape.layers.len();
-        let (rows, block) = (length * group, BLOCK.min(length) * group * length);
+        let room = |elements: usize| vec![0.0; elements];
+        let backward = if passes == Passes::Forward { 0 } else { 1 };
+        let (rows, block) = (shape.sequence * shape.group(), largest_block(shape));
         Attention {
             cosines: table(f64::cos),
             sines: table(f64::sin),
-            keep: keep.unwrap_or(kept <= KEPT_MAX),
-            probabilities: vec![0.0; block],
-            d_probabilities: vec![0.0; block],
-            out: vec![0.0; rows * shape.head],
-            d_out: vec![0.0; rows * shape.head],
-            d_queries: vec![0.0; rows * shape.head],
-            d_keys: vec![0.0; length * shape.head],
-            sums: vec![0.0; rows],
+            keep: keeps(shape, tokens, passes),
+            probabilities: room(block),
+            d_probabilities: room(backward * block),
+            out: room(rows * shape.head),
+            d_out: room(backward * rows * shape.head),
+            d_queries: room(backward * rows * shape.head),
+            d_keys: room(backward * shape.sequence * shape.head),
+            sums: room(backward * rows),
         }
     }
 
     /// Room for one layer.
     pub(super) fn kept(&self, shape: &Shape, tokens: usize) -> Kept {
-        let pairs = tokens.div_ceil(shape.sequence) * shape.kv_heads;
-        let kept = if self.keep { pairs * block_elements(shape.sequence, shape.group()) } else { 0 };
+        let kept = if self.keep { kept_elements(shape, tokens) } else { 0 };
         Kept {
             queries: vec![0.0; tokens * shape.width],
             keys: vec![0.0; tokens * shape.kv_width],
             probabilities: vec![0.0; kept],
             log_sums: vec![0.0; tokens * shape.heads],
         }
+    }
+
+    /// Elements of [`Attention::new`] and of as many [`Attention::kept`] as `layers`.
+    pub(super) fn elements(shape: &Shape, tokens: usize, layers: usize, passes: Passes) -> usize {
+        let (rows, block) = (shape.sequence * shape.group(), largest_block(shape));
+        let forward = shape.sequence * shape.head + block + rows * shape.head;
+        let backward = block + (2 * rows + shape.sequence) * shape.head + rows;
+        let kept = if keeps(shape, tokens, passes) { kept_elements(shape, tokens) } else { 0 };
+        let layer = tokens * (shape.width + shape.kv_width + shape.heads) + kept;
+        forward + layers * layer + if passes == Passes::Forward { 0 } else { backward }
+    }
+
+    /// Elements of all buffers that there are, but for the layers'.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let Attention { cosines, sines, keep: _, probabilities, d_probabilities, out, d_out, d_queries, d_keys, sums } =
+            self;
+        let all = [cosines, sines, probabilities, d_probabilities, out, d_out, d_queries, d_keys, sums];
+        all.into_iter().map(Vec::len).sum()
     }
 
     /// out `[tokens, width]` from queries and values `[tokens, width + kv_width]` and keys `[tokens, kv_width]`, for
@@ -234,9 +281,10 @@ impl Attention {
         let (cosines, sines) = (&self.cosines, &self.sines);
         for member in 0..group {
             let (out, from) = (&mut queries[member * head..], &query_value[(kv * group + member) * head..]);
-            rotate_rows(out, group * head, from, stride, cosines, sines, half, scale);
+            rotate_rows(out, group * head, from, stride, cosines, sines, half, scale, Turn::Forward);
         }
-        rotate_rows(keys, head, &key[kv * head..], shape.kv_width, cosines, sines, half, 1.0);
+        let from = &key[kv * head..];
+        rotate_rows(keys, head, from, shape.kv_width, cosines, sines, half, 1.0, Turn::Forward);
     }
 
     fn rotate_back(&self, shape: &Shape, d_query_value: &mut [f32], d_key: &mut [f32], kv: usize, length: usize) {
@@ -246,9 +294,10 @@ impl Attention {
         for member in 0..group {
             let out = &mut d_query_value[(kv * group + member) * head..];
             let from = &self.d_queries[member * head..length * group * head];
-            rotate_rows_back(out, stride, from, group * head, cosines, sines, half, scale);
+            rotate_rows(out, stride, from, group * head, cosines, sines, half, scale, Turn::Back);
         }
         let from = &self.d_keys[..length * head];
-        rotate_rows_back(&mut d_key[kv * head..], shape.kv_width, from, head, cosines, sines, half, 1.0);
+        let out = &mut d_key[kv * head..];
+        rotate_rows(out, shape.kv_width, from, head, cosines, sines, half, 1.0, Turn::Back);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! What they are applied to, and in which order, is decided in [`super::model`] and [`super::attention`].
 
-use super::simd::{fma, vectorised};
+use super::product::fma;
+use covey_simd::vectorised;
 
 const LANES: usize = 16;
 
@@ -177,9 +178,18 @@ fn rotate_halves(
     }
 }
 
+/// Which way [`rotate_rows`] turns.
+#[derive(Clone, Copy)]
+pub(super) enum Turn {
+    /// By the position's angles.
+    Forward,
+    /// Back: the gradient's way, by the transposed rotation.
+    Back,
+}
+
 vectorised! {
     /// RMSNorm: `out = x·r·weight` a row, `r = 1/√(mean x² + epsilon)`, which is kept in `inverse`, one a row.
-    fn norm(out: &mut [f32], inverse: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) {
+    pub(super) fn norm(out: &mut [f32], inverse: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) {
         let width = weight.len();
         for ((out, x), inverse) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse) {
             let r = 1.0 / (dot::<FMA>(x, x) / width as f32 + epsilon).sqrt();
@@ -191,7 +201,7 @@ vectorised! {
     }
 
     /// [`norm`] of a sum: `x` becomes `x + before` first.
-    fn norm_sum(out: &mut [f32], inverse: &mut [f32], x: &mut [f32], before: &[f32], weight: &[f32], epsilon: f32) {
+    pub(super) fn norm_sum(out: &mut [f32], inverse: &mut [f32], x: &mut [f32], before: &[f32], weight: &[f32], epsilon: f32) {
         let width = weight.len();
         let rows = out.chunks_exact_mut(width).zip(x.chunks_exact_mut(width)).zip(before.chunks_exact(width));
         for (((out, x), before), inverse) in rows.zip(inverse) {
@@ -207,7 +217,7 @@ vectorised! {
     }
 
     /// RMSNorm again, with the factors that [`norm`] kept.
-    fn norm_again(out: &mut [f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
+    pub(super) fn norm_again(out: &mut [f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
         let width = weight.len();
         for ((out, x), &r) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse) {
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
@@ -218,7 +228,7 @@ vectorised! {
 
     /// RMSNorm backwards: from the result's gradient `d_out`, adds to `d_x` and to `d_weight`.
     /// With x̂ = x·r and g = d_out·weight: d_x += r·(g − x̂·mean(g·x̂)), d_weight += d_out·x̂.
-    fn norm_back(d_x: &mut [f32], d_weight: &mut [f32], d_out: &[f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
+    pub(super) fn norm_back(d_x: &mut [f32], d_weight: &mut [f32], d_out: &[f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
         let width = weight.len();
         let rows = d_x.chunks_exact_mut(width).zip(d_out.chunks_exact(width)).zip(x.chunks_exact(width));
         for (((d_x, d_out), x), &r) in rows.zip(inverse) {
@@ -227,7 +237,7 @@ vectorised! {
     }
 
     /// SwiGLU: `out = silu(gate)·up`; a row of `gate_up` is `width` gates, then `width` ups.
-    fn swiglu(out: &mut [f32], gate_up: &[f32], width: usize) {
+    pub(super) fn swiglu(out: &mut [f32], gate_up: &[f32], width: usize) {
         for (out, row) in out.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
             let (gate, up) = row.split_at(width);
             for ((out, &gate), up) in out.iter_mut().zip(gate).zip(up) {
@@ -238,15 +248,16 @@ vectorised! {
 
     /// SwiGLU backwards, in place: `hidden` holds the result's gradient and becomes the result itself (which the next
     /// matrix's gradient needs); `gate_up` becomes its own gradient.
-    fn swiglu_back(hidden: &mut [f32], gate_up: &mut [f32], width: usize) {
+    pub(super) fn swiglu_back(hidden: &mut [f32], gate_up: &mut [f32], width: usize) {
         for (hidden, row) in hidden.chunks_exact_mut(width).zip(gate_up.chunks_exact_mut(2 * width)) {
             let (gates, ups) = row.split_at_mut(width);
             swiglu_row_back::<FMA>(hidden, gates, ups);
         }
     }
 
-    /// Rotates one head of one token (pairs i, i + n/2) and scales it: `out = factor·R(position)·x`.
-    fn rotate_rows(
+    /// Rotates one head of every token (pairs i, i + n/2) and scales it: `out = factor·R(position)·x`, or with the
+    /// transposed R. Rows of `out` and `x` are strides apart; `cosines` and `sines` have `half` a position.
+    pub(super) fn rotate_rows(
         out: &mut [f32],
         out_stride: usize,
         x: &[f32],
@@ -255,35 +266,22 @@ vectorised! {
         sines: &[f32],
         half: usize,
         factor: f32,
+        turn: Turn,
     ) {
+        let direction = match turn {
+            Turn::Forward => 1.0,
+            Turn::Back => -1.0,
+        };
         let rows = out.chunks_mut(out_stride).zip(x.chunks(x_stride));
         let angles = cosines.chunks_exact(half).zip(sines.chunks_exact(half));
         for ((out, x), (cosines, sines)) in rows.zip(angles) {
-            rotate_row(&mut out[..2 * half], &x[..2 * half], cosines, sines, factor, 1.0);
-        }
-    }
-
-    /// The transposed rotation: `out = factor·R(position)ᵀ·x`.
-    fn rotate_rows_back(
-        out: &mut [f32],
-        out_stride: usize,
-        x: &[f32],
-        x_stride: usize,
-        cosines: &[f32],
-        sines: &[f32],
-        half: usize,
-        factor: f32,
-    ) {
-        let rows = out.chunks_mut(out_stride).zip(x.chunks(x_stride));
-        let angles = cosines.chunks_exact(half).zip(sines.chunks_exact(half));
-        for ((out, x), (cosines, sines)) in rows.zip(angles) {
-            rotate_row(&mut out[..2 * half], &x[..2 * half], cosines, sines, factor, -1.0);
+            rotate_row(&mut out[..2 * half], &x[..2 * half], cosines, sines, factor, direction);
         }
     }
 
     /// Causal softmax of a block of scores: row i belongs to position `first + i/group` and sees the keys up to it;
     /// the others become 0. `log_sums` gets ln Σ e^score, one a row.
-    fn softmax_causal(scores: &mut [f32], keys: usize, first: usize, group: usize, log_sums: &mut [f32]) {
+    pub(super) fn softmax_causal(scores: &mut [f32], keys: usize, first: usize, group: usize, log_sums: &mut [f32]) {
         for (row, (scores, log_sum)) in scores.chunks_exact_mut(keys).zip(log_sums).enumerate() {
             let (seen, hidden) = scores.split_at_mut(first + row / group + 1);
             let most = largest(seen);
@@ -295,7 +293,7 @@ vectorised! {
     }
 
     /// The same from scores and the kept `log_sums`: probabilities e^(score − log sum).
-    fn softmax_again(scores: &mut [f32], keys: usize, first: usize, group: usize, log_sums: &[f32]) {
+    pub(super) fn softmax_again(scores: &mut [f32], keys: usize, first: usize, group: usize, log_sums: &[f32]) {
         for (row, (scores, &log_sum)) in scores.chunks_exact_mut(keys).zip(log_sums).enumerate() {
             let (seen, hidden) = scores.split_at_mut(first + row / group + 1);
             for value in seen {
@@ -306,7 +304,7 @@ vectorised! {
     }
 
     /// Softmax backwards, a row at a time: `d = p·(d − Σ p·d)`, where the sum is known as dot(d_out, out).
-    fn softmax_back(d: &mut [f32], probabilities: &[f32], keys: usize, sums: &[f32]) {
+    pub(super) fn softmax_back(d: &mut [f32], probabilities: &[f32], keys: usize, sums: &[f32]) {
         for ((d, p), &sum) in d.chunks_exact_mut(keys).zip(probabilities.chunks_exact(keys)).zip(sums) {
             for (d, p) in d.iter_mut().zip(p) {
                 *d = p * (*d - sum);
@@ -315,7 +313,7 @@ vectorised! {
     }
 
     /// out[i] = Σ a·b of row i.
-    fn row_dots(out: &mut [f32], a: &[f32], b: &[f32], width: usize) {
+    pub(super) fn row_dots(out: &mut [f32], a: &[f32], b: &[f32], width: usize) {
         for ((out, a), b) in out.iter_mut().zip(a.chunks_exact(width)).zip(b.chunks_exact(width)) {
             *out = dot::<FMA>(a, b);
         }
@@ -323,7 +321,7 @@ vectorised! {
 
     /// Cross-entropy of one row of logits a target, in nats, summed. The logits become the gradient of
     /// `weight·loss`: weight·(softmax − one at the target).
-    fn cross_entropy(logits: &mut [f32], targets: &[u32], vocabulary: usize, weight: f32) -> f64 {
+    pub(super) fn cross_entropy(logits: &mut [f32], targets: &[u32], vocabulary: usize, weight: f32) -> f64 {
         let mut loss = 0.0f64;
         for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
             let most = largest(row);
@@ -337,7 +335,7 @@ vectorised! {
     }
 
     /// The same without the gradient; the logits are left in no useful state.
-    fn cross_entropy_only(logits: &mut [f32], targets: &[u32], vocabulary: usize) -> f64 {
+    pub(super) fn cross_entropy_only(logits: &mut [f32], targets: &[u32], vocabulary: usize) -> f64 {
         let mut loss = 0.0f64;
         for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
             let most = largest(row);
@@ -349,7 +347,7 @@ vectorised! {
     }
 
     /// Adds the gradient of each token to the row that it was embedded by.
-    fn embed_back(d_table: &mut [f32], tokens: &[u32], d: &[f32], width: usize) {
+    pub(super) fn embed_back(d_table: &mut [f32], tokens: &[u32], d: &[f32], width: usize) {
         for (&token, d) in tokens.iter().zip(d.chunks_exact(width)) {
             let row = &mut d_table[token as usize * width..][..width];
             for (row, d) in row.iter_mut().zip(d) {
@@ -359,7 +357,7 @@ vectorised! {
     }
 
     /// Σ x²: f32 within 4,096 elements, f64 across them.
-    fn sum_of_squares(x: &[f32]) -> f64 {
+    pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
         let mut sum = 0.0f64;
         for chunk in x.chunks(4096) {
             sum += f64::from(dot::<FMA>(chunk, chunk));
@@ -368,7 +366,7 @@ vectorised! {
     }
 
     /// One AdamW step; see [`AdamW`].
-    fn adamw(parameters: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], by: &AdamW) {
+    pub(super) fn adamw(parameters: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], by: &AdamW) {
         let AdamW { scale, beta1, beta2, keep1, keep2, rate, inverse_root2, epsilon, decay } = *by;
         let moments = first.iter_mut().zip(second.iter_mut());
         for ((parameter, (first, second)), gradient) in parameters.iter_mut().zip(moments).zip(gradient) {

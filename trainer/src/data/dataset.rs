@@ -35,7 +35,7 @@ impl Dataset {
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(DataError::WrongDataset { path: folder.to_path_buf(), expected, got: digest });
         }
-        let manifest = Manifest::from_bytes(&bytes).map_err(|fault| DataError::damaged(&path, fault))?;
+        let manifest = Manifest::from_bytes(&bytes).map_err(|fault| DataError::damaged(&path, fault.to_string()))?;
         let tokenizer = folder.join(TOKENIZER_FILE);
         if Digest::of(&read_bounded(&tokenizer, TOKENIZER_BYTES_MAX)?) != manifest.tokenizer {
             return Err(DataError::damaged(&tokenizer, format!("its hash is not {}", manifest.tokenizer)));
@@ -81,25 +81,9 @@ impl Dataset {
         samples(&self.train, sequence)
     }
 
-    /// Replaces `out` by training sequence `index`: `sequence` + 1 tokens, the last only to be predicted.
-    ///
-    /// # Panics
-    /// If `index` is not below [`samples`](Self::samples).
-    pub fn sample(&self, sequence: u32, index: u64, out: &mut Vec<u32>) {
-        sample(&self.train, sequence, index, out);
-    }
-
     /// Held-out sequences, counted as [`samples`](Self::samples) counts.
     pub fn heldout_samples(&self, sequence: u32) -> u64 {
         samples(&self.heldout, sequence)
-    }
-
-    /// Replaces `out` by held-out sequence `index`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`heldout_samples`](Self::heldout_samples).
-    pub fn heldout_sample(&self, sequence: u32, index: u64, out: &mut Vec<u32>) {
-        sample(&self.heldout, sequence, index, out);
     }
 
     /// These training sequences as one batch for `model`.
@@ -162,11 +146,6 @@ impl Dataset {
 
 fn samples(tokens: &[u16], sequence: u32) -> u64 {
     (tokens.len() as u64).saturating_sub(1) / u64::from(sequence.max(1))
-}
-
-fn sample(tokens: &[u16], sequence: u32, index: u64, out: &mut Vec<u32>) {
-    out.clear();
-    extend_by_sample(out, tokens, sequence, index);
 }
 
 fn extend_by_sample(out: &mut Vec<u32>, tokens: &[u16], sequence: u32, index: u64) {

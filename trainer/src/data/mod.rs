@@ -24,4 +24,4 @@ pub use dataset::Dataset;
 pub use documents::{Document, read_documents};
 pub use error::DataError;
 pub use prepare::{DatasetSummary, PrepareOptions, Stage, prepare};
-pub use shards::{Manifest, ShardEntry};
+pub use shards::{Manifest, ManifestFault, ShardEntry};

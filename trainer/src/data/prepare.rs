@@ -222,6 +222,8 @@ fn enough(
 mod tests {
     use super::super::{Dataset, baseline, read_documents, shards, synthetic};
     use super::*;
+    use crate::testing::small_model;
+    use covey_proto::run::Model;
     use std::fs;
 
     fn options() -> PrepareOptions {
@@ -241,18 +243,19 @@ mod tests {
         let set = Dataset::open(&dir.path().join("set"), Some(summary.digest)).unwrap();
         assert_eq!((set.digest(), set.vocabulary()), (summary.digest, 512));
         assert_eq!((set.train_tokens(), set.heldout_tokens()), (summary.train_tokens, summary.heldout_tokens));
-        let (mut tokens, mut sequence) = (Vec::new(), Vec::new());
+        let model = Model { sequence: 64, vocabulary: 512, ..small_model() };
+        let mut tokens = Vec::new();
         for index in 0..set.samples(64) {
-            set.sample(64, index, &mut sequence);
-            assert_eq!(sequence.len(), 65);
+            let batch = set.batch(&model, [index]).unwrap();
+            assert_eq!(batch.tokens().len(), 65);
             tokens.pop();
-            tokens.extend_from_slice(&sequence);
+            tokens.extend_from_slice(batch.tokens());
         }
         let expected: Vec<u32> = set.train().iter().map(|token| u32::from(*token)).collect();
         assert_eq!(tokens, expected[..tokens.len()]);
         assert!(expected.len() - tokens.len() <= 64);
         assert!(set.heldout_samples(64) > 20);
-        set.heldout_sample(64, set.heldout_samples(64) - 1, &mut sequence);
+        assert_eq!(set.heldout_batch(&model, [set.heldout_samples(64) - 1]).unwrap().sequences(), 1);
     }
 
     #[test]

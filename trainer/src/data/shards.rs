@@ -72,6 +72,31 @@ impl ShardEntry {
     }
 }
 
+/// Why bytes are no manifest of a data set.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ManifestFault {
+    /// They do not parse.
+    #[error("{0}")]
+    Json(String),
+    /// They are of another version.
+    #[error("format {0}; this version reads {FORMAT}")]
+    Format(u32),
+    /// They say the same in other words.
+    #[error("not written as a manifest is (edited by hand?)")]
+    NotCanonical,
+    /// Tokens that shards cannot hold, or an end of text beyond them.
+    #[error("vocabulary {vocabulary}, end of text {end_of_text}")]
+    Vocabulary {
+        /// Tokens of the vocabulary.
+        vocabulary: u32,
+        /// The token that ends a document.
+        end_of_text: u16,
+    },
+    /// A shard of so many tokens.
+    #[error("a shard of {0} tokens; from 1 to {SHARD_TOKENS} are allowed")]
+    Shard(u32),
+}
+
 impl Manifest {
     /// The bytes that name the data set.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -81,20 +106,21 @@ impl Manifest {
     /// Reads a manifest: only its canonical bytes will do.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, String> {
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if manifest.format != FORMAT {
-            return Err(format!("format {}; this version reads {FORMAT}", manifest.format));
+    /// The first thing that is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, ManifestFault> {
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| ManifestFault::Json(e.to_string()))?;
+        let Manifest { format, vocabulary, end_of_text, .. } = manifest;
+        if format != FORMAT {
+            return Err(ManifestFault::Format(format));
         }
         if manifest.to_bytes() != bytes {
-            return Err("not written as a manifest is (edited by hand?)".to_owned());
+            return Err(ManifestFault::NotCanonical);
         }
-        if manifest.vocabulary > 1 << 16 || u32::from(manifest.end_of_text) >= manifest.vocabulary {
-            return Err(format!("vocabulary {}, end of text {}", manifest.vocabulary, manifest.end_of_text));
+        if vocabulary > 1 << 16 || u32::from(end_of_text) >= vocabulary {
+            return Err(ManifestFault::Vocabulary { vocabulary, end_of_text });
         }
         match manifest.train.iter().chain(&manifest.heldout).find(|s| !(1..=SHARD_TOKENS as u32).contains(&s.tokens)) {
-            Some(shard) => Err(format!("a shard of {} tokens; from 1 to {SHARD_TOKENS} are allowed", shard.tokens)),
+            Some(shard) => Err(ManifestFault::Shard(shard.tokens)),
             None => Ok(manifest),
         }
     }
@@ -251,7 +277,7 @@ mod tests {
         let fault = |change: fn(&mut Manifest)| {
             let mut manifest = manifest();
             change(&mut manifest);
-            Manifest::from_bytes(&manifest.to_bytes()).unwrap_err()
+            Manifest::from_bytes(&manifest.to_bytes()).unwrap_err().to_string()
         };
         assert!(fault(|m| m.format = 2).contains("format 2; this version reads 1"));
         assert!(fault(|m| m.train[0].tokens = 0).contains("a shard of 0 tokens"));

@@ -39,14 +39,14 @@ pub(super) fn write(model: &Model, end_of_text: Option<u32>) -> Value {
 }
 
 /// The model that config.json speaks of, or what is wrong with it. The seed is not in the file and becomes 0.
-pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("does not parse: {error}"))?;
-    let config = Config(value.as_object().ok_or("is no JSON object")?);
+pub(super) fn read(bytes: &[u8]) -> Result<Model, ConfigFault> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| ConfigFault::Json(error.to_string()))?;
+    let config = Config(value.as_object().ok_or(ConfigFault::NoObject)?);
     config.only("model_type", &["llama"])?;
     config.only("hidden_act", &["silu"])?;
     for unsupported in ["attention_bias", "mlp_bias"] {
         if config.flag(unsupported, false)? {
-            return Err(format!("{unsupported} is true; only models without biases are read"));
+            return Err(unsupported_value(unsupported, &Value::Bool(true), "a model without biases"));
         }
     }
     let rope = match config.0.get("rope_parameters").or_else(|| config.0.get("rope_scaling")) {
@@ -57,7 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
         rope.only("rope_type", &["default"])?;
     }
     let theta = match rope.and_then(|rope| rope.0.get("rope_theta").cloned()) {
-        Some(theta) => theta.as_f64().ok_or("rope_parameters.rope_theta is no number")?,
+        Some(theta) => theta.as_f64().ok_or_else(|| value_fault("rope_parameters.rope_theta", &theta, "a number"))?,
         None => config.number("rope_theta", Some(10_000.0))?,
     };
     let heads = config.count("num_attention_heads", None, 1024)?;
@@ -77,64 +77,118 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
     check(&model)?;
     match config.count("head_dim", Some(model.head_width()), 1 << 16)? {
         head if head == model.head_width() => Ok(model),
-        head => Err(format!("head_dim is {head}; only hidden_size / num_attention_heads is read")),
+        head => Err(unsupported_value("head_dim", &head.into(), "hidden_size / num_attention_heads")),
     }
 }
 
-fn check(model: &Model) -> Result<(), String> {
+fn check(model: &Model) -> Result<(), ConfigFault> {
     let divides = model.width.is_multiple_of(model.heads)
         && model.heads.is_multiple_of(model.kv_heads)
         && model.head_width().is_multiple_of(2);
     if !divides {
-        return Err("hidden_size must divide by num_attention_heads into an even number, and those by \
-                    num_key_value_heads"
-            .into());
+        return Err(ConfigFault::Heads);
     }
     if !(model.rope_theta > 0.0 && model.rope_theta < 1e12 && model.norm_epsilon > 0.0 && model.norm_epsilon < 1e12) {
-        return Err("rope_theta and rms_norm_eps must be above 0 and below 1e12".into());
+        return Err(ConfigFault::Range);
     }
     let (width, ff) = (u64::from(model.width), u64::from(model.feed_forward));
     let elements =
         u64::from(model.vocabulary) * width * 2 + u64::from(model.layers) * (4 * width * width + 3 * width * ff);
     if elements > ELEMENTS_MAX {
-        return Err(format!("about {elements} parameters; the limit is {ELEMENTS_MAX}"));
+        return Err(ConfigFault::TooLarge { elements, max: ELEMENTS_MAX });
     }
     Ok(())
+}
+
+/// What is wrong with a config.json.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ConfigFault {
+    /// No JSON.
+    #[error("does not parse: {0}")]
+    Json(String),
+    /// JSON of another kind.
+    #[error("is no JSON object")]
+    NoObject,
+    /// A number that must be there.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// A value that cannot be.
+    #[error("{name} is {value}; it must be {needed}")]
+    Value {
+        /// Its name.
+        name: String,
+        /// What it is.
+        value: Value,
+        /// What it may be.
+        needed: String,
+    },
+    /// A model of another kind.
+    #[error("{name} is {value}; only {read} is read")]
+    Unsupported {
+        /// The name of what is not supported.
+        name: String,
+        /// Its value.
+        value: Value,
+        /// What is.
+        read: String,
+    },
+    /// Widths that do not divide.
+    #[error("hidden_size must divide by num_attention_heads into an even number, and those by num_key_value_heads")]
+    Heads,
+    /// Numbers of no use.
+    #[error("rope_theta and rms_norm_eps must be above 0 and below 1e12")]
+    Range,
+    /// A model larger than any that is read.
+    #[error("about {elements} parameters; the limit is {max}")]
+    TooLarge {
+        /// Its parameters.
+        elements: u64,
+        /// The limit.
+        max: u64,
+    },
 }
 
 struct Config<'a>(&'a Map<String, Value>);
 
 impl Config<'_> {
-    fn count(&self, name: &str, default: Option<u32>, max: u32) -> Result<u32, String> {
+    fn count(&self, name: &str, default: Option<u32>, max: u32) -> Result<u32, ConfigFault> {
         let value = match (self.0.get(name), default) {
             (None | Some(Value::Null), Some(default)) => return Ok(default),
-            (None, None) => return Err(format!("{name} is missing")),
+            (None, None) => return Err(ConfigFault::Missing(name.to_owned())),
             (Some(value), _) => value,
         };
         let count =
             value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=max).contains(count));
-        count.ok_or_else(|| format!("{name} is {value}; it must be 1 to {max}"))
+        count.ok_or_else(|| value_fault(name, value, &format!("1 to {max}")))
     }
-    fn number(&self, name: &str, default: Option<f64>) -> Result<f64, String> {
+    fn number(&self, name: &str, default: Option<f64>) -> Result<f64, ConfigFault> {
         match (self.0.get(name), default) {
             (None, Some(default)) => Ok(default),
-            (None, None) => Err(format!("{name} is missing")),
-            (Some(value), _) => value.as_f64().ok_or_else(|| format!("{name} is {value}; it must be a number")),
+            (None, None) => Err(ConfigFault::Missing(name.to_owned())),
+            (Some(value), _) => value.as_f64().ok_or_else(|| value_fault(name, value, "a number")),
         }
     }
-    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
+    fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigFault> {
         match self.0.get(name) {
             None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| format!("{name} is {value}; it must be true or false")),
+            Some(value) => value.as_bool().ok_or_else(|| value_fault(name, value, "true or false")),
         }
     }
-    fn only(&self, name: &str, allowed: &[&str]) -> Result<(), String> {
+    fn only(&self, name: &str, allowed: &[&str]) -> Result<(), ConfigFault> {
         match self.0.get(name) {
             None => Ok(()),
             Some(Value::String(value)) if allowed.contains(&value.as_str()) => Ok(()),
-            Some(value) => Err(format!("{name} is {value}; only {} is read", allowed.join(", "))),
+            Some(value) => Err(unsupported_value(name, value, &allowed.join(", "))),
         }
     }
+}
+
+fn value_fault(name: &str, value: &Value, needed: &str) -> ConfigFault {
+    ConfigFault::Value { name: name.to_owned(), value: value.clone(), needed: needed.to_owned() }
+}
+
+fn unsupported_value(name: &str, value: &Value, read: &str) -> ConfigFault {
+    ConfigFault::Unsupported { name: name.to_owned(), value: value.clone(), read: read.to_owned() }
 }
 
 #[cfg(test)]
@@ -165,10 +219,10 @@ mod tests {
         for (name, value, message) in cases {
             let mut config = write(&small_model(), None);
             config[name] = value;
-            let fault = read(config.to_string().as_bytes()).unwrap_err();
+            let fault = read(config.to_string().as_bytes()).unwrap_err().to_string();
             assert!(fault.contains(message), "{name}: {fault}");
         }
-        assert!(read(b"{").unwrap_err().contains("does not parse"));
-        assert!(read(b"{}").unwrap_err().contains("is missing"));
+        assert!(read(b"{").unwrap_err().to_string().contains("does not parse"));
+        assert!(read(b"{}").unwrap_err().to_string().contains("is missing"));
     }
 }

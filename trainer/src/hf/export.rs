@@ -1,11 +1,12 @@
 //! A state as a folder that `transformers` loads.
 
 use super::{
-    CONFIG, END_TOKENS, GENERATION, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, WEIGHTS, at, config,
-    read,
+    CONFIG, END_TOKENS, GENERATION, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, TokenizerFault, WEIGHTS,
+    WeightsFault, at, config, read,
 };
 use covey_proto::layout::{Layout, Tensor};
 use covey_proto::run::Model;
+use covey_sparseloco::state::as_le_bytes;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -77,11 +78,11 @@ fn refuse_strangers(dir: &Path) -> Result<(), HfError> {
 }
 
 /// The token that ends a document, if the tokenizer has one; or why it is no tokenizer of this model.
-fn end_of_text(json: &[u8], model: &Model) -> Result<Option<(String, u32)>, String> {
-    let tokenizer = Tokenizer::from_bytes(json).map_err(|error| format!("is no tokenizer: {error}"))?;
+fn end_of_text(json: &[u8], model: &Model) -> Result<Option<(String, u32)>, TokenizerFault> {
+    let tokenizer = Tokenizer::from_bytes(json).map_err(|error| TokenizerFault::Json(error.to_string()))?;
     let tokens = tokenizer.get_vocab_size(true);
     if tokens > model.vocabulary as usize {
-        return Err(format!("has {tokens} tokens; the model has {}", model.vocabulary));
+        return Err(TokenizerFault::Vocabulary { tokens, vocabulary: model.vocabulary });
     }
     Ok(END_TOKENS.iter().find_map(|token| Some(((*token).to_owned(), tokenizer.token_to_id(token)?))))
 }
@@ -112,7 +113,7 @@ impl safetensors::View for View<'_> {
         &self.tensor.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        self.values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        Cow::Borrowed(as_le_bytes(self.values))
     }
     fn data_len(&self) -> usize {
         self.values.len() * 4
@@ -120,15 +121,16 @@ impl safetensors::View for View<'_> {
 }
 
 fn write_weights(path: &Path, layout: &Layout, parameters: &[f32]) -> Result<(), HfError> {
-    let fault = |fault: String| HfError::Weights { path: path.to_owned(), fault };
+    let fault = |fault: WeightsFault| HfError::Weights { path: path.to_owned(), fault };
     if let Some(at) = parameters.iter().position(|value| !value.is_finite()) {
-        return Err(fault(format!("parameter {at} is {}; only a finite state is written", parameters[at])));
+        return Err(fault(WeightsFault::State { at, value: parameters[at] }));
     }
     let views =
         layout.tensors().iter().map(|tensor| (&tensor.name, View { tensor, values: &parameters[tensor.range()] }));
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| fault(error.to_string()))?;
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|error| fault(WeightsFault::Write(error.to_string())))?;
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
 }
 

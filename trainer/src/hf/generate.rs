@@ -1,7 +1,7 @@
 //! Continues a prompt, a token at a time.
 
 use super::END_TOKENS;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{BackendError, LanguageModel};
 use covey_proto::derive;
 use covey_proto::run::Model;
 use tokenizers::Tokenizer;
@@ -29,19 +29,19 @@ pub enum GenerateError {
     /// A temperature that is none.
     #[error("the temperature is {0}; it must be 0 to 100")]
     Temperature(f64),
-    /// The backend refused: a tokenizer of another model, say.
+    /// The model refused: a tokenizer of another model, say.
     #[error(transparent)]
     Backend(#[from] BackendError),
 }
 
-/// Continues `prompt` with the model loaded in `backend`, and gives what was added. `on_text` gets it piece by piece, as
+/// Continues `prompt` with what is loaded in `loaded`, and gives what was added. `on_text` gets it piece by piece, as
 /// soon as its bytes are whole characters. Ends after `tokens_max` tokens or at the end of the text. The model sees the
 /// last `model.sequence` tokens.
 ///
 /// # Errors
 /// An empty prompt where nothing begins a text, a tokenizer that is not the model's, a temperature that is none.
 pub fn generate(
-    backend: &mut dyn Backend,
+    loaded: &mut dyn LanguageModel,
     model: &Model,
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -62,7 +62,7 @@ pub fn generate(
     let mut text = String::new();
     for _ in 0..sampling.tokens_max {
         let seen = &tokens[tokens.len().saturating_sub(model.sequence as usize)..];
-        let logits = backend.logits(seen)?;
+        let logits = loaded.logits(seen)?;
         let last = &logits[logits.len() - model.vocabulary as usize..];
         let token = if sampling.temperature == 0.0 {
             likeliest(last)

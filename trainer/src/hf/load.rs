@@ -1,6 +1,9 @@
 //! A folder of Hugging Face's layout as a state. Nothing in it is believed.
 
-use super::{CONFIG, CONFIG_BYTES_MAX, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, WEIGHTS, config, read};
+use super::{
+    CONFIG, CONFIG_BYTES_MAX, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TokenizerFault, WEIGHTS, WeightsFault, config,
+    read,
+};
 use covey_proto::layout::{Layout, Tensor};
 use covey_proto::run::Model;
 use safetensors::tensor::TensorView;
@@ -34,26 +37,27 @@ pub fn load(dir: &Path) -> Result<(Model, Vec<f32>), HfError> {
 pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, HfError> {
     let path = dir.join(TOKENIZER);
     Tokenizer::from_bytes(read(&path, TOKENIZER_BYTES_MAX)?)
-        .map_err(|error| HfError::Tokenizer { path, fault: error.to_string() })
+        .map_err(|error| HfError::Tokenizer { path, fault: TokenizerFault::Json(error.to_string()) })
 }
 
-fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("is cut short or no safetensors: {error}"))?;
+fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, WeightsFault> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| WeightsFault::File(error.to_string()))?;
     if let Some(name) = file.names().into_iter().find(|name| layout.tensor(name).is_none()) {
-        return Err(format!("tensor {name} belongs to no model of this config.json"));
+        return Err(WeightsFault::Stranger(name.to_owned()));
     }
     let mut parameters = Vec::with_capacity(layout.elements());
     for tensor in layout.tensors() {
-        let view = file.tensor(&tensor.name).map_err(|_| format!("tensor {} is missing", tensor.name))?;
+        let view = file.tensor(&tensor.name).map_err(|_| WeightsFault::Missing(tensor.name.clone()))?;
         append(&mut parameters, tensor, &view)?;
     }
     Ok(parameters)
 }
 
-fn append(parameters: &mut Vec<f32>, tensor: &Tensor, view: &TensorView<'_>) -> Result<(), String> {
-    let name = &tensor.name;
+fn append(parameters: &mut Vec<f32>, tensor: &Tensor, view: &TensorView<'_>) -> Result<(), WeightsFault> {
+    let name = || tensor.name.clone();
     if view.shape() != tensor.shape {
-        return Err(format!("tensor {name} has shape {:?}; config.json asks for {:?}", view.shape(), tensor.shape));
+        let (got, needed) = (view.shape().to_vec(), tensor.shape.clone());
+        return Err(WeightsFault::Shape { name: name(), got, needed });
     }
     match view.dtype() {
         Dtype::F32 => parameters.extend(view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word))),
@@ -61,11 +65,11 @@ fn append(parameters: &mut Vec<f32>, tensor: &Tensor, view: &TensorView<'_>) -> 
             let widen = |half: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
             parameters.extend(view.data().as_chunks::<2>().0.iter().map(widen));
         }
-        other => return Err(format!("tensor {name} is {other:?}; only F32 and BF16 are read")),
+        got => return Err(WeightsFault::Kind { name: name(), got }),
     }
-    let values = parameters.get(tensor.range()).ok_or_else(|| format!("tensor {name} is cut short"))?;
+    let values = parameters.get(tensor.range()).ok_or_else(|| WeightsFault::Short(name()))?;
     match values.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(format!("tensor {name} holds {value}")),
+        Some(&value) => Err(WeightsFault::NotFinite { name: name(), value }),
         None => Ok(()),
     }
 }

@@ -9,10 +9,12 @@ mod export;
 mod generate;
 mod load;
 
+pub use config::ConfigFault;
 pub use export::export;
 pub use generate::{GenerateError, Sampling, generate};
 pub use load::{load, load_tokenizer};
 
+use safetensors::Dtype;
 use std::path::{Path, PathBuf};
 
 /// The model's numbers.
@@ -74,7 +76,7 @@ pub enum HfError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        fault: String,
+        fault: ConfigFault,
     },
     /// A tokenizer.json that does not parse or does not fit the model.
     #[error("{}: {fault}", path.display())]
@@ -82,7 +84,7 @@ pub enum HfError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        fault: String,
+        fault: TokenizerFault,
     },
     /// Parameters that are cut short, misshapen, misnamed or not finite.
     #[error("{}: {fault}", path.display())]
@@ -90,7 +92,7 @@ pub enum HfError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        fault: String,
+        fault: WeightsFault,
     },
     /// A state of another model.
     #[error("{got} parameters; the model has {expected}")]
@@ -99,6 +101,76 @@ pub enum HfError {
         got: usize,
         /// Parameters of the model.
         expected: usize,
+    },
+}
+
+/// What is wrong with a tokenizer.json.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TokenizerFault {
+    /// It does not parse.
+    #[error("is no tokenizer: {0}")]
+    Json(String),
+    /// It is another model's.
+    #[error("has {tokens} tokens; the model has {vocabulary}")]
+    Vocabulary {
+        /// Its tokens.
+        tokens: usize,
+        /// The model's.
+        vocabulary: u32,
+    },
+}
+
+/// What is wrong with a model.safetensors.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum WeightsFault {
+    /// It does not parse.
+    #[error("is cut short or no safetensors: {0}")]
+    File(String),
+    /// It cannot be written.
+    #[error("{0}")]
+    Write(String),
+    /// A tensor too many.
+    #[error("tensor {0} belongs to no model of this config.json")]
+    Stranger(String),
+    /// A tensor too few.
+    #[error("tensor {0} is missing")]
+    Missing(String),
+    /// A tensor of another shape.
+    #[error("tensor {name} has shape {got:?}; config.json asks for {needed:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape that it must have.
+        needed: Vec<usize>,
+    },
+    /// A tensor of other numbers.
+    #[error("tensor {name} is {got:?}; only F32 and BF16 are read")]
+    Kind {
+        /// The tensor.
+        name: String,
+        /// Its numbers.
+        got: Dtype,
+    },
+    /// A tensor whose bytes are fewer than its shape asks for.
+    #[error("tensor {0} is cut short")]
+    Short(String),
+    /// A tensor with a number that is none.
+    #[error("tensor {name} holds {value}")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The number.
+        value: f32,
+    },
+    /// A state that must not be written.
+    #[error("parameter {at} is {value}; only a finite state is written")]
+    State {
+        /// The parameter.
+        at: usize,
+        /// Its value.
+        value: f32,
     },
 }
 

@@ -59,9 +59,11 @@ pub enum Event {
     Held(Round, Uid),
     /// An offered contribution is not valid.
     Refused(Round, Uid),
-    /// What has not come by now will hardly come in time: once for each [`Action::Collect`], and then once more if an
-    /// [`Action::Apply`] of the round waits for bytes that long.
-    PatienceOver(Round),
+    /// Of what [`Action::Collect`] asked for, what has not come by now will hardly come in time for a vote: once for each,
+    /// and only of the last [`Action::Collect`].
+    CollectingOver(Round),
+    /// [`Action::Apply`] has waited long for bytes that only others have, and goes on waiting.
+    Starving(Round),
     /// A submission ([`Action::Commit`], [`Action::Vote`]) or a reveal is through, or has failed for good.
     Sent(Round),
     /// [`Action::Apply`] has the parameters after the round, but not yet their hash: what needs no head may begin.
@@ -92,8 +94,8 @@ pub enum Action {
     Commit(Round, Digest),
     /// Reveal it: [`Event::Sent`].
     Announce(Round),
-    /// Fetch and check what was committed: [`Event::Held`] or [`Event::Refused`] each, and [`Event::PatienceOver`].
-    Collect(Collection),
+    /// Fetch and check what was committed: [`Event::Held`] or [`Event::Refused`] each, and [`Event::CollectingOver`].
+    Collect(Arc<Collection>),
     /// Put a ballot on chain, out of those that are held: [`Event::Sent`].
     Vote {
         /// The round.
@@ -106,7 +108,7 @@ pub enum Action {
     /// Aggregate these, take the outer step: [`Event::Stepped`]. Hash, write state and header: [`Event::Applied`].
     Apply(Settlement),
     /// Score what the round offered: [`Event::Scored`].
-    Score(Collection),
+    Score(Arc<Collection>),
     /// A majority has another head: say so, loudly. A [`Action::Join`] follows.
     Diverged {
         /// The round.

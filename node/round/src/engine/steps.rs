@@ -123,15 +123,18 @@ fn who_reveals_late_votes_when_it_has_what_there_is_or_a_block_later() {
 }
 
 #[test]
-fn patience_of_another_collection_is_not_this_ones() {
+fn what_is_over_is_said_of_a_rounds_collection_and_what_starves_of_its_application() {
     let (mut bench, _) = revealed(Bench::new(VALIDATOR).blocks(0).vote_submit.0 - 1);
     assert!(!bench.engine.is_idle());
-    bench.tell(Event::PatienceOver(Round(7)));
+    bench.tell(Event::CollectingOver(Round(7)));
+    bench.tell(Event::Starving(Round(0)));
     assert!(!bench.engine.is_idle());
-    // Opened again before the first collection's patience is over: there are two.
+    bench.tell(Event::CollectingOver(Round(0)));
+    assert!(bench.engine.is_idle(), "what is missing is given up");
+    // Opened again: it is collected anew.
     let round = bench.blocks(0);
     bench.tell(Event::NoView(round.vote));
-    assert!(!bench.engine.is_idle(), "nobody asked for that block");
+    assert_eq!(bench.engine.phase(), "exchange", "nobody asked for that block");
     bench.best(round.vote.0 + 2);
     bench.tell(Event::NoView(round.vote));
     bench.best(round.vote.0 + 3);
@@ -141,15 +144,15 @@ fn patience_of_another_collection_is_not_this_ones() {
     }
     bench.view(round.anchor);
     bench.view(round.commit);
-    assert_eq!(bench.engine.phase(), "exchange");
+    assert_eq!((bench.engine.phase(), bench.engine.is_idle()), ("exchange", false));
     bench.view(round.vote);
     assert_eq!(bench.engine.phase(), "apply");
     bench.tell(Event::Scored(Round(0)));
-    for _ in 0..2 {
-        bench.tell(Event::PatienceOver(Round(0)));
-        assert!(!bench.engine.is_idle(), "it applies: that patience was the collections'");
+    for event in [Event::CollectingOver(Round(0)), Event::Starving(Round(1))] {
+        bench.tell(event);
+        assert!(!bench.engine.is_idle(), "it applies, and says nothing of waiting");
     }
-    bench.tell(Event::PatienceOver(Round(0)));
+    bench.tell(Event::Starving(Round(0)));
     assert!(bench.engine.is_idle(), "it waits for bytes: the others may go on");
 }
 

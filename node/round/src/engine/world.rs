@@ -364,9 +364,9 @@ impl World {
             Job::Patience(round) => {
                 let node = &mut self.nodes[number];
                 node.impatient = node.impatient.max(Some(round));
-                Event::PatienceOver(round)
+                Event::CollectingOver(round)
             }
-            Job::Starve(round) => Event::PatienceOver(round),
+            Job::Starve(round) => Event::Starving(round),
             Job::Apply(settlement) => {
                 let node = &mut self.nodes[number];
                 node.jobs.retain(|job| !matches!(job, Job::Starve(_)));
@@ -512,7 +512,8 @@ impl World {
         let jobs: Vec<Job> = jobs.collect();
         let node = &mut self.nodes[number];
         node.impatient = None;
-        node.jobs.retain(|job| !matches!(job, Job::Fetch { .. }));
+        // A collection that begins anew has its own patience.
+        node.jobs.retain(|job| !matches!(job, Job::Fetch { .. } | Job::Patience(_)));
         node.jobs.push(Job::Patience(round));
         node.jobs.extend(jobs);
     }

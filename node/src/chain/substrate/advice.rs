@@ -1,7 +1,7 @@
 //! What a chain's refusals mean, and what to do about them: tables of the pool's numbers, and of the errors of calls that
 //! failed in a block. `{key}` and `{net}` stand for the account that signed and the subnet.
 
-use super::link::Failure;
+use super::failure::Failure;
 use crate::chain::LedgerError;
 use covey_proto::Hotkey;
 

@@ -2,8 +2,9 @@
 //! final block or their eras are over there; then it is looked up whether they were done, and why not.
 
 use super::advice::{self, Case};
+use super::failure::Failure;
 use super::header::{hexed, unhex};
-use super::link::{Failure, Link};
+use super::link::Link;
 use super::nonces::{Nonces, Settled};
 use super::signed::{Final, Signed};
 use super::storage::Place;

@@ -2,21 +2,18 @@
 //! goes to the next where one fails or falls silent, and follows heads and runtime; a request waits for a connection and
 //! is asked again on the next, until its patience is over.
 
+use super::failure::{Failure, is_stateless, is_unknown, no_state};
 use super::finals::Finals;
 use super::header::{Head, Header, digest, hexed};
-use super::metagraph::MetagraphError;
 use super::runtime::Runtime;
 use super::session::{AskError, DialError, Runtimes, Session, Subscriptions, Traffic, Version};
 use super::settings::{Endpoint, Settings};
-use super::storage::{is_stateless, is_unknown};
-use super::witness::Witness;
 use crate::chain::{Heads, LedgerError, STATE_KEPT};
 use covey_proto::{BlockNumber, Digest};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use subxt::config::Hasher as _;
 use subxt::config::substrate::DynamicHasher256;
-use subxt::rpcs::UserError;
 use subxt::rpcs::client::{RpcParams, rpc_params};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,41 +27,6 @@ const STILL: u32 = 3;
 /// Between two looks whether an endpoint has come as far as was seen final elsewhere.
 const BEHIND: Duration = Duration::from_millis(50);
 
-/// Why a request has no answer.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The chain answered: with an error.
-    Refused(UserError),
-    /// It did not answer, or not in its language.
-    Unreachable(String),
-}
-
-impl From<Failure> for LedgerError {
-    fn from(failure: Failure) -> LedgerError {
-        match failure {
-            // JSON-RPC's "method not found" and "invalid params".
-            Failure::Refused(error) if matches!(error.code, -32601 | -32602) => LedgerError::Unfit(error.to_string()),
-            Failure::Refused(error) => LedgerError::Unreachable(error.to_string()),
-            Failure::Unreachable(why) => LedgerError::Unreachable(why),
-        }
-    }
-}
-
-impl From<super::runtime::Misfit> for LedgerError {
-    fn from(misfit: super::runtime::Misfit) -> LedgerError {
-        LedgerError::Unfit(misfit.to_string())
-    }
-}
-
-impl From<MetagraphError> for LedgerError {
-    fn from(error: MetagraphError) -> LedgerError {
-        match error {
-            MetagraphError::OtherBlock { .. } => LedgerError::Unreachable(error.to_string()),
-            error => LedgerError::Unfit(error.to_string()),
-        }
-    }
-}
-
 /// The connection to a chain.
 pub(super) struct Link {
     pub(super) settings: Settings,
@@ -77,7 +39,6 @@ pub(super) struct Link {
     traffic: Arc<Traffic>,
     /// What came of the last try to connect, for whoever waits in vain.
     last_fault: Mutex<String>,
-    pub(super) witness: Witness,
     /// Two endpoints that disagree on what is final: nothing is read until a person has looked.
     disagreement: Mutex<Option<String>>,
 }
@@ -121,7 +82,6 @@ impl Link {
             runtimes,
             traffic,
             last_fault: Mutex::new("it was never reached".into()),
-            witness: Witness::default(),
             disagreement: Mutex::default(),
         });
         let supervisor = Supervisor { link: link.clone(), urls, at };
@@ -296,13 +256,18 @@ impl Link {
     /// The runtime that a block was made with.
     pub(super) async fn runtime_at(&self, hash: Digest, block: BlockNumber) -> Result<Arc<Runtime>, LedgerError> {
         let asked = self.ask_at(block, "state_getRuntimeVersion", rpc_params![hexed(hash.as_bytes())]).await;
-        let version: Version = asked.map_err(|failure| super::views::stateless(self, block, failure))?;
+        let version: Version = asked.map_err(|failure| self.no_state(block, failure))?;
         let session = self.session_at(block, Instant::now() + self.settings.bounds.patience).await?;
         let runtime = session.runtime_of(&self.runtimes, &version, hash, self.genesis).await;
         runtime.map_err(|error| match error {
             DialError::Unreachable(why) => LedgerError::Unreachable(why),
             error => LedgerError::Unfit(error.to_string()),
         })
+    }
+
+    /// What it means that a block's state could not be read.
+    pub(super) fn no_state(&self, block: BlockNumber, failure: Failure) -> LedgerError {
+        no_state(failure, block, self.heads.borrow().best)
     }
 
     fn on_best(&self, number: BlockNumber) {

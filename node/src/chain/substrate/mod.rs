@@ -1,18 +1,28 @@
 //! A Substrate chain, through subxt: subtensor as miners and validators use it, or a devnet of one's own.
 //!
-//! [`SubstrateLedger`] is what its users see. Behind it: `link` keeps a connection and asks (`session` is one connection,
-//! `finals` which blocks are final, `witness` a second opinion), `runtime` encodes and decodes by the chain's metadata, in which `needs` looks
-//! everything up; `views` and `metagraph` read a subnet at a block, `storage` single values; `calls` are the calls by
-//! name, `signed` what is kept of one, `nonces` which number it gets, `keeper` what becomes of it; `weights` says how a row is set, `epoch` and `beacon` when a locked
-//! one opens, `space` whether commitments fit, `register` what a coldkey pays for; `advice` says what refusals mean.
+//! Start with [`SubstrateLedger`], in `ledger`: it connects and answers. Behind it, from the socket up:
+//!
+//! - **Connections.** `session` is one connection to one endpoint; `link` keeps one connected and asks it, `failure` says
+//!   what an unanswered question means, `finals` remembers which blocks are final.
+//! - **The chain's language.** `runtime` encodes and decodes by the chain's metadata, in which `needs` looks everything up
+//!   before a chain is used; `calls` are the calls by name, `header` is how hashes follow from headers.
+//! - **Reading.** `storage` reads single values (`account`: an account's), `metagraph` decodes a subnet, `views` reads it
+//!   once a block, `witness` asks a second endpoint whether it says the same.
+//! - **Calling.** `nonces` decides which number a call gets, `signed` is what is kept of a call, `keeper` sends it again
+//!   and finds out what became of it, `advice` says what refusals mean.
+//! - **Weights and money.** `weights` says how a row is set, `epoch` and `beacon` when a locked one opens, `space` whether
+//!   commitments fit, `register` what a coldkey pays for.
 
+mod account;
 mod advice;
 mod beacon;
 mod calls;
 mod epoch;
+mod failure;
 mod finals;
 mod header;
 mod keeper;
+mod ledger;
 mod link;
 mod metagraph;
 mod needs;
@@ -29,269 +39,10 @@ mod weights;
 mod witness;
 
 pub use epoch::Epochs;
+pub use ledger::{ConnectError, SubstrateLedger};
 pub use metagraph::{Metagraph, Neuron};
 pub use needs::{Fault, Unfit, Weight};
 pub use register::{Price, Registered};
 pub use session::DialError;
 pub use settings::{Bounds, ENDPOINTS_MAX, Settings};
 pub use space::{Space, TooMuchSpace, check_space};
-
-use super::{Call, Fate, Heads, Ledger, LedgerError, SignedCall, Weights};
-use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView};
-use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
-use keeper::Keeper;
-use link::Link;
-use runtime::{DynamicCall, Mortality, Runtime, Sign};
-use signed::{Final, Signed};
-use std::sync::Arc;
-use storage::{Account, Place};
-use subxt::rpcs::client::rpc_params;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use views::Views;
-
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Endpoints that cannot be.
-    #[error("{0}")]
-    Settings(String),
-    /// No endpoint will do.
-    #[error("no endpoint of the chain will do:{}", .0.iter().map(|(url, why)| format!("\n  {url}: {why}")).collect::<String>())]
-    NoEndpoint(Vec<(String, DialError)>),
-    /// There is no such subnet.
-    #[error("the chain has no subnet {0}")]
-    NoSubnet(u16),
-    /// The chain stopped answering.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-struct Shared {
-    link: Arc<Link>,
-    views: Views,
-    keeper: Arc<Keeper>,
-    tasks: Vec<AbortHandle>,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// A subnet of a Substrate chain. Cheap to clone; it disconnects when the last clone is dropped.
-#[derive(Clone)]
-pub struct SubstrateLedger {
-    shared: Arc<Shared>,
-}
-
-impl SubstrateLedger {
-    /// Connects to the first endpoint that will do, and from then on to one after another as they fail. Runs on the
-    /// current tokio runtime.
-    ///
-    /// # Errors
-    /// No endpoint answers, has the right genesis, and a runtime with what this client needs; there is no such subnet.
-    pub async fn connect(settings: Settings) -> Result<SubstrateLedger, ConnectError> {
-        check(&settings)?;
-        let netuid = settings.netuid;
-        let (link, supervisor) = Link::connect(settings).await.map_err(|tries| {
-            ConnectError::NoEndpoint(tries.into_iter().map(|(url, why)| (url.to_string(), why)).collect())
-        })?;
-        let mut heads = link.heads();
-        let keeper = Arc::new(Keeper::new(link.clone()));
-        let tasks = vec![
-            tokio::spawn(supervisor).abort_handle(),
-            tokio::spawn(keeper.clone().run()).abort_handle(),
-            tokio::spawn(witness::run(link.clone())).abort_handle(),
-        ];
-        let ledger = SubstrateLedger { shared: Arc::new(Shared { link, views: Views::default(), keeper, tasks }) };
-        let link = &ledger.shared.link;
-        // Heads come right after the connection: nobody should see a chain at block 0 that is not.
-        let known = async { heads.wait_for(|_| link.newest_final().is_some()).await.is_ok() };
-        // What `wait_for` gives locks the heads: it must not outlive this line.
-        let is_known = tokio::time::timeout(link.settings.bounds.patience, known).await.unwrap_or(false);
-        if !is_known {
-            return Err(LedgerError::Unreachable("it says nothing of its final blocks".into()).into());
-        }
-        let runtime = link.runtime().await?;
-        let place = Place::new(&runtime, "SubtensorModule", "NetworksAdded", (netuid,)).map_err(LedgerError::from)?;
-        if !link.read(&runtime, &[&place], None).await?.need::<bool>(&place)? {
-            return Err(ConnectError::NoSubnet(netuid));
-        }
-        Ok(ledger)
-    }
-
-    /// The subnet with all its members at a final block.
-    ///
-    /// # Errors
-    /// No such state (yet, or any more), or no answer.
-    pub async fn metagraph(&self, block: BlockNumber) -> Result<Metagraph, LedgerError> {
-        views::metagraph(self.link(), block).await
-    }
-
-    /// What the chain lacks of what this client can do; nothing that is essential.
-    ///
-    /// # Errors
-    /// No answer.
-    pub async fn lacks(&self) -> Result<Vec<Fault>, LedgerError> {
-        Ok(needs::faults(&*self.link().runtime().await?))
-    }
-
-    /// Requests made so far, and bytes of their answers: for measurements.
-    pub fn traffic(&self) -> (u64, u64) {
-        self.link().traffic()
-    }
-
-    fn link(&self) -> &Link {
-        &self.shared.link
-    }
-
-    /// Signs a call with an account's next nonce.
-    async fn sign_call(&self, pair: &dyn Sign, call: &DynamicCall) -> Result<SignedCall, LedgerError> {
-        let link = self.link();
-        link.agreed()?;
-        let runtime = link.runtime().await?;
-        let account = pair.account();
-        let next = link.next_nonce(&account).await?;
-        let heads = *link.heads().borrow();
-        let (birth, birth_hash) = link
-            .newest_final()
-            .ok_or_else(|| LedgerError::Unreachable("it has said nothing of its final blocks".into()))?;
-        let at = Final { block: heads.finalised, spec_version: runtime.spec_version };
-        let nonce = self.shared.keeper.next(&account, next, at);
-        let period = signed::period(heads.best, birth, link.settings.bounds.mortality);
-        let mortality = Mortality { period, birth: birth.0, birth_hash };
-        let extrinsic = runtime.sign(pair, call, nonce, mortality)?;
-        Ok(Signed::new(account, nonce, mortality, runtime.spec_version, extrinsic).to_call())
-    }
-}
-
-fn check(settings: &Settings) -> Result<(), ConnectError> {
-    let fault = |what: String| Err(ConnectError::Settings(what));
-    let n = settings.endpoints.len();
-    if n == 0 || n > ENDPOINTS_MAX {
-        return fault(format!("{n} endpoints of the chain: 1 to {ENDPOINTS_MAX} are taken"));
-    }
-    for url in &settings.endpoints {
-        if !(url.starts_with("ws://") || url.starts_with("wss://")) {
-            let url = settings::Endpoint::new(url);
-            return fault(format!("endpoint {url:?}: it begins with ws:// or wss://"));
-        }
-    }
-    let mortality = settings.bounds.mortality;
-    if !mortality.is_power_of_two() || !(8..=1_024).contains(&mortality) {
-        return fault(format!("a mortality of {mortality} blocks: a power of two from 8 to 1024 is taken"));
-    }
-    Ok(())
-}
-
-impl Link {
-    /// The nonce that the chain expects next of an account, what waits in its pool included.
-    async fn next_nonce(&self, account: &[u8; 32]) -> Result<u64, LedgerError> {
-        let text = Hotkey::new(*account).to_string();
-        self.ask("system_accountNextIndex", rpc_params![text]).await.map_err(LedgerError::from)
-    }
-
-    /// The nonces of accounts after a final block.
-    async fn final_nonces(
-        &self,
-        runtime: &Arc<Runtime>,
-        accounts: &[[u8; 32]],
-        hash: Digest,
-    ) -> Result<Vec<u64>, LedgerError> {
-        let places = accounts.iter().map(|account| Place::new(runtime, "System", "Account", (*account,)));
-        let places = places.collect::<Result<Vec<_>, _>>()?;
-        let values = self.read(runtime, &places.iter().collect::<Vec<_>>(), Some(hash)).await?;
-        places.iter().map(|place| Ok(values.need::<Account>(place)?.nonce.into())).collect()
-    }
-}
-
-impl Ledger for SubstrateLedger {
-    fn genesis(&self) -> Digest {
-        self.link().genesis
-    }
-
-    fn netuid(&self) -> u16 {
-        self.link().settings.netuid
-    }
-
-    fn heads(&self) -> watch::Receiver<Heads> {
-        self.link().heads()
-    }
-
-    async fn view(&self, block: BlockNumber) -> Result<ChainView, LedgerError> {
-        let view = self.shared.views.get(self.link(), block).await?;
-        Ok(ChainView::clone(&view))
-    }
-
-    async fn weights(&self) -> Result<Weights, LedgerError> {
-        let link = self.link();
-        let heads = *link.heads().borrow();
-        let view = self.shared.views.get(link, heads.finalised).await?;
-        let runtime = link.runtime().await?;
-        let validators: Vec<_> = view.members.values().filter(|member| member.permit).collect();
-        let place =
-            |uid: Uid| Place::new(&runtime, "SubtensorModule", "Weights", (link.settings.netuid, uid.number() as u16));
-        let places = validators.iter().map(|member| place(member.uid)).collect::<Result<Vec<_>, _>>()?;
-        let values = link.read(&runtime, &places.iter().collect::<Vec<_>>(), None).await?;
-        let mut weights = Weights::new();
-        for (member, place) in validators.iter().zip(&places) {
-            let row: Vec<(u16, u16)> = values.get(place)?.unwrap_or_default();
-            if !row.is_empty() {
-                let known = row.into_iter().filter_map(|(uid, share)| Some((Uid::new(uid.into())?, share)));
-                weights.insert(member.hotkey, known.collect());
-            }
-        }
-        Ok(weights)
-    }
-
-    async fn sign(&self, pair: &HotkeyPair, call: Call) -> Result<SignedCall, LedgerError> {
-        let netuid = self.netuid();
-        let call = match call {
-            Call::Commit(bytes) if bytes.len() > COMMITMENT_BYTES_MAX => {
-                let n = bytes.len();
-                return Err(LedgerError::Refused(format!(
-                    "a commitment of {n} bytes; the chain takes {COMMITMENT_BYTES_MAX}"
-                )));
-            }
-            Call::Commit(bytes) => calls::set_commitment(netuid, &bytes),
-            Call::SetWeights(row) => weights::call(self.link(), pair.hotkey(), &row).await?,
-        };
-        self.sign_call(pair, &call).await
-    }
-
-    fn author(&self, call: &SignedCall) -> Result<Hotkey, LedgerError> {
-        Ok(Hotkey::new(Signed::from_call(call)?.account))
-    }
-
-    async fn is_spent(&self, call: &SignedCall, block: BlockNumber) -> Result<bool, LedgerError> {
-        let signed = Signed::from_call(call)?;
-        let link = self.link();
-        link.agreed()?;
-        let hash = link.final_hash(block).await?;
-        let runtime = link.runtime_at(hash, block).await?;
-        if signed.is_over(Final { block, spec_version: runtime.spec_version }) {
-            return Ok(true);
-        }
-        let nonces = link.final_nonces(&runtime, &[signed.account], hash).await?;
-        Ok(nonces.first().is_some_and(|nonce| signed.nonce < *nonce))
-    }
-
-    async fn fate(&self, call: &SignedCall, block: BlockNumber) -> Result<Fate, LedgerError> {
-        let signed = Signed::from_call(call)?;
-        if !self.is_spent(call, block).await? {
-            return Ok(Fate::Open);
-        }
-        match self.shared.keeper.fate(&signed, block).await {
-            Some(fate) => Ok(fate),
-            // Handed over by an earlier life of this process, or not at all.
-            None => self.shared.keeper.resolve(&signed, block).await,
-        }
-    }
-
-    async fn submit(&self, call: &SignedCall) -> Result<(), LedgerError> {
-        self.link().agreed()?;
-        self.shared.keeper.submit(Arc::new(Signed::from_call(call)?)).await
-    }
-}

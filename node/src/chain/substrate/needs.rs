@@ -152,7 +152,7 @@ fn needs() -> Vec<(Weight, Need)> {
             Essential,
             Need::Storage("System", "Account", |runtime| {
                 runtime.key("System", "Account", (SOMEONE,))?;
-                item::<super::storage::Account>(runtime, "System", "Account")
+                item::<super::account::Account>(runtime, "System", "Account")
             }),
         ),
         (Essential, Need::Storage("System", "Events", |runtime| runtime.key("System", "Events", ()).map(drop))),

@@ -16,7 +16,7 @@ pub(super) struct Nonces {
     reserved: BTreeMap<([u8; 32], u64), Instant>,
 }
 
-/// A call whose fate is sealed.
+/// A call that cannot come any more, or is in a final block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     pub(super) call: Arc<Signed>,
@@ -27,7 +27,7 @@ pub(super) struct Settled {
 impl Nonces {
     /// The nonce of the account's next call. `next` is the chain's: it counts what is in blocks and what its pool has.
     pub(super) fn next(&self, account: &[u8; 32], next: u64, at: Final) -> u64 {
-        // What waits here and not there was lost by a reorganisation or a restart: it is sent again, and keeps its nonce.
+        // The pool may have lost a call, by a reorganisation or a restart: it is sent again and keeps its nonce.
         let taken = |nonce: u64| {
             let key = (*account, nonce);
             self.reserved.contains_key(&key) || self.live.get(&key).is_some_and(|call| !call.is_over(at))
@@ -35,8 +35,8 @@ impl Nonces {
         (next..).find(|nonce| !taken(*nonce)).unwrap_or(next)
     }
 
-    /// Keeps a nonce for a call that is not with a pool yet: not for ever, since nothing after one that never comes can
-    /// come either.
+    /// Keeps a nonce for a call that is not with a pool yet. Not for ever: should that call never be handed over, its nonce
+    /// must go to another, since no later one can be used before it.
     pub(super) fn reserve(&mut self, account: &[u8; 32], nonce: u64, until: Instant) {
         self.reserved.insert((*account, nonce), until);
         while self.reserved.len() > LIVE_MAX {

@@ -1,9 +1,13 @@
 //! What is asked for by hand: a uid, which a coldkey pays for, an address on chain, and what the chain leaves of space.
 
+use super::account::Account;
+use super::calls;
+use super::header::{hexed, unhex};
+use super::ledger::SubstrateLedger;
+use super::runtime::{DynamicCall, Mortality, Sign};
 use super::space::{Space, Used};
-use super::storage::{Account, Place};
+use super::storage::Place;
 use super::weights::EpochPlaces;
-use super::{SubstrateLedger, calls};
 use crate::chain::{Fate, Heads, Ledger, LedgerError, SignedCall};
 use covey_proto::{BlockNumber, Coldkey, ColdkeyPair, Hotkey, HotkeyPair, Uid};
 use std::net::SocketAddr;
@@ -63,7 +67,7 @@ impl SubstrateLedger {
     }
 
     /// What a call would cost whoever signs it, in rao.
-    async fn fee(&self, call: &super::runtime::DynamicCall) -> Result<u64, LedgerError> {
+    async fn fee(&self, call: &DynamicCall) -> Result<u64, LedgerError> {
         #[derive(DecodeAsType)]
         #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
         struct Info {
@@ -71,7 +75,7 @@ impl SubstrateLedger {
         }
         /// Nobody: the fee goes by weight and length alone.
         struct Nobody;
-        impl super::runtime::Sign for Nobody {
+        impl Sign for Nobody {
             fn account(&self) -> [u8; 32] {
                 [0; 32]
             }
@@ -81,13 +85,13 @@ impl SubstrateLedger {
         }
         let link = self.link();
         let runtime = link.runtime().await?;
-        let mortality = super::runtime::Mortality { period: 64, birth: 0, birth_hash: link.genesis };
+        let mortality = Mortality { period: 64, birth: 0, birth_hash: link.genesis };
         let extrinsic = runtime.sign(&Nobody, call, 0, mortality)?;
         // The transaction is one of the arguments as it is, with the length that it begins with.
         let arguments = [extrinsic.clone(), (extrinsic.len() as u32).encode()].concat();
-        let params = rpc_params!["TransactionPaymentApi_query_info", super::header::hexed(arguments)];
+        let params = rpc_params!["TransactionPaymentApi_query_info", hexed(arguments)];
         let answer: String = link.ask("state_call", params).await.map_err(LedgerError::from)?;
-        let bytes = super::header::unhex(&answer).unwrap_or_default();
+        let bytes = unhex(&answer).unwrap_or_default();
         Ok(runtime.answer::<Info>("TransactionPaymentApi", "query_info", &bytes)?.partial_fee)
     }
 

@@ -1,4 +1,5 @@
-//! A signed call as this client keeps it: the transaction's bytes, and what one must know to say when it can come no more.
+//! A signed call as this client keeps it: the transaction's bytes, and beside them account, nonce, era and runtime version:
+//! by these one can tell, without decoding the transaction, from which block on it cannot be in a block any more.
 
 use super::runtime::Mortality;
 use crate::chain::{LedgerError, SignedCall};
@@ -8,7 +9,7 @@ use covey_proto::{BlockNumber, Digest};
 /// Bytes of a signed call: weights for 256 uids are 1.3 KB in the open, 2 KB locked.
 const BYTES_MAX: usize = 16 << 10;
 
-/// Which form of this it is.
+/// The layout of these bytes: journals of other versions of this client are not misread.
 const VERSION: u8 = 1;
 
 /// A final block, and the version of the runtime that made it.
@@ -66,13 +67,14 @@ impl Signed {
         }
     }
 
-    /// What it is called.
+    /// The hash by which its fate is remembered.
     pub(super) fn name(&self) -> Digest {
         Digest::of(&self.extrinsic)
     }
 
-    /// Whether no block after a final one can hold it, whatever its nonce: its era ends, or the runtime is a later one.
-    /// Calls are signed for the newest block's runtime, which the newest final block may not have yet.
+    /// Whether no block after a final one can hold it, whatever its nonce: its era is over, or the chain was upgraded after
+    /// it was signed. An older runtime says nothing: calls are signed for the newest block's runtime, and the final block
+    /// may lie before the upgrade.
     pub(super) fn is_over(&self, at: Final) -> bool {
         at.block.0.saturating_add(1) >= self.dies || at.spec_version > self.spec_version
     }

@@ -1,34 +1,17 @@
-//! Values of storage: several by one request, at one block.
+//! Values of storage: several by one request, at one block; and the nonces of accounts, at the newest block or a final one.
 
+use super::account::Account;
 use super::header::{hexed, unhex};
-use super::link::{Failure, Link};
+use super::link::Link;
 use super::runtime::{Misfit, Runtime};
 use crate::chain::LedgerError;
-use covey_proto::{BlockNumber, Digest};
+use covey_proto::{BlockNumber, Digest, Hotkey};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use subxt::ext::frame_decode::storage::IntoEncodableValues;
 use subxt::ext::scale_decode::DecodeAsType;
 use subxt::rpcs::client::rpc_params;
-
-/// What an account has of its own; the rest of it is left out.
-#[derive(Debug, DecodeAsType)]
-#[decode_as_type(crate_path = "subxt::ext::scale_decode")]
-pub(super) struct Account {
-    /// Transactions that it has sent.
-    pub(super) nonce: u32,
-    /// Its money.
-    pub(super) data: AccountData,
-}
-
-/// An account's money.
-#[derive(Debug, DecodeAsType)]
-#[decode_as_type(crate_path = "subxt::ext::scale_decode")]
-pub(super) struct AccountData {
-    /// Rao that can be spent, less the deposit that keeps an account alive.
-    pub(super) free: u64,
-}
 
 /// A value's place.
 #[derive(Clone, Debug)]
@@ -106,34 +89,25 @@ impl Link {
     ) -> Result<Option<String>, LedgerError> {
         let params = rpc_params![hexed(&place.key), hexed(hash.as_bytes())];
         let asked = self.ask_at(block, "state_getStorage", params).await;
-        asked.map_err(|failure| super::views::stateless(self, block, failure))
+        asked.map_err(|failure| self.no_state(block, failure))
     }
-}
 
-/// Whether a refusal says that a block's state is gone. A block that is not known may only not have come yet.
-pub(super) fn is_stateless(failure: &Failure) -> bool {
-    let Failure::Refused(error) = failure else { return false };
-    error.message.contains("discarded")
-}
+    /// The nonce that the chain expects next of an account, what waits in its pool included.
+    pub(super) async fn next_nonce(&self, account: &[u8; 32]) -> Result<u64, LedgerError> {
+        let text = Hotkey::new(*account).to_string();
+        self.ask("system_accountNextIndex", rpc_params![text]).await.map_err(LedgerError::from)
+    }
 
-/// Whether a refusal says that a block is not known.
-pub(super) fn is_unknown(failure: &Failure) -> bool {
-    let Failure::Refused(error) = failure else { return false };
-    error.message.contains("UnknownBlock") || error.message.contains("not found in the database")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use subxt::rpcs::UserError;
-
-    #[test]
-    fn only_a_discarded_state_is_gone() {
-        let refused = |message: &str| Failure::Refused(UserError { code: 4003, message: message.into(), data: None });
-        assert!(is_stateless(&refused("Client error: UnknownBlock: State already discarded for 0x12")));
-        assert!(is_stateless(&refused("Api called for an unknown Block: State already discarded for 0x12")));
-        let unknown = refused("Client error: UnknownBlock: Header was not found in the database: 0x12");
-        assert!(!is_stateless(&unknown) && is_unknown(&unknown));
-        assert!(!is_stateless(&Failure::Unreachable("discarded".into())));
+    /// The nonces of accounts after a final block.
+    pub(super) async fn final_nonces(
+        &self,
+        runtime: &Arc<Runtime>,
+        accounts: &[[u8; 32]],
+        hash: Digest,
+    ) -> Result<Vec<u64>, LedgerError> {
+        let places = accounts.iter().map(|account| Place::new(runtime, "System", "Account", (*account,)));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        let values = self.read(runtime, &places.iter().collect::<Vec<_>>(), Some(hash)).await?;
+        places.iter().map(|place| Ok(values.need::<Account>(place)?.nonce.into())).collect()
     }
 }

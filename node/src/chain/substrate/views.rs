@@ -1,11 +1,11 @@
 //! Final blocks as they were read: each is read once, however many ask for it at the same time.
 
 use super::header::{hexed, unhex};
-use super::link::{Failure, Link};
+use super::link::Link;
 use super::metagraph::{self, MORE, Metagraph, PARTS};
-use super::storage::is_stateless;
-use super::witness::Claim;
-use crate::chain::{LedgerError, STATE_KEPT};
+use super::runtime::Runtime;
+use super::witness::{Claim, Witness};
+use crate::chain::LedgerError;
 use covey_proto::BlockNumber;
 use covey_proto::Digest;
 use covey_proto::chain::ChainView;
@@ -19,13 +19,21 @@ const VIEWS_MAX: usize = 16;
 
 type Cell = Arc<OnceCell<Arc<ChainView>>>;
 
-/// Views by block, the oldest use first.
-#[derive(Default)]
-pub(super) struct Views(Mutex<VecDeque<(BlockNumber, Cell)>>);
+/// What is read of final blocks, and confirmed by a second endpoint.
+pub(super) struct Views {
+    link: Arc<Link>,
+    witness: Arc<Witness>,
+    /// By block, the oldest use first.
+    read: Mutex<VecDeque<(BlockNumber, Cell)>>,
+}
 
 impl Views {
+    pub(super) fn new(link: Arc<Link>, witness: Arc<Witness>) -> Views {
+        Views { link, witness, read: Mutex::default() }
+    }
+
     fn cell(&self, block: BlockNumber) -> Cell {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.iter().position(|(number, _)| *number == block).and_then(|at| all.remove(at));
         let (_, cell) = known.unwrap_or_else(|| (block, Cell::default()));
         all.push_back((block, cell.clone()));
@@ -36,54 +44,49 @@ impl Views {
     }
 
     /// The subnet at a final block: two requests, or three where its hash is not known; none if it was read before.
-    pub(super) async fn get(&self, link: &Link, block: BlockNumber) -> Result<Arc<ChainView>, LedgerError> {
+    pub(super) async fn get(&self, block: BlockNumber) -> Result<Arc<ChainView>, LedgerError> {
+        let link = &self.link;
         link.agreed()?;
         let cell = self.cell(block);
         let view = cell.get_or_try_init(|| async {
             let hash = link.final_hash(block).await?;
             let parts: Vec<u16> = PARTS.iter().map(|part| part.0).collect();
-            let (runtime, bytes) = selective(link, block, hash, parts).await?;
+            let (runtime, bytes) = self.selective(block, hash, parts).await?;
             let view = metagraph::view(&runtime, link.settings.netuid, block, hash, &bytes);
             Ok(Arc::new(view?))
         });
         view.await.cloned()
     }
-}
 
-/// A subnet with more of its members than a round needs.
-pub(super) async fn metagraph(link: &Link, block: BlockNumber) -> Result<Metagraph, LedgerError> {
-    link.agreed()?;
-    let hash = link.final_hash(block).await?;
-    let parts = PARTS.iter().filter(|part| part.1 != "commitments").chain(&MORE).map(|part| part.0).collect();
-    let (runtime, bytes) = selective(link, block, hash, parts).await?;
-    Ok(metagraph::metagraph(&runtime, link.settings.netuid, block, hash, &bytes)?)
-}
-
-/// Parts of the metagraph as bytes, and the runtime that encoded them.
-async fn selective(
-    link: &Link,
-    block: BlockNumber,
-    hash: Digest,
-    parts: Vec<u16>,
-) -> Result<(Arc<super::runtime::Runtime>, Vec<u8>), LedgerError> {
-    let newest = link.runtime().await?;
-    let (name, arguments) = newest.api(metagraph::API, metagraph::METHOD, (link.settings.netuid, parts))?;
-    let arguments = hexed(arguments);
-    let params = rpc_params![&name, &arguments, hexed(hash.as_bytes())];
-    let answer = async {
-        link.ask_at::<String>(block, "state_call", params).await.map_err(|failure| stateless(link, block, failure))
-    };
-    let (runtime, answer) = futures::try_join!(link.runtime_at(hash, block), answer)?;
-    let claim = Claim { block, hash, method: &name, arguments: &arguments, answer: &answer };
-    link.witness.confirm(link, claim).await?;
-    let bytes = unhex(&answer).ok_or_else(|| LedgerError::Unreachable("the metagraph is no bytes".into()))?;
-    Ok((runtime, bytes))
-}
-
-/// A failure to read a block's state.
-pub(super) fn stateless(link: &Link, block: BlockNumber, failure: Failure) -> LedgerError {
-    if is_stateless(&failure) {
-        return LedgerError::NoState { block, kept: STATE_KEPT, best: link.heads().borrow().best };
+    /// A subnet with more of its members than a round needs.
+    pub(super) async fn metagraph(&self, block: BlockNumber) -> Result<Metagraph, LedgerError> {
+        let link = &self.link;
+        link.agreed()?;
+        let hash = link.final_hash(block).await?;
+        let parts = PARTS.iter().filter(|part| part.1 != "commitments").chain(&MORE).map(|part| part.0).collect();
+        let (runtime, bytes) = self.selective(block, hash, parts).await?;
+        Ok(metagraph::metagraph(&runtime, link.settings.netuid, block, hash, &bytes)?)
     }
-    failure.into()
+
+    /// Parts of the metagraph as bytes, and the runtime that encoded them.
+    async fn selective(
+        &self,
+        block: BlockNumber,
+        hash: Digest,
+        parts: Vec<u16>,
+    ) -> Result<(Arc<Runtime>, Vec<u8>), LedgerError> {
+        let link = &self.link;
+        let newest = link.runtime().await?;
+        let (name, arguments) = newest.api(metagraph::API, metagraph::METHOD, (link.settings.netuid, parts))?;
+        let arguments = hexed(arguments);
+        let params = rpc_params![&name, &arguments, hexed(hash.as_bytes())];
+        let answer = async {
+            link.ask_at::<String>(block, "state_call", params).await.map_err(|failure| link.no_state(block, failure))
+        };
+        let (runtime, answer) = futures::try_join!(link.runtime_at(hash, block), answer)?;
+        let claim = Claim { block, hash, method: &name, arguments: &arguments, answer: &answer };
+        self.witness.confirm(claim).await?;
+        let bytes = unhex(&answer).ok_or_else(|| LedgerError::Unreachable("the metagraph is no bytes".into()))?;
+        Ok((runtime, bytes))
+    }
 }

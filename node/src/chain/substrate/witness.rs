@@ -26,8 +26,10 @@ const READY: Duration = Duration::from_secs(2);
 const OPINION: Duration = Duration::from_secs(8);
 
 /// The other endpoint.
-#[derive(Default)]
-pub(super) struct Witness(watch::Sender<State>);
+pub(super) struct Witness {
+    link: Arc<Link>,
+    state: watch::Sender<State>,
+}
 
 #[derive(Clone, Default)]
 enum State {
@@ -52,15 +54,20 @@ pub(super) struct Claim<'a> {
 }
 
 impl Witness {
+    pub(super) fn new(link: Arc<Link>) -> Witness {
+        Witness { link, state: watch::Sender::default() }
+    }
+
     /// Asks for a second opinion.
     ///
     /// # Errors
     /// There is one, and it differs.
-    pub(super) async fn confirm(&self, link: &Link, claim: Claim<'_>) -> Result<(), LedgerError> {
+    pub(super) async fn confirm(&self, claim: Claim<'_>) -> Result<(), LedgerError> {
+        let link = &self.link;
         if !link.settings.cross_check || link.settings.endpoints.len() < 2 {
             return Ok(());
         }
-        let Some(session) = self.session(link).await else { return Ok(()) };
+        let Some(session) = self.session().await else { return Ok(()) };
         let (url, block) = (&session.url, claim.block);
         match tokio::time::timeout(OPINION, opinion(&session, &claim)).await {
             Ok(Ok(Opinion::Same)) => return Ok(()),
@@ -73,14 +80,14 @@ impl Witness {
             Ok(Err(error)) => tracing::info!(%url, ?error, %block, "no second opinion: one endpoint has to do"),
             Err(_) => tracing::info!(%url, %block, "no second opinion in {OPINION:?}: one endpoint has to do"),
         }
-        self.0.send_replace(State::Resting(Instant::now() + REST));
+        self.state.send_replace(State::Resting(Instant::now() + REST));
         Ok(())
     }
 
     /// The connection to an endpoint that is not the one in use, if it is there or about to be.
-    async fn session(&self, link: &Link) -> Option<Arc<Session>> {
-        let in_use = link.url();
-        self.0.send_if_modified(|state| {
+    async fn session(&self) -> Option<Arc<Session>> {
+        let in_use = self.link.url();
+        self.state.send_if_modified(|state| {
             let is_wanted = match state {
                 State::Idle => true,
                 State::Ready(session) => session.fault().is_some() || Some(&session.url) == in_use.as_ref(),
@@ -91,52 +98,52 @@ impl Witness {
             }
             is_wanted
         });
-        let mut states = self.0.subscribe();
+        let mut states = self.state.subscribe();
         let known = states.wait_for(|state| !matches!(state, State::Wanted));
         match tokio::time::timeout(READY, known).await.ok()?.ok()?.clone() {
             State::Ready(session) => Some(session),
             State::Idle | State::Wanted | State::Resting(_) => None,
         }
     }
-}
 
-/// Keeps the connection to the other endpoint, while somebody wants it: beside, since an endpoint that does not answer
-/// takes long to dial.
-pub(super) async fn run(link: Arc<Link>) {
-    let states = &link.witness.0;
-    let mut changes = states.subscribe();
-    loop {
-        let state = changes.borrow_and_update().clone();
-        match state {
-            State::Wanted => {
-                let found = connect(&link).await;
-                states.send_replace(found.map_or_else(|| State::Resting(Instant::now() + REST), State::Ready));
-            }
-            State::Resting(until) => {
-                tokio::time::sleep_until(until).await;
-                states.send_replace(State::Idle);
-            }
-            State::Idle | State::Ready(_) => {
-                if changes.changed().await.is_err() {
-                    return;
+    /// Keeps the connection to the other endpoint, while somebody wants it: beside, since an endpoint that does not answer
+    /// takes long to dial.
+    pub(super) async fn run(self: Arc<Witness>) {
+        let mut changes = self.state.subscribe();
+        loop {
+            let state = changes.borrow_and_update().clone();
+            match state {
+                State::Wanted => {
+                    let found = self.connect().await;
+                    let rest = || State::Resting(Instant::now() + REST);
+                    self.state.send_replace(found.map_or_else(rest, State::Ready));
+                }
+                State::Resting(until) => {
+                    tokio::time::sleep_until(until).await;
+                    self.state.send_replace(State::Idle);
+                }
+                State::Idle | State::Ready(_) => {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
                 }
             }
         }
     }
-}
 
-async fn connect(link: &Link) -> Option<Arc<Session>> {
-    let in_use = link.url();
-    let all = link.settings.endpoints.iter().map(|url| Endpoint::new(url));
-    for url in all.filter(|url| in_use.as_ref() != Some(url)) {
-        match link.open(&url).await {
-            Ok(session) => return Some(Arc::new(session)),
-            Err(error @ DialError::Unreachable(_)) => tracing::debug!(%url, %error, "no second opinion from here"),
-            Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
+    async fn connect(&self) -> Option<Arc<Session>> {
+        let in_use = self.link.url();
+        let all = self.link.settings.endpoints.iter().map(|url| Endpoint::new(url));
+        for url in all.filter(|url| in_use.as_ref() != Some(url)) {
+            match self.link.open(&url).await {
+                Ok(session) => return Some(Arc::new(session)),
+                Err(error @ DialError::Unreachable(_)) => tracing::debug!(%url, %error, "no second opinion from here"),
+                Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
+            }
         }
+        tracing::info!("no second endpoint answers: one has to do");
+        None
     }
-    tracing::info!("no second endpoint answers: one has to do");
-    None
 }
 
 enum Opinion {

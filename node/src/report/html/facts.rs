@@ -1,11 +1,8 @@
 //! What several parts of the page derive from a summary: who mined, what happened in which round. Draws nothing.
 
+use crate::observe::RECEIVED;
 use crate::report::{Summary, units};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Kinds of bytes that do not overlap and together are what nodes received as payload. The others count the same bytes
-/// again: at their senders, with their framing, or without their duplicates.
-const RECEIVED: [&str; 3] = ["blobs received", "gossip received, duplicates included", "announcements pulled"];
 
 /// Names of nodes by the round in which something happened to them.
 pub(super) type ByRound<'a> = BTreeMap<u32, Vec<&'a str>>;

@@ -2,7 +2,7 @@
 
 use super::facts::{ByRound, Facts, brief, received};
 use super::svg::escape;
-use crate::report::{NodeSummary, Summary, units};
+use crate::report::{NodeSummary, RoleUsage, Summary, units};
 use std::collections::BTreeSet;
 
 /// Rows of a table at most; the rest is in summary.json.
@@ -160,7 +160,7 @@ fn tiles(summary: &Summary, facts: &Facts<'_>) -> String {
     let pace = (rounds > 0).then(|| units::seconds(wall / rounds as f64));
     let tiles = [
         ("Held-out loss", units::decimal(last_loss(summary), 3), format!("from {}", units::decimal(estimate, 3))),
-        ("Bits per byte", units::decimal(summary.bits_per_byte, 3), "of held-out text".to_string()),
+        ("Bits per byte", units::decimal(summary.bits_per_byte, 3), judged_on(summary)),
         ("Rounds", units::thousands(rounds), voids),
         ("Miners", units::thousands(miners), bad),
         ("Parameters", units::short(summary.parameters), units::thousands(summary.parameters)),
@@ -172,6 +172,14 @@ fn tiles(summary: &Summary, facts: &Facts<'_>) -> String {
         format!("<div class=\"tile\"><dt>{name}</dt><dd>{}<small>{}</small></dd></div>", escape(&value), escape(&note))
     };
     tiles.into_iter().map(tile).collect()
+}
+
+/// How much text the last state was judged on.
+fn judged_on(summary: &Summary) -> String {
+    match summary.heldout_sequences_final {
+        0 => "of held-out text".to_string(),
+        sequences => format!("of {}", units::count(sequences, "held-out sequence")),
+    }
 }
 
 /// Bits a byte beside what simpler models need.
@@ -234,6 +242,29 @@ pub(super) fn nodes(summary: &Summary) -> String {
     let more = more(summary.nodes.len());
     format!(
         "<section class=\"card\"><h2>Nodes</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"rows\"><thead><tr><th>Node</th><th class=\"number\">Uid</th><th class=\"number\">Applied</th><th class=\"number\">Weight</th><th class=\"number\">Tokens</th><th class=\"number\">Received</th><th class=\"number\">Work</th></tr></thead><tbody>\n{rows}</tbody></table></div>{more}</section>\n"
+    )
+}
+
+/// What each role has cost its machine.
+pub(super) fn usage(summary: &Summary) -> String {
+    if summary.usage.iter().all(|role| role.memory_peak.is_none() && role.disk_written.is_none()) {
+        return String::new();
+    }
+    let row = |role: &RoleUsage| {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| units::NONE.to_string());
+        let numbers = [
+            units::thousands(role.nodes.into()),
+            or_none(role.memory_peak.map(units::bytes)),
+            or_none(role.memory_a_parameter.map(|bytes| units::decimal(bytes, 1))),
+            or_none(role.disk_written.map(units::bytes)),
+            or_none(role.disk_written_a_round.map(units::bytes)),
+        ];
+        let numbers: String = numbers.iter().map(|text| format!("<td class=\"number\">{text}</td>")).collect();
+        format!("<tr><th scope=\"row\">{}</th>{numbers}</tr>\n", escape(&role.role))
+    };
+    let rows: String = summary.usage.iter().map(row).collect();
+    format!(
+        "<section class=\"card\"><h2>Memory and disk</h2><p>Of each role the process that took most. Written is what was handed to the system for disks.</p><div class=\"scroll\" tabindex=\"0\"><table class=\"rows\"><thead><tr><th>Role</th><th class=\"number\">Processes</th><th class=\"number\">Peak memory</th><th class=\"number\">Bytes a parameter</th><th class=\"number\">Written</th><th class=\"number\">Written a round</th></tr></thead><tbody>\n{rows}</tbody></table></div></section>\n"
     )
 }
 

@@ -1,5 +1,7 @@
 //! Summaries to try the page on: a lively swarm, and the odd ones.
 
+use crate::observe::Usage;
+use crate::report::usage::{SUPERVISOR, by_role};
 use crate::report::{Baselines, Disagreement, NodeSummary, Summary, VoidRound};
 use covey_proto::{Digest, Round, RunId, Uid};
 use std::collections::BTreeMap;
@@ -53,7 +55,7 @@ impl Story {
 }
 
 /// Three validators, a seeder, and miners of which the last sends noise; one is killed, one comes, one round is void.
-pub(super) fn swarm(rounds: u32, miners: u32) -> Summary {
+pub(crate) fn swarm(rounds: u32, miners: u32) -> Summary {
     let lively = rounds > 2;
     let never = u32::MAX - 2;
     let at = |round: u32| if lively { round } else { never };
@@ -64,6 +66,9 @@ pub(super) fn swarm(rounds: u32, miners: u32) -> Summary {
     let round_ends: Vec<f64> = (0..rounds).map(|r| 0.8 + (0..=r).map(took).sum::<f64>()).collect();
     let last = loss(rounds) + 0.03;
     let void = VoidRound { round: Round(story.void), reason: "the electorate's stake is too small".into() };
+    let nodes = nodes(&story);
+    let processes = nodes.iter().map(|node| (node.role.as_str(), node.usage));
+    let usage = by_role(processes.chain([(SUPERVISOR, usage(SUPERVISOR))]), 1_247_616, rounds);
     Summary {
         rounds,
         seed: 7,
@@ -80,6 +85,7 @@ pub(super) fn swarm(rounds: u32, miners: u32) -> Summary {
         heldout_loss: (0..=rounds).map(loss).collect(),
         heldout_sequences: 64,
         heldout_loss_final: last,
+        heldout_sequences_final: 2048,
         bits_per_byte: last * 0.62,
         baselines: Baselines { unigram: 3.18, bigram: 1.97 },
         tokens: u64::from(rounds) * u64::from(miners) * 8192,
@@ -95,7 +101,8 @@ pub(super) fn swarm(rounds: u32, miners: u32) -> Summary {
         wall_seconds: round_ends.last().copied().unwrap_or(0.8) + 0.4,
         cores: 2,
         round_ends,
-        nodes: nodes(&story),
+        nodes,
+        usage,
         interrupted: false,
     }
 }
@@ -119,6 +126,15 @@ fn seconds(scale: f64) -> BTreeMap<String, f64> {
         .into()
 }
 
+fn usage(role: &str) -> Usage {
+    let (memory_peak, disk_written) = match role {
+        "miner" => (96_000_000, 310_000_000),
+        "validator" => (71_000_000, 120_000_000),
+        _ => (64_000_000, 0),
+    };
+    Usage { memory_peak: Some(memory_peak), disk_written: Some(disk_written) }
+}
+
 fn nodes(story: &Story) -> Vec<NodeSummary> {
     let share = f64::from(story.rounds) / f64::from(story.miners + 4);
     let node = |role: &str, i: u32, uid: Option<u32>| {
@@ -134,6 +150,7 @@ fn nodes(story: &Story) -> Vec<NodeSummary> {
             tokens: if miner { u64::from(story.rounds) * 8192 } else { 0 },
             bytes: bytes(share),
             seconds: seconds(share),
+            usage: usage(role),
         }
     };
     let miners = (0..story.miners).map(|i| node("miner", i, Some(i)));
@@ -142,7 +159,7 @@ fn nodes(story: &Story) -> Vec<NodeSummary> {
 }
 
 /// Roots that differ, and a stop before the last round.
-pub(super) fn broken() -> Summary {
+pub(crate) fn broken() -> Summary {
     let mut summary = swarm(48, 4);
     let differ = |round: u32, node: &str| Disagreement {
         round: Round(round),
@@ -156,7 +173,7 @@ pub(super) fn broken() -> Summary {
 }
 
 /// Stopped before anything happened.
-pub(super) fn nothing() -> Summary {
+pub(crate) fn nothing() -> Summary {
     let mut summary = swarm(0, 0);
     summary.heldout_loss.clear();
     summary.heldout_loss_final = f64::NAN;
@@ -166,7 +183,7 @@ pub(super) fn nothing() -> Summary {
 }
 
 /// A loss that stops being a number.
-pub(super) fn diverged() -> Summary {
+pub(crate) fn diverged() -> Summary {
     let mut summary = swarm(12, 4);
     for loss in summary.heldout_loss.iter_mut().skip(5) {
         *loss = f64::NAN;

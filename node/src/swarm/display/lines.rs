@@ -1,6 +1,6 @@
 //! The words of the display: a frame, a round or an event as lines that fit a width. Writes nothing.
 
-use super::{Frame, NodeLine, RoundLine};
+use super::{Frame, NodeLine, RoundLine, WorkLine};
 use crate::report::units;
 use console::measure_text_width;
 use std::time::Duration;
@@ -125,18 +125,40 @@ fn progress(frame: &Frame, columns: usize) -> Line {
     if let Some(left) = time_left(frame) {
         time.push_str(&format!(", {} left", units::clock(left)));
     }
+    bar(&mut line, (frame.round.into(), frame.rounds.into()), time, columns);
+    line
+}
+
+/// ` held-out loss of the last state  ━━━━━━──────  512/2,048, 0:04 of at most 0:30`, cut to `columns`.
+pub(super) fn work_line(work: &WorkLine, columns: usize, paint: Paint) -> String {
+    let mut line = Line::default();
+    line.push(Tone::Strong, format!(" {}", work.what));
+    let (done, of) = (units::thousands(work.done), units::thousands(work.of));
+    let (elapsed, at_most) = (units::clock(work.elapsed), units::clock(work.at_most));
+    bar(&mut line, (work.done, work.of), format!("{done}/{of}, {elapsed} of at most {at_most}"), columns);
+    line.finish(columns, paint)
+}
+
+/// `held-out loss of the last state: 512 of 2,048 sequences after 0:10, at most 0:30`
+pub(super) fn work_text(work: &WorkLine) -> String {
+    let (done, of) = (units::thousands(work.done), units::count(work.of, work.noun));
+    let (elapsed, at_most) = (units::clock(work.elapsed), units::clock(work.at_most));
+    format!("{}: {done} of {of} after {elapsed}, at most {at_most}", work.what)
+}
+
+/// Adds a bar that is filled by a share, and a text behind it. Where a bar would be too short to be one, only the text.
+fn bar(line: &mut Line, (done, of): (u64, u64), text: String, columns: usize) {
     // Two spaces at each end of the bar.
-    let room = columns.saturating_sub(line.width() + measure_text_width(&time) + 4);
+    let room = columns.saturating_sub(line.width() + measure_text_width(&text) + 4);
     if room >= 8 {
-        let share = f64::from(frame.round) / f64::from(frame.rounds.max(1));
-        let done = ((share * room as f64) as usize).min(room);
+        let share = done as f64 / of.max(1) as f64;
+        let filled = ((share * room as f64) as usize).min(room);
         line.push(Tone::Plain, "  ");
-        line.push(Tone::Good, "━".repeat(done));
-        line.push(Tone::Faint, "─".repeat(room - done));
+        line.push(Tone::Good, "━".repeat(filled));
+        line.push(Tone::Faint, "─".repeat(room - filled));
     }
     line.push(Tone::Plain, "  ");
-    line.push(Tone::Plain, time);
-    line
+    line.push(Tone::Plain, text);
 }
 
 /// From the pace so far; after two rounds, since the first one pays for the start.

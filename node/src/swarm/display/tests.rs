@@ -1,6 +1,6 @@
 //! Golden texts at 80 and 40 columns and off a terminal, and a toy terminal that obeys what the display writes.
 
-use super::lines::{Paint, block, event_lines, round_text};
+use super::lines::{Paint, block, event_lines, round_text, work_line};
 use super::*;
 
 fn node(name: &str, role: &str, phase: &'static str, loss: Option<f64>) -> NodeLine {
@@ -275,5 +275,50 @@ fn off_a_terminal_there_are_only_whole_lines() {
         tape.text(),
         "round 3/48  loss 6.812  1,234 tok/s  12.3 MB  selected 4/4  root 9f31c2d1  1.4 s\n  * round 4 is void: the \
          electorate's stake is too small\n!!! ROOTS DISAGREE in round 5\n"
+    );
+}
+
+fn work(done: u64, seconds: u64) -> WorkLine {
+    let (elapsed, at_most) = (Duration::from_secs(seconds), Duration::from_secs(30));
+    WorkLine { what: "held-out loss of the last state".into(), done, of: 2048, noun: "sequence", elapsed, at_most }
+}
+
+#[test]
+fn work_after_the_last_round_has_a_bar_and_a_bound() {
+    let wide = " held-out loss of the last state  ━━━────────────  512/2,048, 0:04 of at most 0:30";
+    assert_eq!(work_line(&work(512, 4), 82, Paint::None), wide);
+    let narrow = " held-out loss of the last state  512/…";
+    assert_eq!(work_line(&work(512, 4), 39, Paint::None), narrow);
+    for done in [0, 2048, u64::MAX] {
+        assert_eq!(console::measure_text_width(&work_line(&work(done, 40), 20, Paint::Colours)), 20);
+    }
+}
+
+#[test]
+fn work_takes_the_blocks_place_and_goes_with_it() {
+    let (display, tape) = on_terminal();
+    display.frame(&frame());
+    display.work(&work(8, 0));
+    display.work(&work(512, 4));
+    assert_eq!(tape.terminal().len(), 1, "{:#?}", tape.terminal());
+    assert!(tape.terminal()[0].contains("512/2,048"));
+    display.finish();
+    assert!(tape.terminal().is_empty());
+}
+
+/// In a log, three minutes of silence would look like a hang, and five lines a second like a flood.
+#[test]
+fn off_a_terminal_work_says_how_far_it_is_every_ten_seconds() {
+    let tape = Tape::default();
+    let display = Display::of(Box::new(tape.clone()), Mode::Plain);
+    for (done, seconds) in [(0, 0), (8, 1), (512, 9), (600, 10), (601, 10), (1500, 25)] {
+        display.work(&work(done, seconds));
+    }
+    display.work(&WorkLine { what: "losses of rounds".into(), of: 1, noun: "round", ..work(0, 25) });
+    assert_eq!(
+        tape.text(),
+        "  * held-out loss of the last state: 0 of 2,048 sequences after 0:00, at most 0:30\n  * held-out loss of the \
+         last state: 600 of 2,048 sequences after 0:10, at most 0:30\n  * held-out loss of the last state: 1,500 of 2,048 \
+         sequences after 0:25, at most 0:30\n  * losses of rounds: 0 of 1 round after 0:25, at most 0:30\n"
     );
 }

@@ -1,29 +1,30 @@
 //! Memory that will be needed soon, asked for while the processor is busy with something else.
 
+#![allow(unsafe_code)]
+
 use super::{LANES, Tiles};
 
-/// The rows of e and Δ that come next, cache line by cache line, in the order in which they lie in memory.
+/// The rows of three states that come next, cache line by cache line, in the order in which they lie in memory.
 ///
 /// A processor foresees long runs by itself; rows of a few chunks, far apart, it does not. Asking changes no value, and
 /// any address may be asked for.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    e: *const f32,
-    delta: *const f32,
+    states: [*const f32; 3],
     of: Tiles,
     row: usize,
     column: usize,
 }
 
 impl Ahead {
-    /// The chunks with whose first element `e` and `delta` begin.
-    pub(crate) fn new(e: &[f32], delta: &[f32], of: Tiles) -> Ahead {
-        Ahead { e: e.as_ptr(), delta: delta.as_ptr(), of, row: 0, column: 0 }
+    /// The chunks with whose first element `states` begin.
+    pub(crate) fn new(states: [&[f32]; 3], of: Tiles) -> Ahead {
+        Ahead { states: states.map(<[f32]>::as_ptr), of, row: 0, column: 0 }
     }
 
     /// No memory.
     pub(crate) fn nothing() -> Ahead {
-        Ahead::new(&[], &[], Tiles { rows: 0, width: 0, columns: 1, stride: 0 })
+        Ahead::new([&[]; 3], Tiles { rows: 0, width: 0, columns: 1, stride: 0 })
     }
 
     /// Asks for so many lines more of each, as far as there are any.
@@ -35,9 +36,7 @@ impl Ahead {
             }
             // The last element of a line's worth: where a row begins within a line, the row's left neighbour has brought it.
             let at = self.row * self.of.stride + self.column + LANES - 1;
-
-            prefetch(self.e.wrapping_add(at));
-            prefetch(self.delta.wrapping_add(at));
+            self.states.iter().for_each(|state| prefetch(state.wrapping_add(at)));
             self.column += LANES;
             if self.column >= self.of.width {
                 (self.row, self.column) = (self.row + 1, 0);

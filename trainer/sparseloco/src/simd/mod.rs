@@ -1,10 +1,8 @@
-//! The only `unsafe` of this crate: loops compiled once for each level of vector instructions, chosen at run time.
+//! Loops compiled once for each level of vector instructions, chosen at run time ([`covey_simd`]).
 //!
 //! The bodies are plain Rust, the same for every level: f32 operations in a given order, nothing fused, so that the level
 //! changes no bit; only [`pack`] has one in instructions of its own, which computes nothing. What the loops are for is
-//! decided by their callers.
-
-#![allow(unsafe_code)]
+//! decided by their callers. The only `unsafe` of this crate is in the two files of this folder.
 
 mod ahead;
 mod pack;
@@ -18,90 +16,12 @@ use crate::codec::lane::{self, Lane};
 use crate::codec::rans::Encoder;
 use crate::codec::write;
 use crate::select;
-use std::sync::OnceLock;
+use covey_simd::vectorised;
 
 /// Lanes of a running maximum or count: as many as the widest vector has.
 pub(crate) const LANES: usize = 16;
 /// An f32's bits but for the sign: for finite values they order as the magnitudes do.
 pub(crate) const MAGNITUDE: u32 = 0x7fff_ffff;
-
-/// Vector instructions that this processor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    /// What the target guarantees.
-    Portable,
-    /// AVX2, and the bit instructions of every processor that has it.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// AVX-512 (F, BW, DQ, VL) and what follows.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-/// The best level of this processor, asked once; in tests the one that they ask for.
-fn level() -> Level {
-    #[cfg(test)]
-    if let Some(level) = tests::forced() {
-        return level;
-    }
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(detect)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Level {
-    let avx2 = is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("lzcnt")
-        && is_x86_feature_detected!("popcnt");
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
-    match (avx2, avx512) {
-        (true, true) => Level::Avx512,
-        (true, false) => Level::Avx2,
-        _ => Level::Portable,
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Level {
-    Level::Portable
-}
-
-/// Compiles each function once for every [`Level`] and calls the processor's. What its body calls must be
-/// `#[inline(always)]`.
-macro_rules! vectorised {
-    ($($(#[$meta:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
-        $(#[$meta])*
-        pub(crate) fn $name($($argument: $kind),*) $(-> $result)? {
-            #[inline(always)]
-            fn body($($argument: $kind),*) $(-> $result)? $body
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-            fn avx2($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt")]
-            fn avx512($($argument: $kind),*) $(-> $result)? {
-                body($($argument),*)
-            }
-            match level() {
-                Level::Portable => body($($argument),*),
-                // SAFETY: `level` gives this answer only where the processor has every feature named above.
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => unsafe { avx2($($argument),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => unsafe { avx512($($argument),*) },
-            }
-        }
-    )*};
-}
 
 /// Adjacent chunks inside a state: `rows` of `width` elements, `stride` apart, of which each chunk has `columns`, the last
 /// what is left.
@@ -132,33 +52,41 @@ impl Tiles {
 
 vectorised! {
     /// Decodes groups side by side, to their ends.
-    fn run_lanes(lanes: &mut [Lane<'_>]) {
+    pub(crate) fn run_lanes(lanes: &mut [Lane<'_>]) {
         lane::run(lanes);
     }
 
     /// Writes a chunk.
-    fn write_chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
+    pub(crate) fn write_chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
         write::chunk(stream, indices, values, elements, book);
     }
 
-    /// a = β·e + Δ for chunks of a state, with whose first element `e` and `delta` begin. Puts it where Δ was, and into
-    /// `tiles`, chunk by chunk, row-major.
-    fn sum_tiles(tiles: &mut [Scratch], e: &[f32], delta: &mut [f32], beta: f32, of: Tiles) {
+    /// a = β·e + (base − trained) for chunks of a state, with whose first element all three begin. Puts it where `trained`
+    /// was, and into `tiles`, chunk by chunk, row-major.
+    pub(crate) fn sum_tiles(
+        tiles: &mut [Scratch],
+        base: &[f32],
+        e: &[f32],
+        trained: &mut [f32],
+        beta: f32,
+        of: Tiles,
+    ) {
         for row in 0..of.rows {
             let from = row * of.stride..row * of.stride + of.width;
-            let parts = e[from.clone()].chunks(of.columns).zip(delta[from].chunks_mut(of.columns));
-            for (tile, (e, delta)) in tiles.iter_mut().zip(parts) {
+            let states = base[from.clone()].chunks(of.columns).zip(e[from.clone()].chunks(of.columns));
+            let parts = states.zip(trained[from].chunks_mut(of.columns));
+            for (tile, ((base, e), trained)) in tiles.iter_mut().zip(parts) {
                 let a = &mut tile[row * e.len()..][..e.len()];
-                for ((a, e), delta) in a.iter_mut().zip(e).zip(delta) {
-                    let sum = beta * e + *delta;
-                    (*a, *delta) = (sum, sum);
+                for ((a, trained), (base, e)) in a.iter_mut().zip(trained).zip(base.iter().zip(e)) {
+                    let sum = beta * e + (base - *trained);
+                    (*a, *trained) = (sum, sum);
                 }
             }
         }
     }
 
     /// The largest magnitude's bits of each of as many groups as `maxima` has: element i is of group i mod groups.
-    fn group_maxima(dense: &[f32], maxima: &mut [u32]) {
+    pub(crate) fn group_maxima(dense: &[f32], maxima: &mut [u32]) {
         maxima.fill(0);
         for row in dense.chunks(maxima.len()) {
             for (most, value) in maxima.iter_mut().zip(row) {
@@ -168,14 +96,14 @@ vectorised! {
     }
 
     /// The magnitudes' bits.
-    fn magnitudes(dense: &[f32], magnitudes: &mut [u32]) {
+    pub(crate) fn magnitudes(dense: &[f32], magnitudes: &mut [u32]) {
         for (magnitude, value) in magnitudes.iter_mut().zip(dense) {
             *magnitude = value.to_bits() & MAGNITUDE;
         }
     }
 
     /// For each element whether its magnitude reaches `least`: bit i mod 64 of word ⌊i / 64⌋.
-    fn marks(dense: &[f32], least: u32, marks: &mut [u64; 64], ahead: &mut Ahead) {
+    pub(crate) fn marks(dense: &[f32], least: u32, marks: &mut [u64; 64], ahead: &mut Ahead) {
         for (word, elements) in marks.iter_mut().zip(dense.chunks(64)) {
             let mut bytes = [0u8; 64];
             for (byte, value) in bytes.iter_mut().zip(elements) {
@@ -190,12 +118,12 @@ vectorised! {
     }
 
     /// [`select::pick`].
-    fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
+    pub(crate) fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
         select::pick(candidates, count, floor, chosen, ahead)
     }
 
     /// [`select::threshold`].
-    fn threshold(magnitudes: &[u32], count: usize, spare: usize, low: u32) -> u32 {
+    pub(crate) fn threshold(magnitudes: &[u32], count: usize, spare: usize, low: u32) -> u32 {
         select::threshold(magnitudes, count, spare, low)
     }
 }
@@ -223,40 +151,22 @@ pub(crate) fn reaching(magnitudes: &[u32], least: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use covey_simd::{Level, level};
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// Levels that this processor has, the best last.
-    fn available() -> Vec<Level> {
-        #[cfg(target_arch = "x86_64")]
-        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
-        #[cfg(not(target_arch = "x86_64"))]
-        let levels = [Level::Portable];
-        let best = levels.iter().position(|level| *level == detect()).expect("it is one of them");
-        levels[..=best].to_vec()
-    }
-
-    /// The place in [`available`], from 1, of the level that all threads use; 0: the best.
-    static FORCED: AtomicUsize = AtomicUsize::new(0);
-
-    pub(super) fn forced() -> Option<Level> {
-        let place = FORCED.load(Ordering::Relaxed).checked_sub(1)?;
-        available().get(place).copied()
-    }
 
     /// Does `work` at every level that this processor has. Tests beside it meet other levels too, and must not mind.
     fn at_every_level(mut work: impl FnMut(Level)) {
         struct Best;
         impl Drop for Best {
             fn drop(&mut self) {
-                FORCED.store(0, Ordering::Relaxed);
+                covey_simd::lower_to(covey_simd::best());
             }
         }
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _best = Best;
-        for (place, level) in available().into_iter().enumerate() {
-            FORCED.store(place + 1, Ordering::Relaxed);
+        for level in covey_simd::levels() {
+            covey_simd::lower_to(level);
             println!("at {level:?}");
             work(level);
         }

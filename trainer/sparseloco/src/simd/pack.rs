@@ -1,7 +1,10 @@
 //! Which elements of a chunk reach a magnitude, packed.
 
-use super::{Ahead, LANES, Level, MAGNITUDE, level};
+#![allow(unsafe_code)]
+
+use super::{Ahead, LANES, MAGNITUDE};
 use covey_proto::layout::CHUNK;
+use covey_simd::{Level, level};
 
 /// Elements of a chunk, by rising index.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ fn pack_marked(dense: &[f32], floor: u32, into: &mut Packed, ahead: &mut Ahead) 
 /// # Safety
 /// The processor has these features, and `dense` at most 4,096 elements.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn pack_avx512(dense: &[f32], floor: u32, into: &mut Packed, ahead: &mut Ahead) {
     use std::arch::x86_64::*;
     let (whole, rest) = dense.as_chunks::<LANES>();

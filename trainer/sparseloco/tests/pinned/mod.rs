@@ -3,13 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use crate::common::{layout, noise};
+use crate::common::{ErrorFeedback, layout, noise};
 use covey_proto::Digest;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use covey_sparseloco::{
-    CODEC_VERSION, Compression, ErrorFeedback, OuterStep, SparseShard, decode_shard, outer_step, state_root,
-    state_shards,
+    CODEC_VERSION, Compression, OuterStep, SparseShard, decode_shard, outer_step, state_root, state_shards,
 };
 use serde_json::{Value, json};
 use std::ops::Range;

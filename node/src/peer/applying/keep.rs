@@ -1,0 +1,142 @@
+//! What of a round is kept for others and for the next life, and for how long.
+
+use super::ApplyError;
+use crate::chain::Ledger;
+use crate::compute::off_the_queue;
+use crate::contribution::Contribution;
+use crate::peer::context::Context;
+use crate::peer::states::State;
+use covey_gossip::store::{Durability, Store, StoreError};
+use covey_proto::blob::{Header, StateManifest};
+use covey_proto::run::Run;
+use covey_proto::{Digest, Round};
+use covey_sparseloco::state_shards;
+use std::sync::Arc;
+
+/// Pins what a round applies, which brings it to the disk: it is read again while the round is applied.
+///
+/// # Errors
+/// The store refuses, or has evicted some of it.
+pub async fn pin_selected<L: Ledger>(
+    context: &Arc<Context<L>>,
+    round: Round,
+    selected: &[Arc<Contribution>],
+) -> Result<(), StoreError> {
+    let names: Vec<Digest> = selected.iter().flat_map(|contribution| contribution.blobs()).collect();
+    let store = context.network.store().clone();
+    let pin = move || store.pin(&applying_tag(round), &names);
+    off_the_queue(pin).await
+}
+
+/// Stores what others may ask for, then the state; forgets rounds that nobody needs any more.
+///
+/// # Errors
+/// The store or the disk refuses.
+pub(super) fn keep<L>(
+    context: &Context<L>,
+    header: &Header,
+    (state, manifest): (&State, &StateManifest),
+    selected: &[Arc<Contribution>],
+) -> Result<(), ApplyError> {
+    let (store, round) = (context.network.store(), header.round);
+    let small = [header.to_bytes(), manifest.to_bytes()];
+    // The header and the state's root come first, for `provide_checkpoints`.
+    let mut names: Vec<Digest> =
+        store.put_batch(&small, Durability::Buffered)?.into_iter().map(|blob| blob.root).collect();
+    names.extend(selected.iter().flat_map(|contribution| contribution.blobs()));
+    if is_checkpoint(&context.run, round) {
+        put_shards(store, state, context.run.compress.state_elements as usize, &mut names)?;
+    }
+    store.pin(&round_tag(round), &names)?;
+    store.unpin(&applying_tag(round))?;
+    context.disk.write_state(&state.sealed.tip, state.sealed.root, &state.parameters)?;
+    if is_checkpoint(&context.run, round) {
+        provide_checkpoints(context, round);
+    }
+    forget(context, round)
+}
+
+/// Stores a state's shards, one at a time: none but that is in memory twice.
+fn put_shards(store: &Store, state: &State, elements: usize, names: &mut Vec<Digest>) -> Result<(), StoreError> {
+    for shard in state_shards(&state.parameters, elements) {
+        names.push(store.put(&shard, Durability::Buffered)?.root);
+    }
+    Ok(())
+}
+
+/// Keeps a checkpoint that came from peers as one's own are kept: its blobs, pinned and said to be here, then the state.
+/// A store without room for all of it has evicted some by now, and then only the state is kept.
+///
+/// # Errors
+/// The store or the disk refuses.
+pub fn hold_checkpoint<L>(context: &Context<L>, state: &State, manifest: &StateManifest) -> Result<(), ApplyError> {
+    let tip = state.sealed.tip;
+    if let Some(round) = tip.round {
+        let names = [tip.head, state.sealed.root].into_iter().chain(manifest.shards.iter().map(|shard| shard.root));
+        match context.network.store().pin(&round_tag(round), &names.collect::<Vec<_>>()) {
+            Ok(()) => provide_checkpoints(context, round),
+            Err(error @ StoreError::Missing(_)) => {
+                tracing::warn!(node = %context.name, %round, %error, "a checkpoint is not kept for others");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(context.disk.write_state(&tip, state.sealed.root, &state.parameters)?)
+}
+
+/// Tells the network which states this node holds whole, as of `round`: the last two checkpoints, which everybody keeps.
+/// An archive has older ones too, and whoever joins asks for none of them.
+pub fn provide_checkpoints<L>(context: &Context<L>, round: Round) {
+    let period = context.run.electorate.checkpoint;
+    let newest = round.0 - round.0 % period;
+    let pins = context.network.store().pins();
+    // Its header is the first of what is pinned for a round, its state's root the second.
+    let root = |back: u32| {
+        let of = newest.checked_sub(back.checked_mul(period)?)?;
+        pins.get(&round_tag(Round(of)))?.get(1).copied()
+    };
+    for (back, is_kept) in [(2, false), (1, true), (0, true)] {
+        match root(back) {
+            Some(root) if is_kept => context.network.provide(root),
+            Some(root) => context.network.stop_providing(root),
+            None => {}
+        }
+    }
+}
+
+/// Whether the state after a round is kept whole for those who join.
+pub fn is_checkpoint(run: &Run, round: Round) -> bool {
+    round.0.is_multiple_of(run.electorate.checkpoint)
+}
+
+fn round_tag(round: Round) -> String {
+    format!("round-{round}")
+}
+
+/// Of what is being applied, until the round's own tag holds it.
+fn applying_tag(round: Round) -> String {
+    format!("apply-{round}")
+}
+
+/// Lets go of what is older than P + 4 rounds, and of checkpoints older than the last two. An archive keeps all.
+fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
+    let store = context.network.store();
+    let checkpoint = context.run.electorate.checkpoint;
+    let is_over = |tag: &str| match tag.split_once('-').map(|(kind, number)| (kind, number.parse().map(Round))) {
+        Some(("mine", Ok(of))) => of.0 + 2 <= round.0,
+        // Of a life that ended before the round was applied.
+        Some(("apply", Ok(of))) => of <= round,
+        Some(("round", Ok(of))) if is_checkpoint(&context.run, of) => of.0 + 2 * checkpoint <= round.0,
+        Some(("round", Ok(of))) => of.0 + checkpoint + 4 <= round.0,
+        _ => false,
+    };
+    for tag in store.pins().into_keys().filter(|tag| is_over(tag)) {
+        if !context.archive || !tag.starts_with("round") {
+            store.unpin(&tag)?;
+        }
+    }
+    if !context.archive {
+        store.gc()?;
+    }
+    Ok(())
+}

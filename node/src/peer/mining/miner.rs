@@ -1,0 +1,305 @@
+//! What a miner keeps from round to round (a trainer on its device, the data, how far its files are), and what it does:
+//! draft a contribution, store it, keep what was not sent.
+//!
+//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end: a crash
+//! then costs what was not sent since and moments that are some rounds old, no more. Blobs and journal are written in every
+//! round.
+
+use crate::chain::Ledger;
+use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
+use crate::disk::{DiskError, JournalContribution};
+use crate::misbehave;
+use crate::peer::context::Context;
+use covey_gossip::store::{Durability, StoreError};
+use covey_proto::blob::{BlobRef, Manifest};
+use covey_proto::{Digest, Round};
+use covey_round::engine::Task;
+use covey_sparseloco::state::as_le_bytes;
+use covey_sparseloco::{CODEC_VERSION, Compression};
+use covey_trainer::data::Dataset;
+use covey_trainer::inner::{RoundReport, TrainError, train_round};
+use covey_trainer::{BackendError, BatchError, Device, LoadError, SaveError, Trainer, open_backend};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After so many missed rounds what the error feedback holds is about another state.
+const FEEDBACK_ROUNDS_MAX: u32 = 8;
+const MOMENTS: &str = "moments.bin";
+
+/// Why a round's training gave no contribution.
+#[derive(Debug, thiserror::Error)]
+pub enum MinerError {
+    /// The device refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The base cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The parameters cannot be read back.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// A step failed.
+    #[error(transparent)]
+    Train(#[from] TrainError<BatchError>),
+    /// A cheat fails.
+    #[error(transparent)]
+    Disguise(#[from] misbehave::DisguiseError),
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The blob store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The device's thread does not start.
+    #[error("no thread for the device: {0}")]
+    Thread(#[from] io::Error),
+    /// Fewer steps than the run asks for.
+    #[error("stopped after {steps} steps; the run asks for {needed}: the round is skipped")]
+    TooFewSteps {
+        /// Steps done.
+        steps: u32,
+        /// Steps needed.
+        needed: u32,
+    },
+}
+
+/// What a miner keeps from round to round.
+pub struct Miner {
+    trainer: Resident<Box<dyn Trainer>>,
+    data: Arc<Dataset>,
+    /// The round whose contribution the feedback follows.
+    feedback_of: Option<Round>,
+    /// The last round after which moments and feedback went to the disk.
+    saved: Option<Round>,
+    /// Rounds from one such writing to the next.
+    save_rounds: u32,
+}
+
+/// A contribution that is nowhere but in memory, and does not name its base yet.
+pub struct Draft {
+    /// What the training amounted to.
+    pub report: RoundReport,
+    /// Time of training and of compression.
+    pub times: [Duration; 2],
+    shards: Vec<Vec<u8>>,
+}
+
+impl Miner {
+    /// A miner as its folder has it. Blocks.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or the folder cannot be read.
+    pub fn restore<L>(
+        context: &Context<L>,
+        device: &Device,
+        data: Arc<Dataset>,
+        save_rounds: u32,
+    ) -> Result<Miner, MinerError> {
+        let journalled = context.journal.read().contribution;
+        context.disk.keep_only_feedback(journalled.as_ref().map(|journalled| journalled.round))?;
+        let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
+        let moments = context.disk.open_file(MOMENTS)?;
+        let (device, model, node) = (device.clone(), context.run.model.clone(), context.name.clone());
+        let (told, restored) = std::sync::mpsc::sync_channel(1);
+        let make = move || -> Result<_, MinerError> {
+            let mut trainer = open_backend(&device, &model)?.trainer()?;
+            if let Some(Err(error)) = moments.map(|mut moments| trainer.restore_moments(&mut moments)) {
+                tracing::warn!(%node, %error, "the optimizer's state is damaged: it starts from zero");
+            }
+            let restored = feedback.map(|mut feedback| trainer.restore_feedback(&mut feedback));
+            if let Some(Err(error)) = &restored {
+                tracing::warn!(%node, %error, "the error feedback is damaged: it starts from zero");
+            }
+            // The receiver waits below.
+            let _ = told.send(matches!(restored, Some(Ok(()))));
+            Ok(trainer)
+        };
+        let trainer = Resident::start("trainer", make)?;
+        let has_feedback = restored.recv().unwrap_or(false);
+        let feedback_of = journalled.map(|journalled| journalled.round).filter(|_| has_feedback);
+        Ok(Miner { trainer, data, feedback_of, saved: feedback_of, save_rounds: save_rounds.max(1) })
+    }
+
+    /// Forgets what belongs to a state that the node no longer follows: after joining by state.
+    ///
+    /// # Errors
+    /// The disk refuses; what is in memory is forgotten all the same.
+    pub async fn reset<L: Ledger>(&mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
+        (self.feedback_of, self.saved) = (None, None);
+        let owned = context.clone();
+        let forget = move |trainer: &mut Box<dyn Trainer>| {
+            trainer.reset_moments();
+            trainer.reset_feedback();
+            owned.disk.keep_only_feedback(None)?;
+            Ok(save_moments(&owned, &**trainer)?)
+        };
+        self.trainer.call(forget).await
+    }
+
+    /// Trains from `theta` and compresses, as long as none of `cancels` says to stop.
+    ///
+    /// # Errors
+    /// No contribution this round; nothing that counts has changed.
+    pub async fn draft<L: Ledger>(
+        &mut self,
+        context: &Arc<Context<L>>,
+        task: Task,
+        theta: Arc<Vec<f32>>,
+        cancels: [Cancel; 2],
+    ) -> Result<Draft, MinerError> {
+        let stale = |of: Round| task.round.0.saturating_sub(of.0) > FEEDBACK_ROUNDS_MAX;
+        let drop_feedback = self.feedback_of.is_some_and(stale);
+        if drop_feedback {
+            self.feedback_of = None;
+        }
+        let (owned, data) = (context.clone(), self.data.clone());
+        let work = move |trainer: &mut Box<dyn Trainer>| {
+            if drop_feedback {
+                trainer.reset_feedback();
+            }
+            let is_wanted = || cancels.iter().all(Cancel::is_wanted);
+            draft(&owned, &mut **trainer, &data, &task, &theta, &is_wanted)
+        };
+        self.trainer.run(&context.compute, work).await.0
+    }
+
+    /// Stores what was drafted: its blobs, and every few rounds the feedback that follows it and the moments. `base` is
+    /// head(round − 1). Gives the manifest's digest, and the time that storing took.
+    ///
+    /// # Errors
+    /// No contribution this round; nothing that counts has changed.
+    pub async fn store<L: Ledger>(
+        &mut self,
+        context: &Arc<Context<L>>,
+        task: &Task,
+        base: Digest,
+        draft: Draft,
+    ) -> Result<(Digest, Duration), MinerError> {
+        let round = task.round;
+        let (owned, task) = (context.clone(), task.clone());
+        let put = move || {
+            let watch = Stopwatch::start();
+            put_blobs(&owned, &task, base, &draft).map(|digest| (digest, watch.elapsed()))
+        };
+        let (digest, putting) = off_the_queue(put).await?;
+        if self.saved.is_some_and(|saved| round.0 < saved.0.saturating_add(self.save_rounds)) {
+            return Ok((digest, putting));
+        }
+        let saving = self.save(context, round, base).await?;
+        Ok((digest, putting + saving))
+    }
+
+    /// The journal names the contribution of `round`: its feedback counts from now on.
+    ///
+    /// # Errors
+    /// The disk refuses to forget an older one.
+    pub async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round) -> Result<(), MinerError> {
+        self.feedback_of = Some(round);
+        self.trainer.call(|trainer| trainer.keep_feedback()).await;
+        if self.saved != Some(round) {
+            return Ok(());
+        }
+        let owned = context.clone();
+        let forget = move || owned.disk.keep_only_feedback(Some(round));
+        Ok(off_the_queue(forget).await?)
+    }
+
+    /// Writes what the disk does not have yet: for a node that leaves in good order.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn leave<L: Ledger>(mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
+        match context.journal.read().contribution {
+            Some(JournalContribution { round, base, .. }) if self.feedback_of == Some(round) => {
+                if self.saved != Some(round) {
+                    self.save(context, round, base).await?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the feedback that follows the contribution of `round`, and the moments.
+    async fn save<L: Ledger>(
+        &mut self,
+        context: &Arc<Context<L>>,
+        round: Round,
+        base: Digest,
+    ) -> Result<Duration, MinerError> {
+        let owned = context.clone();
+        let save = move |trainer: &mut Box<dyn Trainer>| -> Result<Duration, DiskError> {
+            let watch = Stopwatch::start();
+            owned.disk.write_feedback(round, base, |file| trainer.save_feedback(file).map_err(io::Error::other))?;
+            save_moments(&owned, &**trainer)?;
+            Ok(watch.elapsed())
+        };
+        let took = self.trainer.call(save).await?;
+        self.saved = Some(round);
+        Ok(took)
+    }
+}
+
+fn save_moments<L>(context: &Context<L>, trainer: &dyn Trainer) -> Result<(), DiskError> {
+    context.disk.write_with(MOMENTS, |file| trainer.save_moments(file).map_err(io::Error::other))
+}
+
+/// A round's inner steps and its contribution, on the trainer's thread.
+fn draft<L>(
+    context: &Context<L>,
+    trainer: &mut dyn Trainer,
+    data: &Dataset,
+    task: &Task,
+    theta: &[f32],
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<Draft, MinerError> {
+    let run = &context.run;
+    let start = Stopwatch::start();
+    trainer.load(&mut as_le_bytes(theta))?;
+    let mut samples = task.assignment.samples_of(task.member.uid).into_iter().flatten();
+    let batches = |_step: u32| data.batch(&run.model, samples.by_ref().take(run.inner.batch as usize));
+    let report = train_round(trainer, run, task.round, batches, |_, _| is_wanted())?;
+    let trained = start.elapsed();
+    let needed = run.inner.steps_min.min(run.inner.steps.count(task.round) as u32);
+    if report.steps < needed {
+        return Err(MinerError::TooFewSteps { steps: report.steps, needed });
+    }
+    if let Some(kind) = context.misbehaviour {
+        misbehave::disguise(kind, &context.layout, task, theta, trainer)?;
+    }
+    let how = Compression {
+        beta: run.compress.beta,
+        k: run.compress.k.count(task.round),
+        quantiser: run.compress.quantiser,
+        shard_chunks: run.compress.shard_chunks as usize,
+    };
+    let mut shards = trainer.contribute(theta, &how)?.shards;
+    if let Some(kind) = context.misbehaviour {
+        misbehave::damage(kind, &mut shards);
+    }
+    Ok(Draft { report, shards, times: [trained, start.elapsed().saturating_sub(trained)] })
+}
+
+/// Puts shards and manifest into the store, on the disk when this returns; gives the manifest's digest.
+fn put_blobs<L>(context: &Context<L>, task: &Task, base: Digest, draft: &Draft) -> Result<Digest, StoreError> {
+    let Draft { report, shards, .. } = draft;
+    let manifest = Manifest {
+        run: context.run_id,
+        round: task.round,
+        uid: task.member.uid,
+        hotkey: task.member.hotkey,
+        registered_at: task.member.registered_at.0,
+        base,
+        samples: report.samples,
+        codec: CODEC_VERSION,
+        shards: shards.iter().map(|shard| BlobRef::of(shard)).collect(),
+    };
+    let kept = misbehave::kept(context.misbehaviour, shards, context.run.compress.inline_max);
+    let store = context.network.store();
+    let put = store.put_batch(&kept, Durability::Synced)?;
+    let digest = store.put(&manifest.to_bytes(), Durability::Synced)?.root;
+    let names: Vec<Digest> = put.into_iter().map(|blob| blob.root).chain([digest]).collect();
+    store.pin(&format!("mine-{}", task.round), &names)?;
+    Ok(digest)
+}

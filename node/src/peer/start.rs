@@ -1,0 +1,335 @@
+//! How a node starts: what must fit together, what is restored from its folder, what is told to the chain first.
+
+use super::agreement::{self, Elsewhere, RunPrefix};
+use super::context::Context;
+use super::gathering::{self, Gathering};
+use super::identity::Identity;
+use super::jobs::{Done, Jobs};
+use super::mining::{Miner, MinerError, Mining};
+use super::states::{Sealed, State, States};
+use super::status::{Applied, Reports};
+use super::submitting::{self, Orders, Signer, SubmitHandle};
+use super::validating::{Validating, Validator, ValidatorError};
+use super::{Applying, Inputs, Peer, applying, catching_up};
+use crate::chain::{Ledger, LedgerError};
+use crate::compute::Compute;
+use crate::disk::{Disk, DiskError, SavedState};
+use crate::misbehave::Misbehaviour;
+use covey_gossip::store::{Store, StoreError};
+use covey_gossip::{Events, Limits, TransportOptions};
+use covey_proto::blob::Header;
+use covey_proto::run::{Run, RunError};
+use covey_proto::{Digest, HotkeyPair};
+use covey_round::engine::{Engine, Roles, Tip};
+use covey_sparseloco::state_root;
+use covey_trainer::Device;
+use covey_trainer::data::Dataset;
+use futures::FutureExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Announcements that are read and wait for the node's loop; beyond, the network keeps them.
+const HEARD_MAX: usize = 64;
+
+/// All that makes a node.
+pub struct Config<L> {
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// Its folder.
+    pub directory: PathBuf,
+    /// What it does besides following.
+    pub roles: Roles,
+    /// The run.
+    pub run: Arc<Run>,
+    /// The chain.
+    pub ledger: L,
+    /// The training data; a node that only follows needs none.
+    pub data: Option<Arc<Dataset>>,
+    /// Where it listens, as multiaddrs.
+    pub listen: Vec<String>,
+    /// Whom it dials first, as multiaddrs.
+    pub bootstrap: Vec<String>,
+    /// Whether others can reach where it listens: a seeder, or a node of a swarm on one machine. It then answers look-ups.
+    pub reachable: bool,
+    /// Time between gossip heartbeats.
+    pub heartbeat: Duration,
+    /// Bounds of its network half.
+    pub limits: Limits,
+    /// How its connections are set up.
+    pub transport: TransportOptions,
+    /// Bytes that its blob store may hold.
+    pub store_bytes_max: u64,
+    /// Where heavy work goes.
+    pub compute: Compute,
+    /// What trains and scores.
+    pub device: Device,
+    /// Rounds from one writing of a miner's moments and error feedback to the next.
+    pub save_rounds: u32,
+    /// What a miner or validator signs with.
+    pub hotkey: Option<HotkeyPair>,
+    /// What it does wrong, if anything.
+    pub misbehaviour: Option<Misbehaviour>,
+    /// Whether it keeps every round for ever.
+    pub archive: bool,
+    /// How long what others have is waited for before the node calls itself idle.
+    pub patience: Duration,
+    /// Told of every round that is applied.
+    pub observer: Option<mpsc::Sender<Applied>>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run's numbers cannot be.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The blob store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network half does not start.
+    #[error(transparent)]
+    Network(#[from] covey_gossip::StartError),
+    /// The miner's state cannot be restored.
+    #[error(transparent)]
+    Miner(#[from] MinerError),
+    /// The validator's state cannot be restored.
+    #[error(transparent)]
+    Validator(#[from] ValidatorError),
+    /// The chain does not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The run is on another chain.
+    #[error("the run is on chain {run}, subnet {run_netuid}; this node is connected to {chain}, subnet {netuid}")]
+    OtherChain {
+        /// The run's genesis hash.
+        run: Digest,
+        /// The run's subnet.
+        run_netuid: u16,
+        /// The chain's genesis hash.
+        chain: Digest,
+        /// The subnet connected to.
+        netuid: u16,
+    },
+    /// The data set is not the run's.
+    #[error("the training data is {got}; the run trains on {needed}: prepare the same text with the same vocabulary")]
+    OtherData {
+        /// The data set's digest.
+        got: Digest,
+        /// The run's.
+        needed: Digest,
+    },
+    /// The run counts more sequences than its data has.
+    #[error("the training data has {got} sequences; the run counts {needed}: its data.samples is wrong")]
+    TooFewSamples {
+        /// The data set's.
+        got: u64,
+        /// The run's.
+        needed: u64,
+    },
+    /// The hotkey is another run's.
+    #[error(
+        "hotkey {} commits to run {} (last at block {}); this node has run {run}: compare `covey run show`. If they are two \
+         runs on purpose, use another hotkey, or stop the other node and start this one at block {} or later",
+        .elsewhere.hotkey, .elsewhere.other, .elsewhere.block, .elsewhere.until
+    )]
+    OtherRun {
+        /// Where the hotkey is.
+        elsewhere: Elsewhere,
+        /// This node's run.
+        run: RunPrefix,
+    },
+    /// A role without what it needs.
+    #[error("a miner or validator needs the training data")]
+    NoData,
+    /// A role without a key.
+    #[error("a miner or validator needs a hotkey to sign with")]
+    NoHotkey,
+    /// The beginning is not the run's.
+    #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
+    OtherGenesis {
+        /// What this binary computes.
+        got: Digest,
+        /// What the run says.
+        needed: Digest,
+    },
+}
+
+impl<L: Ledger> Peer<L> {
+    /// Opens the folder, joins the network, restores what the last life left.
+    ///
+    /// # Errors
+    /// The folder, the network, the chain or the data are not what the run needs.
+    pub async fn start(config: Config<L>) -> Result<Peer<L>, StartError> {
+        check(&config)?;
+        let disk = Disk::open(&config.directory)?;
+        // The store takes the folder's lock: until then another node may be at home in it.
+        let store = Store::open(&config.directory, config.store_bytes_max)?;
+        disk.remove_leftovers()?;
+        let parts = Parts { data: config.data.clone(), device: config.device.clone(), save_rounds: config.save_rounds };
+        let (observer, patience) = (config.observer.clone(), config.patience);
+        let (context, network_events, orders) = open(config, disk, store).await?;
+        let state = restore_state(&context)?;
+        if let Some(round) = state.sealed.tip.round {
+            applying::provide_checkpoints(&context, round);
+        }
+        let (mining, validating) = parts.restore(&context)?;
+        let committed = context.journal.read().contribution.map(|made| (made.round, made.manifest));
+        let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.sealed.tip, committed);
+        refuse_other_run(&context).await?;
+        let submitting = submitting::start(signer(&context), orders).await?;
+        let (mut jobs, done) = Jobs::new();
+        jobs.spawn(submitting.map(|()| Done::Fatal("the chain is gone".into())));
+        let (heard_in, heard) = mpsc::channel(HEARD_MAX);
+        jobs.spawn_silent(gathering::listen(context.clone(), network_events, heard_in));
+        Ok(Peer {
+            inputs: Inputs { heads: context.ledger.heads(), heard, done },
+            context,
+            engine,
+            states: States::new(state),
+            identity: Identity::default(),
+            mining,
+            validating,
+            gathering: Gathering::new(patience),
+            applying: Applying::default(),
+            jobs,
+            reports: Reports::new(observer),
+        })
+    }
+}
+
+/// Opens the network, and puts together what all parts share.
+async fn open<L: Ledger>(
+    config: Config<L>,
+    disk: Disk,
+    store: Store,
+) -> Result<(Arc<Context<L>>, Events, Orders), StartError> {
+    let run_id = config.run.id();
+    let network_config = covey_gossip::Config {
+        directory: config.directory,
+        listen: config.listen,
+        bootstrap: config.bootstrap,
+        reachable: config.reachable,
+        genesis: config.run.chain.genesis,
+        netuid: config.run.chain.netuid,
+        run: run_id,
+        heartbeat: config.heartbeat,
+        transport: config.transport,
+        limits: config.limits,
+    };
+    let (network, events) = covey_gossip::start(network_config, store).await?;
+    let (submit, orders) = SubmitHandle::new();
+    let context = Context {
+        journal: Arc::new(disk.journal()?),
+        name: config.name,
+        layout: Arc::new(config.run.layout()),
+        run: config.run,
+        run_id,
+        ledger: Arc::new(config.ledger),
+        network,
+        disk,
+        submit,
+        pair: config.hotkey.map(Arc::new),
+        roles: config.roles,
+        compute: config.compute,
+        patience: config.patience,
+        archive: config.archive,
+        misbehaviour: config.misbehaviour,
+    };
+    Ok((Arc::new(context), events, orders))
+}
+
+fn signer<L: Ledger>(context: &Context<L>) -> Signer<L> {
+    Signer {
+        name: context.name.clone(),
+        run: context.run.clone(),
+        run_id: context.run_id,
+        ledger: context.ledger.clone(),
+        journal: context.journal.clone(),
+        pair: context.pair.clone(),
+    }
+}
+
+fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
+    let run = &config.run;
+    let (chain, netuid) = (config.ledger.genesis(), config.ledger.netuid());
+    if (run.chain.genesis, run.chain.netuid) != (chain, netuid) {
+        let (run, run_netuid) = (run.chain.genesis, run.chain.netuid);
+        return Err(StartError::OtherChain { run, run_netuid, chain, netuid });
+    }
+    if config.roles != Roles::default() && config.hotkey.is_none() {
+        return Err(StartError::NoHotkey);
+    }
+    match &config.data {
+        None if config.roles != Roles::default() => Err(StartError::NoData),
+        Some(data) if data.digest() != run.data.digest => {
+            Err(StartError::OtherData { got: data.digest(), needed: run.data.digest })
+        }
+        Some(data) if data.samples(run.model.sequence) < run.data.samples => {
+            Err(StartError::TooFewSamples { got: data.samples(run.model.sequence), needed: run.data.samples })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the roles need besides the context.
+struct Parts {
+    data: Option<Arc<Dataset>>,
+    device: Device,
+    save_rounds: u32,
+}
+
+impl Parts {
+    fn restore<L: Ledger>(self, context: &Context<L>) -> Result<(Mining, Option<Validating>), StartError> {
+        let Parts { data: Some(data), device, save_rounds } = self else { return Ok((Mining::default(), None)) };
+        let miner = match context.roles.miner {
+            true => Some(Miner::restore(context, &device, data.clone(), save_rounds)?),
+            false => None,
+        };
+        let validator = match context.roles.validator {
+            true => Some(Validating::new(Validator::restore(context, &device, data)?)),
+            false => None,
+        };
+        Ok((Mining::new(miner), validator))
+    }
+}
+
+/// The newest state of the folder that has the root it should, or the run's beginning.
+fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
+    let cut = context.run.compress.state_elements as usize;
+    let is_sound = |saved: &SavedState| {
+        state_root(&saved.parameters, cut) == saved.root && is_of_its_header(context, &saved.tip, saved.root)
+    };
+    if let Some(saved) = context.disk.restore_state(context.layout.elements(), is_sound)? {
+        let sealed = Sealed { tip: saved.tip, root: saved.root };
+        return Ok(State { sealed, parameters: Arc::new(saved.parameters) });
+    }
+    let state = catching_up::genesis(context);
+    let needed = context.run.chain.genesis_state;
+    if state.sealed.root != needed {
+        return Err(StartError::OtherGenesis { got: state.sealed.root, needed });
+    }
+    context.disk.write_state(&Tip::genesis(context.run_id), state.sealed.root, &state.parameters)?;
+    Ok(state)
+}
+
+/// Whether a state has the root that its header says. A header that is not there says nothing.
+fn is_of_its_header<L: Ledger>(context: &Context<L>, tip: &Tip, root: Digest) -> bool {
+    let bytes = context.network.store().get(&tip.head).ok().flatten();
+    bytes.and_then(|bytes| Header::from_bytes(&bytes).ok()).is_none_or(|header| header.state == root)
+}
+
+/// Refuses to take part with a hotkey that another run's node signs with: they would overwrite each other's commitments.
+async fn refuse_other_run<L: Ledger>(context: &Context<L>) -> Result<(), StartError> {
+    let Some(hotkey) = context.hotkey() else { return Ok(()) };
+    let finalised = context.ledger.heads().borrow().finalised;
+    let view = context.ledger.view(finalised).await?;
+    match agreement::elsewhere(&view, &context.run, context.run_id, hotkey) {
+        Some(elsewhere) => Err(StartError::OtherRun { elsewhere, run: context.run_id.into() }),
+        None => Ok(()),
+    }
+}

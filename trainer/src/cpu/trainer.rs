@@ -1,0 +1,235 @@
+//! A model on the CPU that learns. Its memory is five arrays as long as the model, made once: parameters, gradient, two
+//! moments, feedback. A contribution is made in the parameters' array, which then holds the pending feedback.
+
+use super::finite;
+use super::groups::{Parted, check, groups};
+use super::kernels::{AdamW, adamw, sum_of_squares};
+use super::network::{Network, Passes};
+use super::product::Into;
+use crate::backend::{BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer};
+use crate::moments::{MomentsReader, MomentsWriter};
+use crate::stream::{load, save};
+use covey_proto::layout::Layout;
+use covey_proto::run::Model;
+use covey_sparseloco::state::{StateError, finite as finite_state};
+use covey_sparseloco::{Compression, Encoded, compress};
+use std::io;
+
+/// Parameters, gradient, moments, feedback and activations.
+pub struct CpuTrainer {
+    layout: Layout,
+    network: Network,
+    threads: usize,
+    parameters: Vec<f32>,
+    holds: Holds,
+    gradient: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+    steps: u64,
+    /// e, what was not sent before: the kept one.
+    feedback: Vec<f32>,
+    parted: Parted,
+}
+
+/// What the parameters' memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    /// Nothing of use.
+    Nothing,
+    /// Parameters.
+    Parameters,
+    /// The feedback that follows the last contribution, until it is kept or forgotten.
+    Pending,
+}
+
+impl CpuTrainer {
+    /// A trainer whose steps take one thread and whose contributions take as many as `threads`; nothing is loaded.
+    ///
+    /// # Panics
+    /// If the model's numbers cannot be: heads that do not divide the width, say. [`super::open`] checks them.
+    pub fn new(model: &Model, threads: usize) -> CpuTrainer {
+        CpuTrainer::with(model, threads, Passes::Both { keep: None })
+    }
+
+    pub(super) fn with(model: &Model, threads: usize, passes: Passes) -> CpuTrainer {
+        let layout = Layout::of(model);
+        let room = || vec![0.0; layout.elements()];
+        CpuTrainer {
+            network: Network::new(model, passes),
+            threads,
+            parameters: room(),
+            holds: Holds::Nothing,
+            gradient: room(),
+            first: room(),
+            second: room(),
+            steps: 0,
+            feedback: room(),
+            parted: Parted::default(),
+            layout,
+        }
+    }
+
+    /// Mean loss of a batch and its gradient, flat, unclipped: for tests, which compare it with other sources.
+    ///
+    /// # Errors
+    /// Nothing is loaded, another model's batch, or a loss that is not finite.
+    pub fn gradient(&mut self, batch: &Batch) -> Result<(f64, &[f32]), BackendError> {
+        let loss = self.compute_gradient(batch)?;
+        Ok((loss, &self.gradient))
+    }
+
+    /// Leaves the gradient of the mean loss in `self.gradient`; gives the mean loss.
+    fn compute_gradient(&mut self, batch: &Batch) -> Result<f64, BackendError> {
+        self.loaded()?;
+        check(batch, &self.network.shape)?;
+        let positions = batch.predictions() as f64;
+        let weight = (1.0 / positions) as f32;
+        let CpuTrainer { network, parameters, gradient, parted, .. } = self;
+        let mut sum = 0.0;
+        let mut into = Into::Set;
+        let rows_of: Vec<&[u32]> = groups(batch, network).collect();
+        for rows in rows_of {
+            let group = parted.part(rows, batch.sequence());
+            sum += network.gradient(parameters, gradient, &group, weight, into);
+            into = Into::Add;
+        }
+        finite("loss", sum / positions)
+    }
+
+    fn loaded(&self) -> Result<(), BackendError> {
+        if self.holds == Holds::Parameters { Ok(()) } else { Err(BackendError::NotLoaded) }
+    }
+
+    /// The numbers of the step that comes after `self.steps`.
+    fn adamw(&self, hyper: &StepHyper, gradient_norm: f64) -> AdamW {
+        let clipped = if gradient_norm > hyper.clip { hyper.clip / gradient_norm } else { 1.0 };
+        let steps = i32::try_from(self.steps + 1).unwrap_or(i32::MAX);
+        AdamW {
+            scale: clipped as f32,
+            beta1: hyper.beta1 as f32,
+            beta2: hyper.beta2 as f32,
+            keep1: (1.0 - hyper.beta1) as f32,
+            keep2: (1.0 - hyper.beta2) as f32,
+            rate: (hyper.rate / (1.0 - hyper.beta1.powi(steps))) as f32,
+            inverse_root2: (1.0 / (1.0 - hyper.beta2.powi(steps)).sqrt()) as f32,
+            epsilon: hyper.epsilon as f32,
+            decay: (1.0 - hyper.rate * hyper.weight_decay) as f32,
+        }
+    }
+}
+
+impl Trainer for CpuTrainer {
+    fn load(&mut self, base: &mut dyn io::Read) -> Result<(), LoadError> {
+        self.holds = Holds::Nothing;
+        load(base, &mut self.parameters)?;
+        self.holds = Holds::Parameters;
+        Ok(())
+    }
+
+    fn save(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+        self.loaded()?;
+        Ok(save(to, &self.parameters)?)
+    }
+
+    fn step(&mut self, batch: &Batch, hyper: &StepHyper) -> Result<Option<StepStats>, BackendError> {
+        let loss = self.compute_gradient(batch)?;
+        let gradient_norm = finite("gradient norm", sum_of_squares(&self.gradient).sqrt())?;
+        let numbers = self.adamw(hyper, gradient_norm);
+        self.steps += 1;
+        adamw(&mut self.parameters, &mut self.first, &mut self.second, &self.gradient, &numbers);
+        Ok(Some(StepStats { loss, gradient_norm, tokens: batch.predictions() }))
+    }
+
+    fn finish(&mut self) -> Result<Option<StepStats>, BackendError> {
+        // Every step has given its numbers.
+        Ok(None)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn contribute(&mut self, base: &[f32], how: &Compression) -> Result<EncodedContribution, BackendError> {
+        self.loaded()?;
+        let expected = self.layout.elements();
+        if base.len() != expected {
+            return Err(BackendError::Elements { got: base.len(), expected });
+        }
+        self.holds = Holds::Nothing;
+        let Encoded { shards, stats } =
+            compress(self.threads, &self.layout, how, base, &self.feedback, &mut self.parameters)?;
+        self.holds = Holds::Pending;
+        Ok(EncodedContribution { shards, stats })
+    }
+
+    fn keep_feedback(&mut self) {
+        if self.holds == Holds::Pending {
+            std::mem::swap(&mut self.parameters, &mut self.feedback);
+            self.holds = Holds::Nothing;
+        }
+    }
+
+    fn save_feedback(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+        let feedback = if self.holds == Holds::Pending { &self.parameters } else { &self.feedback };
+        Ok(save(to, feedback)?)
+    }
+
+    fn restore_feedback(&mut self, from: &mut dyn io::Read) -> Result<(), LoadError> {
+        let not_finite = |error| match error {
+            StateError::NotFinite { index } => LoadError::NotFinite { index },
+            StateError::Length { got, need } => {
+                LoadError::Length { got: got as u64, elements: need / 4, expected: need as u64 }
+            }
+        };
+        let outcome = load(from, &mut self.feedback).and_then(|()| finite_state(&self.feedback).map_err(not_finite));
+        match outcome {
+            Ok(()) => self.forget_pending(),
+            Err(_) => self.reset_feedback(),
+        }
+        outcome
+    }
+
+    fn reset_feedback(&mut self) {
+        self.feedback.fill(0.0);
+        self.forget_pending();
+    }
+
+    fn save_moments(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
+        let mut writer = MomentsWriter::begin(to, self.steps, self.layout.elements())?;
+        writer.write(&self.first)?;
+        writer.write(&self.second)?;
+        Ok(writer.finish()?)
+    }
+
+    fn restore_moments(&mut self, from: &mut dyn io::Read) -> Result<(), LoadError> {
+        let mut read = || {
+            let (mut reader, steps) = MomentsReader::begin(from, self.layout.elements())?;
+            reader.read(&mut self.first)?;
+            reader.read(&mut self.second)?;
+            reader.finish()?;
+            Ok(steps)
+        };
+        match read() {
+            Ok(steps) => self.steps = steps,
+            Err(error) => {
+                self.reset_moments();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_moments(&mut self) {
+        self.first.fill(0.0);
+        self.second.fill(0.0);
+        self.steps = 0;
+    }
+}
+
+impl CpuTrainer {
+    fn forget_pending(&mut self) {
+        if self.holds == Holds::Pending {
+            self.holds = Holds::Nothing;
+        }
+    }
+}
