@@ -3,10 +3,12 @@
 //! A manifest says what a contribution is; a header what became of a round; a state manifest what a state is made of.
 //! Each is named by the BLAKE3 of all its bytes.
 
+use crate::canonical::{decode, digest, encode, hotkey, uid};
 use crate::entries::Entries;
-use crate::run::UIDS;
+use crate::id::UIDS;
 use crate::{Digest, Hotkey, Round, RunId, Uid, wire};
-use prost::Message;
+
+pub use crate::error::DecodeError;
 
 /// Kind and version of a run's canonical bytes.
 pub const RUN: &[u8; 8] = b"CVYRUN01";
@@ -29,113 +31,6 @@ pub const LIST_BYTES_MAX: usize = 3 * 1024 * 1024 + 4096;
 const DIGEST_FIELD_BYTES: usize = 2 + 32;
 /// Bytes of the shortest [`BlobRef`] in a list, with its tag and length; an empty blob's size is left out.
 pub(crate) const REF_BYTES_MIN: usize = 2 + DIGEST_FIELD_BYTES;
-
-/// Why bytes are not the value they claim to be.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DecodeError {
-    /// More bytes than the kind may have.
-    #[error("{got} bytes; the limit is {max}")]
-    TooLarge {
-        /// Bytes that came.
-        got: usize,
-        /// Bytes that may.
-        max: usize,
-    },
-    /// The first eight bytes are another kind's.
-    #[error("does not start with {0}")]
-    Kind(&'static str),
-    /// Not protobuf.
-    #[error("not a message: {0}")]
-    Protobuf(String),
-    /// Protobuf, but not the one form.
-    #[error("not in canonical form: encoded again it gives other bytes")]
-    NotCanonical,
-    /// More entries than there may be.
-    #[error("more than {max} entries of {name}")]
-    Count {
-        /// The repeated field.
-        name: &'static str,
-        /// Entries that may be.
-        max: usize,
-    },
-    /// An entry that cannot be whole.
-    #[error("an entry of {name} of {got} bytes; none has less than {min}")]
-    Short {
-        /// The repeated field.
-        name: &'static str,
-        /// Bytes of the entry.
-        got: usize,
-        /// Bytes of the shortest.
-        min: usize,
-    },
-    /// A field that is missing or cannot be.
-    #[error("field {0} is missing or out of range")]
-    Field(&'static str),
-}
-
-/// Encodes `message` behind `kind`.
-pub(crate) fn encode(kind: &[u8; 8], message: &impl Message) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(8 + message.encoded_len());
-    bytes.extend_from_slice(kind);
-    bytes.extend_from_slice(&message.encode_to_vec());
-    bytes
-}
-
-/// Decodes what [`encode`] gives, and nothing else. `entries` is what it may list, if it can list more than a few.
-pub(crate) fn decode<M: Message + Default>(
-    kind: &'static [u8; 8],
-    bytes: &[u8],
-    max: usize,
-    entries: Option<Entries>,
-) -> Result<M, DecodeError> {
-    if bytes.len() > max {
-        return Err(DecodeError::TooLarge { got: bytes.len(), max });
-    }
-    let body = bytes
-        .strip_prefix(kind.as_slice())
-        .ok_or(DecodeError::Kind(std::str::from_utf8(kind).unwrap_or("its kind")))?;
-    canonical(body, max, entries)
-}
-
-/// Decodes one message in its one form; `entries` as for [`decode`].
-pub(crate) fn canonical<M: Message + Default>(
-    bytes: &[u8],
-    max: usize,
-    entries: Option<Entries>,
-) -> Result<M, DecodeError> {
-    if bytes.len() > max {
-        return Err(DecodeError::TooLarge { got: bytes.len(), max });
-    }
-    if let Some(entries) = entries {
-        entries.check(bytes)?;
-    }
-    let message = M::decode(bytes).map_err(|error| DecodeError::Protobuf(error.to_string()))?;
-    if message.encoded_len() == bytes.len() && message.encode_to_vec() == bytes {
-        Ok(message)
-    } else {
-        Err(DecodeError::NotCanonical)
-    }
-}
-
-pub(crate) fn need<T>(field: Option<T>, name: &'static str) -> Result<T, DecodeError> {
-    field.ok_or(DecodeError::Field(name))
-}
-pub(crate) fn digest(bytes: &[u8], name: &'static str) -> Result<Digest, DecodeError> {
-    Digest::from_slice(bytes).ok_or(DecodeError::Field(name))
-}
-pub(crate) fn flag(number: u32, name: &'static str) -> Result<bool, DecodeError> {
-    match number {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(DecodeError::Field(name)),
-    }
-}
-pub(crate) fn uid(number: u32) -> Result<Uid, DecodeError> {
-    Uid::new(number).ok_or(DecodeError::Field("uid"))
-}
-pub(crate) fn hotkey(bytes: &[u8]) -> Result<Hotkey, DecodeError> {
-    Hotkey::from_slice(bytes).ok_or(DecodeError::Field("hotkey"))
-}
 
 /// A blob by name and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -344,3 +239,6 @@ impl StateManifest {
         Ok(StateManifest { elements: wire.elements, shards })
     }
 }
+
+#[cfg(test)]
+mod tests;

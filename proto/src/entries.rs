@@ -3,7 +3,7 @@
 //!
 //! A walk over the message's own fields; what an entry is made of is for the decoder.
 
-use crate::blob::DecodeError;
+use crate::error::DecodeError;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 /// What a message may hold of one repeated field.

@@ -38,6 +38,9 @@ impl Round {
     }
 }
 
+/// Uids that a run can have: a bitmap of them is 32 bytes.
+pub const UIDS: usize = 256;
+
 /// A place on the subnet, 0 to 255: a bitmap of uids is 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]

@@ -4,7 +4,7 @@
 //! 64×64 tiles (smaller at its right and lower edges), row-major over the grid of tiles; anything else into runs of
 //! 4,096 elements, the last shorter. A chunk never straddles tensors.
 
-use crate::run::Model;
+use crate::model::Model;
 use std::ops::Range;
 
 /// Elements of a whole chunk.

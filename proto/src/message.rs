@@ -1,14 +1,18 @@
 //! What travels by gossip and by request: announcements, peer records, requests and responses.
 
-use crate::blob::{self, BlobRef, DecodeError, Manifest, PEER, canonical, digest};
+use crate::blob::{self, BlobRef, Manifest, PEER};
+use crate::canonical::{self, canonical, digest};
 use crate::entries::{Entries, fields};
+use crate::error::DecodeError;
+use crate::id::UIDS;
 use crate::record::UidSet;
-use crate::run::{INLINE_MAX, UIDS};
 use crate::{BlockNumber, Digest, Hotkey, HotkeyPair, Round, SIGNATURE_BYTES, Uid, verify, wire};
 use prost::Message;
 
 /// Bytes of the largest announcement that gossip carries.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of the largest shard that a run may send inside an announcement: gossip copies every message to several peers.
+pub const INLINE_MAX: u32 = 64 * 1024;
 /// Bytes of the largest blob that one response carries.
 pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the largest request.
@@ -73,13 +77,6 @@ fn inline_shards(bytes: &[u8]) -> Entries {
 }
 
 impl Announcement {
-    /// The announcement of `manifest`, whose shards are `shards`, in a run with this inline limit.
-    pub fn new(manifest: Manifest, shards: &[Vec<u8>], inline_max: u32) -> Announcement {
-        let limit = inline_max.min(INLINE_MAX) as usize;
-        let inline = shards.iter().filter(|shard| shard.len() <= limit).cloned().collect();
-        Announcement { manifest, inline }
-    }
-
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let message = wire::Announcement {
@@ -171,20 +168,20 @@ impl PeerRecord {
             sequence: self.sequence,
             expiry: self.expiry.0,
         };
-        blob::encode(PEER, &message)
+        canonical::encode(PEER, &message)
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<PeerRecord, DecodeError> {
         let addresses = Entries { name: "addresses", tag: 7, max: PEER_ADDRESSES_MAX, bytes_min: 0 };
-        let wire: wire::PeerRecord = blob::decode(PEER, bytes, PEER_RECORD_BYTES_MAX, Some(addresses))?;
+        let wire: wire::PeerRecord = canonical::decode(PEER, bytes, PEER_RECORD_BYTES_MAX, Some(addresses))?;
         if wire.peer.len() > 64 {
             return Err(DecodeError::Field("peer"));
         }
         Ok(PeerRecord {
             genesis: digest(&wire.genesis, "genesis")?,
             netuid: u16::try_from(wire.netuid).map_err(|_| DecodeError::Field("netuid"))?,
-            uid: blob::uid(wire.uid)?,
-            hotkey: blob::hotkey(&wire.hotkey)?,
+            uid: canonical::uid(wire.uid)?,
+            hotkey: canonical::hotkey(&wire.hotkey)?,
             registered_at: BlockNumber(wire.registered_at),
             peer: wire.peer,
             addresses: wire.addresses,
@@ -287,7 +284,7 @@ impl Request {
     pub fn from_bytes(bytes: &[u8]) -> Result<Request, PeerRecordError> {
         use wire::request::Ask;
         let wire: wire::Request = canonical(bytes, REQUEST_BYTES_MAX, None)?;
-        Ok(match blob::need(wire.ask, "ask")? {
+        Ok(match canonical::need(wire.ask, "ask")? {
             Ask::Blob(ask) => Request::Blob(digest(&ask.root, "root")?),
             Ask::Announcements(ask) => Request::Announcements(Round(ask.round), uids(&ask.have)?),
             Ask::Record(record) => Request::Record(SignedPeerRecord::from_wire(&record)?),
@@ -339,7 +336,7 @@ impl Response {
         use wire::response::Answer;
         check_lists(bytes)?;
         let wire: wire::Response = canonical(bytes, RESPONSE_BYTES_MAX, None)?;
-        Ok(match blob::need(wire.answer, "answer")? {
+        Ok(match canonical::need(wire.answer, "answer")? {
             Answer::Nothing(_) => Response::Nothing,
             Answer::Blob(bytes) => Response::Blob(bytes),
             Answer::Announcements(list) => Response::Announcements(list.announcement),

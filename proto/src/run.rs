@@ -3,14 +3,18 @@
 //! A run is written as `run.toml` and read with [`Run::from_toml`]; its id is the digest of its canonical bytes, so
 //! comments, order and spelling of the file do not matter. Every fault of a file is reported at once.
 
+use crate::canonical::{self, digest, flag, need};
+use crate::error::DecodeError;
 use crate::layout::Layout;
 use crate::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use crate::schedule::Schedule;
 use crate::{Digest, RunId, blob, wire};
 use serde::{Deserialize, Serialize};
 
-/// Uids that a run can have: a bitmap of them is 32 bytes.
-pub const UIDS: usize = 256;
+pub use crate::id::UIDS;
+pub use crate::message::INLINE_MAX;
+pub use crate::model::Model;
+
 /// Elements of the largest model this version accepts (100 G): keeps every offset in 53 bits.
 const ELEMENTS_MAX: u64 = 100_000_000_000;
 
@@ -100,41 +104,6 @@ pub struct Electorate {
     pub electorate_min: u64,
     /// P: rounds between checkpoints.
     pub checkpoint: u32,
-}
-
-/// A LLaMA-style model: RMSNorm, rotary positions, grouped-query attention, SwiGLU; no biases.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// Tokens.
-    pub vocabulary: u32,
-    /// Width of the residual stream.
-    pub width: u32,
-    /// Layers.
-    pub layers: u32,
-    /// Query heads; the width divides by them.
-    pub heads: u32,
-    /// Key and value heads; the query heads divide by them.
-    pub kv_heads: u32,
-    /// Width of the SwiGLU.
-    pub feed_forward: u32,
-    /// Tokens of a training sequence.
-    pub sequence: u32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// RMSNorm's epsilon.
-    pub norm_epsilon: f64,
-    /// Whether the embedding is the output matrix too.
-    pub tied: bool,
-    /// Seed of the initial weights.
-    pub seed: u64,
-}
-
-impl Model {
-    /// Elements of a head.
-    pub fn head_width(&self) -> u32 {
-        self.width / self.heads
-    }
 }
 
 /// What is trained on.
@@ -230,9 +199,6 @@ pub struct Scoring {
     pub power: f64,
 }
 
-/// The largest shard that a run may send inside an announcement: gossip copies every message to several peers.
-pub const INLINE_MAX: u32 = 64 * 1024;
-
 /// What is wrong with a run, every fault at once.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -244,7 +210,7 @@ pub enum RunError {
     Faults(Vec<String>),
     /// The canonical bytes do not decode.
     #[error(transparent)]
-    Bytes(#[from] blob::DecodeError),
+    Bytes(#[from] DecodeError),
 }
 
 impl Run {
@@ -284,7 +250,7 @@ impl Run {
 
     /// The canonical bytes: what the run id is the digest of.
     pub fn to_bytes(&self) -> Vec<u8> {
-        blob::encode(blob::RUN, &self.to_wire())
+        canonical::encode(blob::RUN, &self.to_wire())
     }
 
     /// Reads canonical bytes.
@@ -292,7 +258,7 @@ impl Run {
     /// # Errors
     /// Bytes that are not canonical, or a run that cannot be.
     pub fn from_bytes(bytes: &[u8]) -> Result<Run, RunError> {
-        let wire: wire::Run = blob::decode(blob::RUN, bytes, blob::RUN_BYTES_MAX, None)?;
+        let wire: wire::Run = canonical::decode(blob::RUN, bytes, blob::RUN_BYTES_MAX, None)?;
         Run::from_wire(wire)?.checked()
     }
 
@@ -477,8 +443,7 @@ impl Run {
         }
     }
 
-    fn from_wire(wire: wire::Run) -> Result<Run, blob::DecodeError> {
-        use blob::{digest, flag, need};
+    fn from_wire(wire: wire::Run) -> Result<Run, DecodeError> {
         let clock = need(wire.clock, "clock")?;
         let electorate = need(wire.electorate, "electorate")?;
         let model = need(wire.model, "model")?;
@@ -490,7 +455,7 @@ impl Run {
         Ok(Run {
             chain: Chain {
                 genesis: digest(&wire.genesis, "genesis")?,
-                netuid: u16::try_from(wire.netuid).map_err(|_| blob::DecodeError::Field("netuid"))?,
+                netuid: u16::try_from(wire.netuid).map_err(|_| DecodeError::Field("netuid"))?,
                 start: wire.start,
                 genesis_state: digest(&wire.genesis_state, "genesis_state")?,
             },
@@ -542,7 +507,7 @@ impl Run {
             compress: Compress {
                 k: Schedule::from_wire(compress.k, "compress.k")?,
                 beta: compress.beta,
-                quantiser: Quantiser::from_byte(compress.quantiser).ok_or(blob::DecodeError::Field("quantiser"))?,
+                quantiser: Quantiser::from_byte(compress.quantiser).ok_or(DecodeError::Field("quantiser"))?,
                 shard_chunks: compress.shard_chunks,
                 state_elements: compress.state_elements,
                 inline_max: compress.inline_max,
@@ -591,3 +556,6 @@ impl Faults {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

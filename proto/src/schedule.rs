@@ -1,7 +1,7 @@
 //! Numbers that change with the round: data in run.toml, the same bits for everyone.
 
 use crate::Round;
-use crate::blob::DecodeError;
+use crate::error::DecodeError;
 use crate::wire;
 use serde::{Deserialize, Serialize};
 
@@ -10,30 +10,30 @@ pub const POINTS_MAX: usize = 64;
 
 /// A number by round: points of (round, value), rounds rising. In run.toml a plain number stands for one point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[serde(from = "ScheduleText", into = "ScheduleText")]
 pub struct Schedule(Vec<(u32, f64)>);
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum ScheduleText {
     Constant(f64),
     Points(Vec<(u32, f64)>),
 }
 
-impl From<Written> for Schedule {
-    fn from(written: Written) -> Schedule {
+impl From<ScheduleText> for Schedule {
+    fn from(written: ScheduleText) -> Schedule {
         match written {
-            Written::Constant(value) => Schedule(vec![(0, value)]),
-            Written::Points(points) => Schedule(points),
+            ScheduleText::Constant(value) => Schedule(vec![(0, value)]),
+            ScheduleText::Points(points) => Schedule(points),
         }
     }
 }
 
-impl From<Schedule> for Written {
-    fn from(schedule: Schedule) -> Written {
+impl From<Schedule> for ScheduleText {
+    fn from(schedule: Schedule) -> ScheduleText {
         match schedule.0[..] {
-            [(0, value)] => Written::Constant(value),
-            _ => Written::Points(schedule.0),
+            [(0, value)] => ScheduleText::Constant(value),
+            _ => ScheduleText::Points(schedule.0),
         }
     }
 }

@@ -64,7 +64,8 @@ async fn origin() -> Origin {
         shards: shards.iter().map(|shard| BlobRef::of(shard)).collect(),
     };
     store.put(&manifest.to_bytes(), Durability::Buffered).unwrap();
-    let announcement = Announcement::new(manifest.clone(), &shards, INLINE_MAX).to_bytes();
+    let inline = shards.iter().filter(|shard| shard.len() <= INLINE_MAX as usize).cloned().collect();
+    let announcement = Announcement { manifest: manifest.clone(), inline }.to_bytes();
     let mut config = Config::new(folder.path(), Digest::of(b"a chain"), 3, run_id());
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
     config.heartbeat = Duration::from_millis(200);

@@ -6,6 +6,7 @@
 
 use crate::clock::{beacon, derive_digest};
 use covey_proto::chain::ChainView;
+use covey_proto::random::finalise;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round, RunId, Uid, derive};
 
@@ -22,7 +23,7 @@ const HALF_BITS_MIN: u32 = 4;
 /// - One pass over x < 2^(2h): left = x >> h, right = the low h bits; eight times, with i = 0..8,
 ///   `(left, right) = (right, left ^ f(i, right))`; the result is `left << h | right`.
 /// - `f(i, v)`: z = v + key\[i\] (wrapping, as all of these); z = (z ^ z >> 30) · 0xbf58476d1ce4e5b9; z = (z ^ z >> 27) ·
-///   0x94d049bb133111eb; z = z ^ z >> 31; the high h bits of z (splitmix64's finaliser).
+///   0x94d049bb133111eb; z = z ^ z >> 31; the high h bits of z ([`finalise`]).
 /// - Cycle walking: passes are repeated until the result is below `len`; at most four are
 ///   expected (256 ÷ len below 64).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,18 +74,11 @@ impl Permutation {
         let half = self.half_bits;
         let (mut left, mut right) = (value >> half, value & ((1 << half) - 1));
         for key in self.keys {
-            let mixed = mix(right.wrapping_add(key)) >> (64 - half);
+            let mixed = finalise(right.wrapping_add(key)) >> (64 - half);
             (left, right) = (right, left ^ mixed);
         }
         left << half | right
     }
-}
-
-/// splitmix64's finaliser: every bit of `z` reaches every bit of the result.
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Samples that a member trains on in `round`: n = H · batch.

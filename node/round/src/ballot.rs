@@ -1,9 +1,10 @@
-//! What a validator fetches first and what it votes for: its own policy, out of what is offered.
+//! What a validator votes for, of the contributions that it holds: its own policy, which no other node checks.
 //!
-//! Honest validators' ratings differ, and a contribution needs more than half of the stake. So the policy is coarse:
-//! whatever is valid and held is admitted unless its author is known to be bad; a score only orders, and matters where
-//! more is held than has places; who is unrated waits in an order that all validators share, or no newcomer would ever
-//! reach half. Whether bytes are valid and held is for others to say.
+//! Honest validators' ratings differ, and a contribution is applied only if voters with more than half of the stake name
+//! it. So the policy is coarse. Whatever is valid and held goes on the ballot unless its author is known to be bad. A
+//! score decides only where more is held than has places: the best rated come first. Newcomers, of whom nobody has a
+//! rating, follow in an order that all validators share: if each chose among them for itself, none would ever get half.
+//! Whether bytes are valid and held is for others to say; what is fetched first, the node decides as things are offered.
 
 use crate::clock::derive_digest;
 use crate::rating::Standing;
@@ -33,40 +34,33 @@ impl Probation {
     }
 }
 
-/// In which order to fetch what is offered: the admitted by score falling, the unrated as they wait, then the bad: they
-/// get no vote, but where bytes and time are left, evaluating them is how one who mended its ways comes back.
+/// The ballot: of those whose contributions are `held`, valid and on the disk, the first `places` (K) of [`ranking`].
 ///
-/// Who has no standing counts as unrated.
-pub fn fetch_order(
-    probation: &Probation,
-    offered: impl IntoIterator<Item = Uid>,
-    standings: &BTreeMap<Uid, Standing>,
-) -> Vec<Uid> {
-    let mut order: Vec<Uid> = offered.into_iter().collect();
-    order.sort_by_cached_key(|uid| {
-        let (class, score) = match standing(standings, *uid) {
-            Standing::Admitted(score) => (0, order_bits(score)),
-            Standing::Unrated => (1, 0),
-            Standing::Bad => (2, 0),
-        };
-        (class, Reverse(score), probation.place(*uid))
-    });
-    order.dedup();
-    order
-}
-
-/// The ballot: of what is valid and held, the first `places` (K) in [`fetch_order`], without the bad.
+/// Who is not in `standings` counts as unrated. A vote with fewer than K names is no fault: the rest is not held or bad.
 pub fn ballot(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>, places: u32) -> UidSet {
-    let admitted = held.iter().filter(|uid| standing(standings, *uid) != Standing::Bad);
-    fetch_order(probation, admitted, standings).into_iter().take(places as usize).collect()
+    ranking(probation, held, standings).into_iter().take(places as usize).collect()
 }
 
-fn standing(standings: &BTreeMap<Uid, Standing>, uid: Uid) -> Standing {
-    standings.get(&uid).copied().unwrap_or(Standing::Unrated)
+/// The rated by score, falling, equals in the shared order; then the unrated in the shared order. The bad are left out.
+fn ranking(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>) -> Vec<Uid> {
+    let mut ranked: Vec<(bool, Reverse<u64>, Digest, Uid)> = held
+        .iter()
+        .filter_map(|uid| {
+            let (unrated, score) = match standings.get(&uid).copied().unwrap_or(Standing::Unrated) {
+                Standing::Admitted(score) => (false, ascending_bits(score)),
+                Standing::Unrated => (true, 0),
+                Standing::Bad => return None,
+            };
+            Some((unrated, Reverse(score), probation.place(uid), uid))
+        })
+        .collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(.., uid)| uid).collect()
 }
 
-/// Bits that order as scores do: scores are 0 or more, and the bits of such floats rise with them.
-fn order_bits(score: f64) -> u64 {
+/// A number that rises with the score, so that scores can be compared as integers: scores are 0 or more, and the bits of
+/// such floats rise with them.
+fn ascending_bits(score: f64) -> u64 {
     score.max(0.0).to_bits()
 }
 
@@ -95,18 +89,18 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_fetched_first_then_the_waiting_then_the_bad() {
+    fn the_best_stand_first_then_those_who_wait_and_the_bad_not_at_all() {
         let known = standings(&[
             (1, Standing::Bad),
             (2, Standing::Admitted(0.2)),
             (3, Standing::Admitted(0.7)),
             (4, Standing::Admitted(0.0)),
         ]);
-        let order = fetch_order(&probation(), uids(1..=6).iter(), &known);
-        assert_eq!(order[..3], [3, 2, 4].map(Uid::from));
+        let ranked = ranking(&probation(), &uids(1..=6), &known);
+        assert_eq!(ranked[..3], [3, 2, 4].map(Uid::from));
         let mut waiting = [5, 6].map(Uid::from);
         waiting.sort_by_key(|uid| probation().place(*uid));
-        assert_eq!(order[3..], [waiting[0], waiting[1], Uid::from(1)]);
+        assert_eq!(ranked[3..], waiting);
     }
 
     #[test]

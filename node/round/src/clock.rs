@@ -84,12 +84,6 @@ pub fn last_decided(run: &Run, block: BlockNumber) -> Option<Round> {
     last(run, block.0.into(), run.clock.vote)
 }
 
-/// The round for which it makes sense to train at `block`: anchored, and a commitment can still be submitted.
-pub fn training(run: &Run, block: BlockNumber) -> Option<Round> {
-    let blocks = RoundBlocks::of(run, last_anchored(run, block)?).ok()?;
-    (block <= blocks.submit_latest).then_some(blocks.round)
-}
-
 /// The last round r with `r0 + r·L + offset ≤ block`.
 fn last(run: &Run, block: u64, offset: u32) -> Option<Round> {
     let since = block.checked_sub(u64::from(run.chain.start) + u64::from(offset))?;
@@ -158,7 +152,6 @@ pub(crate) mod tests {
         let run = bittensor();
         assert_eq!(last_anchored(&run, BlockNumber(994)), None);
         assert_eq!(last_anchored(&run, BlockNumber(995)), Some(Round(0)));
-        assert_eq!(training(&run, BlockNumber(994)), None);
         assert_eq!(last_decided(&run, BlockNumber(1107)), None);
         assert_eq!(last_decided(&run, BlockNumber(1108)), Some(Round(0)));
     }
@@ -190,15 +183,12 @@ pub(crate) mod tests {
                 prop_assert_eq!(inverse(&run, block), Some(round));
                 prop_assert_eq!(inverse(&run, BlockNumber(block.0 - 1)), round.previous());
             }
-            prop_assert_eq!(training(&run, blocks.anchor), Some(round));
-            prop_assert_eq!(training(&run, blocks.submit_latest), Some(round));
-            prop_assert_eq!(training(&run, BlockNumber(blocks.submit_latest.0 + 1)), None);
         }
 
         #[test]
         fn no_block_and_no_round_panics(block: u32, round: u32) {
             let run = bittensor();
-            for question in [last_anchored, last_committed, last_decided, training] {
+            for question in [last_anchored, last_committed, last_decided] {
                 let _ = question(&run, BlockNumber(block));
             }
             let _ = RoundBlocks::of(&run, Round(round));

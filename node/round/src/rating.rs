@@ -1,7 +1,7 @@
 //! What a validator thinks of each peer: from loss scores to weights on chain, and to who is known to be bad.
 //!
 //! Each validator has its own ratings; nothing that all must agree on depends on them. Measuring gains is scoring's
-//! work, spending a rating on a ballot [`crate::ballot`]'s.
+//! work; what a rating does to a ballot is decided by [`crate::ballot`].
 //!
 //! # The rule
 //! Of each evaluated contribution come two relative loss improvements, `own` on the data its author was assigned and
@@ -10,17 +10,21 @@
 //! - *usefulness* u: the mean of the last [`GAINS_KEPT`] of `random ÷ m`, cut to −1 … 1, where m is the mean of that
 //!   round's positive `random`. Relative to the round, so gains that shrink as training goes on weigh the same; cut, so
 //!   one lucky set of sequences is worth no more than an ordinary good one. A round in which nobody has a positive
-//!   gain says nothing here: the step was too long, or the data odd, for everybody.
+//!   gain says nothing here: the step was too long, or the data odd, for everybody. Of the gains 0.02, 0.01 and −0.01 m is
+//!   0.015, so that these peers get 1 (1.33, cut), 0.67 and −0.67.
 //! - *own*: a moving average b ← b + α(±1 − b) of "own > random", from 0. Who did not train on its data (copies,
 //!   mixtures, another's data) wins half of the time. The average of such a coin has deviation s = √(α ÷ (2 − α)), and
-//!   f = (b + s) ÷ 4s, cut to 0.1 … 1: it starts at ¼, and three deviations are full trust. Gauntlet's max(0, b) would
+//!   f = (b + s) ÷ 4s, cut to 0.1 … 1: it starts at ¼, and three deviations are full trust. With
+//!   α = 0.05 s is 0.16: who wins nine comparisons of ten comes to b = 0.8 and has full trust, who wins half stays near ¼.
+//!   Gauntlet's max(0, b) would
 //!   take everything from an honest peer of near-chance comparisons every few rounds.
 //! - *skill*: a Plackett–Luce rating by rank of `random`; q = 1 ÷ (1 + exp((ō − o) ÷ 2β)), o its ordinal μ − 3σ and
 //!   ō the mean ordinal of the useful: something like the chance to beat an average peer. Gauntlet multiplies by the ordinal
 //!   itself, which leaves an unlucky one of a few equal peers below zero for tens of rounds.
 //!
 //! `score = max(0, u) · f · q · 0.75^a` after a rounds of absence, and a weight is score^power, normalised. A failure
-//! (offered, but invalid or not to be had) counts as a lost comparison, −1 of usefulness and the last rank.
+//! (a contribution that was offered, but is invalid, or whose bytes nobody gave) counts as a lost comparison, −1 of usefulness
+//! and the last rank.
 //!
 //! What that gives is measured in `trials`, over some 300 seeded swarms a case: a noise miner whose random gain is never
 //! positive has no weight from the first useful round on; one whose random gains drift around nothing has under 2 % from

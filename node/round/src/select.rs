@@ -23,11 +23,12 @@ pub struct Selection {
     /// T: the electorate's stake.
     pub total_stake: u128,
     /// Members with permit and stake whose slot at V holds a vote of this round, in the electorate or not, whatever
-    /// the vote says. None of them in three rounds: a miner idles.
+    /// the vote says. A sign of life: if it is empty for three rounds, a miner stops training until somebody votes again.
     pub voted: UidSet,
     /// Stake of the electorate's ballots by head: the evidence when votes split.
     pub heads: BTreeMap<Digest, u128>,
-    /// G: the voters behind the leading head; none if two lead. They hold what they voted for: fetch from them first.
+    /// G: the voters behind the leading head; empty if two heads lead. A voter has fetched and checked what is on its ballot,
+    /// so these are the peers to fetch it from.
     pub group: UidSet,
     /// Stake of G behind each uid that it votes for, offered or not.
     pub support: BTreeMap<Uid, u128>,

@@ -2,7 +2,8 @@
 //! `transfer`.
 
 use super::bar::Bar;
-use super::transfer::{self, NetArgs, ServeArgs, Wanted};
+use super::blob_lines::{Where, say, text};
+use super::transfer::{self, Download, NetArgs, ServeArgs};
 use super::{Done, Failure, Plain};
 use crate::config::Size;
 use crate::report::units::{bytes, seconds};
@@ -10,7 +11,6 @@ use clap::{Args, Subcommand};
 use covey_gossip::store::{BlobInfo, Store};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
@@ -36,13 +36,6 @@ pub(super) enum BlobCommand {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Where {
-    /// The store's folder: a node's own, OUT/nodes/NAME of a swarm.
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: PathBuf,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct AddArgs {
     /// The files.
     #[arg(value_name = "FILE", required = true)]
@@ -59,7 +52,7 @@ pub(super) struct AddArgs {
 pub(super) struct GetArgs {
     /// The blob: its root, 64 hexadecimal digits, and its size if it is known.
     #[arg(value_name = "ROOT[:SIZE]")]
-    blob: Named,
+    blob: BlobName,
     /// The file that it is written to [with --from it may stay in the store alone].
     #[arg(long, value_name = "FILE", required_unless_present = "from")]
     out: Option<PathBuf>,
@@ -81,7 +74,7 @@ pub(super) struct GetArgs {
 pub(super) struct VerifyArgs {
     /// The blobs [default: all].
     #[arg(value_name = "ROOT[:SIZE]")]
-    blobs: Vec<Named>,
+    blobs: Vec<BlobName>,
     #[command(flatten)]
     place: Where,
 }
@@ -99,7 +92,7 @@ pub(super) struct GcArgs {
 pub(super) struct RmArgs {
     /// The blobs.
     #[arg(value_name = "ROOT[:SIZE]", required = true)]
-    blobs: Vec<Named>,
+    blobs: Vec<BlobName>,
     #[command(flatten)]
     place: Where,
 }
@@ -115,21 +108,21 @@ pub(super) struct UnpinArgs {
 
 /// A blob as a person names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Named {
+struct BlobName {
     root: Digest,
     size: Option<u64>,
 }
 
-impl FromStr for Named {
+impl FromStr for BlobName {
     type Err = Plain;
-    fn from_str(text: &str) -> Result<Named, Plain> {
+    fn from_str(text: &str) -> Result<BlobName, Plain> {
         let (root, size) = match text.split_once(':') {
             Some((root, size)) => (root, Some(size)),
             None => (text, None),
         };
         let root = root.parse().map_err(|error| Plain(format!("{error}")))?;
         let size = size.map(|size| size.parse().map_err(|_| Plain(format!("{size:?} is no number of bytes"))));
-        Ok(Named { root, size: size.transpose()? })
+        Ok(BlobName { root, size: size.transpose()? })
     }
 }
 
@@ -155,15 +148,6 @@ fn open(dir: &Path, quota: u64) -> Result<Store, Failure> {
     Ok(Store::open(dir, quota)?)
 }
 
-/// Says a line of the result. A closed pipe is no error: whoever read has enough.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-}
-
-pub(super) fn text(blob: &BlobRef) -> String {
-    format!("{}:{}", blob.root, blob.size)
-}
-
 fn add(args: &AddArgs) -> Result<Done, Failure> {
     let store = Store::open(&args.dir, u64::MAX)?;
     let mut roots = args.pin.as_ref().and_then(|tag| store.pins().remove(tag)).unwrap_or_default();
@@ -186,7 +170,7 @@ fn add(args: &AddArgs) -> Result<Done, Failure> {
 }
 
 /// What the store has under a name.
-fn find(store: &Store, named: &Named) -> Result<BlobInfo, Failure> {
+fn find(store: &Store, named: &BlobName) -> Result<BlobInfo, Failure> {
     let found = store.list().into_iter().find(|info| info.blob.root == named.root);
     let info = found.ok_or_else(|| {
         Plain(format!("blob {} is not in {}; covey blob ls shows what is", named.root, store.root().display()))
@@ -204,7 +188,7 @@ fn get_from(args: GetArgs) -> Result<Done, Failure> {
     let size = args.blob.size.ok_or_else(|| Plain(format!("--from needs the blob's size: {}:SIZE", args.blob.root)))?;
     let blob = BlobRef { root: args.blob.root, size };
     let timeout = Duration::from_secs(args.timeout);
-    let wanted = Wanted { blob, from: args.from, out: args.out, serve_on: args.serve_on, timeout };
+    let wanted = Download { blob, from: args.from, out: args.out, serve_on: args.serve_on, timeout };
     transfer::get(&args.net, &wanted)
 }
 
@@ -326,10 +310,10 @@ mod tests {
     #[test]
     fn a_blob_is_named_by_its_root_and_its_size_if_known() {
         let root = Digest::of(b"x");
-        assert_eq!(root.to_string().parse::<Named>().unwrap(), Named { root, size: None });
-        assert_eq!(format!("{root}:17").parse::<Named>().unwrap(), Named { root, size: Some(17) });
+        assert_eq!(root.to_string().parse::<BlobName>().unwrap(), BlobName { root, size: None });
+        assert_eq!(format!("{root}:17").parse::<BlobName>().unwrap(), BlobName { root, size: Some(17) });
         for wrong in [format!("{root}:"), format!("{root}:x"), format!("{root}:-1"), "ab:1".into(), String::new()] {
-            assert!(wrong.parse::<Named>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BlobName>().is_err(), "{wrong}");
         }
     }
 

@@ -8,6 +8,7 @@ mod out;
 
 mod bar;
 mod blob;
+mod blob_lines;
 mod data;
 #[cfg(feature = "devnet")]
 mod devnet;
@@ -17,6 +18,7 @@ mod lab;
 mod logs;
 mod model;
 mod node;
+mod outcome;
 mod peers;
 mod register;
 mod run;
@@ -30,6 +32,7 @@ mod wallet;
 mod watch;
 
 use clap::{Parser, Subcommand};
+use outcome::{Done, Failure, Plain};
 use std::process::ExitCode;
 
 /// Strangers train one large language model together over the internet.
@@ -93,18 +96,6 @@ enum Command {
     Generate(model::GenerateArgs),
 }
 
-/// What a command that did not fail has to say.
-enum Done {
-    /// All is well.
-    Well,
-    /// It worked, and what it found is not well.
-    Differs,
-    /// It was told to stop, and did so in good order.
-    Stopped(signals::Stopped),
-}
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -149,8 +140,3 @@ pub fn main() -> ExitCode {
         }
     }
 }
-
-/// A word of its own for an error that no library has.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Plain(String);

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Which signal ended a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(super) enum StopSignal {
     /// Ctrl-C.
     Interrupt,
     /// What a service manager sends.
@@ -15,20 +15,20 @@ pub(super) enum Stopped {
     HangUp,
 }
 
-impl Stopped {
+impl StopSignal {
     /// The exit code that shells give to a process which such a signal ended: 128 and the signal's number.
     pub(super) const fn exit_code(self) -> u8 {
         match self {
-            Stopped::HangUp => 129,
-            Stopped::Interrupt => 130,
-            Stopped::Terminate => 143,
+            StopSignal::HangUp => 129,
+            StopSignal::Interrupt => 130,
+            StopSignal::Terminate => 143,
         }
     }
 }
 
 /// Listens from the call on, which a runtime must make: whoever has read that a command serves may end it. The future
 /// waits for the first signal. The one after it ends the process, whatever it does then.
-pub(super) fn stopped() -> impl Future<Output = Stopped> {
+pub(super) fn stopped() -> impl Future<Output = StopSignal> {
     let mut signals = Signals::new();
     async move {
         let first = signals.next().await;
@@ -54,11 +54,11 @@ impl Signals {
         }
     }
 
-    async fn next(&mut self) -> Stopped {
+    async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            () = received(&mut self.interrupt) => Stopped::Interrupt,
-            () = received(&mut self.terminate) => Stopped::Terminate,
-            () = received(&mut self.hang_up) => Stopped::HangUp,
+            () = received(&mut self.interrupt) => StopSignal::Interrupt,
+            () = received(&mut self.terminate) => StopSignal::Terminate,
+            () = received(&mut self.hang_up) => StopSignal::HangUp,
         }
     }
 }

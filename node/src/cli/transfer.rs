@@ -1,8 +1,8 @@
 //! `covey blob serve` and `covey blob get --from`: blobs over the network, without run, chain or keys of value.
 
 use super::bar::Bar;
-use super::blob::{Where, say, text as name};
-use super::signals::{Stopped, stopped};
+use super::blob_lines::{Where, say, text as name};
+use super::signals::{StopSignal, stopped};
 use super::{Done, Failure, Plain};
 use crate::config::{Mbit, Size};
 use crate::observe::{self, Nodes};
@@ -62,7 +62,7 @@ pub(super) struct ServeArgs {
 
 /// What to get, from whom.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct Download {
     pub(super) blob: BlobRef,
     pub(super) from: Vec<String>,
     pub(super) out: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<Done, Failure> {
     })
 }
 
-pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
+pub(super) fn get(net: &NetArgs, wanted: &Download) -> Result<Done, Failure> {
     let store = open(net)?;
     let peers = wanted.from.iter().map(|address| peer_of(address)).collect::<Result<Vec<_>, _>>()?;
     let hints: Vec<Hint> = peers.into_iter().map(Hint::Peer).collect();
@@ -128,7 +128,7 @@ pub(super) fn get(net: &NetArgs, wanted: &Wanted) -> Result<Done, Failure> {
 async fn fetch_and_export(
     net: &NetArgs,
     (network, store): (&Handle, Store),
-    wanted: &Wanted,
+    wanted: &Download,
     hints: &[Hint],
 ) -> Result<(), Failure> {
     let fetched = fetch(network, wanted, hints).await?;
@@ -141,7 +141,7 @@ async fn fetch_and_export(
 }
 
 /// What a fetch came to.
-struct Fetched {
+struct DownloadReport {
     seconds: f64,
     /// Bytes that came, and that were here before.
     came: u64,
@@ -149,10 +149,10 @@ struct Fetched {
     duplicate: u64,
 }
 
-impl Fetched {
-    fn say(&self, net: &NetArgs, wanted: &Wanted) {
+impl DownloadReport {
+    fn say(&self, net: &NetArgs, wanted: &Download) {
         if net.json {
-            let Fetched { seconds, came, had, duplicate } = self;
+            let DownloadReport { seconds, came, had, duplicate } = self;
             let (root, out) = (name(&wanted.blob), &wanted.out);
             say(&json!({ "event": "fetched", "root": root, "out": out, "seconds": seconds, "bytes": came, "had": had, "duplicate": duplicate }).to_string());
             return;
@@ -165,7 +165,7 @@ impl Fetched {
     }
 }
 
-async fn fetch(network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<Fetched, FetchError> {
+async fn fetch(network: &Handle, wanted: &Download, hints: &[Hint]) -> Result<DownloadReport, FetchError> {
     let start = Instant::now();
     let mut bar = Bar::new("get", wanted.blob.size);
     let had = held(network.store(), &wanted.blob);
@@ -178,7 +178,7 @@ async fn fetch(network: &Handle, wanted: &Wanted, hints: &[Hint]) -> Result<Fetc
     let result = network.download(wanted.blob, Class::Data, hints, wanted.timeout, progress).await;
     drop(bar);
     result?;
-    Ok(Fetched {
+    Ok(DownloadReport {
         seconds: start.elapsed().as_secs_f64(),
         came: wanted.blob.size.saturating_sub(had),
         had,
@@ -243,7 +243,7 @@ fn say_serving(net: &NetArgs, network: &Handle, file: &Path, blob: &BlobRef) {
 }
 
 /// Serves on; events are for nodes of a run, and are let go.
-async fn until_stopped(network: Handle, mut events: Events, stop: impl Future<Output = Stopped>) -> Done {
+async fn until_stopped(network: Handle, mut events: Events, stop: impl Future<Output = StopSignal>) -> Done {
     let drain = async {
         while let Some(event) = events.next().await {
             if let Event::Connected { peer } = event {

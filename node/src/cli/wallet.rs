@@ -3,7 +3,7 @@
 
 use super::{Done, Failure, Plain};
 use crate::config::{WALLETS, of_home};
-use crate::wallet::{Listed, ListedKey, Password, Secret, Wallet, Write, list};
+use crate::wallet::{KeyEntry, Password, Secret, Wallet, WalletEntry, Write, list};
 use clap::{Args, Subcommand};
 use covey_proto::Coldkey;
 use std::io::{BufRead, IsTerminal, Read};
@@ -206,7 +206,7 @@ fn asked_for(kind: &str) -> Result<Secret, Failure> {
 }
 
 /// Wallets with their keys, at most 80 columns where names are short.
-fn tree(path: &str, wallets: &[Listed]) -> String {
+fn tree(path: &str, wallets: &[WalletEntry]) -> String {
     let mut text = format!("{path}\n");
     if wallets.is_empty() {
         text += "no wallets; covey wallet new makes one\n";
@@ -224,7 +224,7 @@ fn tree(path: &str, wallets: &[Listed]) -> String {
     text
 }
 
-fn said(key: &ListedKey, kind: &str) -> String {
+fn said(key: &KeyEntry, kind: &str) -> String {
     let mut text = match &key.address {
         Ok(address) => format!("{kind}{address}"),
         Err(_) if key.encrypted => format!("{kind}of an address that only its password tells"),
@@ -247,22 +247,26 @@ mod tests {
 
     #[test]
     fn a_list_is_a_tree() {
-        let key = |address: &str| ListedKey {
+        let key = |address: &str| KeyEntry {
             address: Ok(address.to_owned()),
             is_here: true,
             encrypted: false,
             open_mode: None,
         };
         let wallets = [
-            Listed {
+            WalletEntry {
                 name: "alice".into(),
-                coldkey: Some(ListedKey { encrypted: true, ..key("5A") }),
+                coldkey: Some(KeyEntry { encrypted: true, ..key("5A") }),
                 hotkeys: vec![
                     ("h1".into(), key("5B")),
-                    ("h2".into(), ListedKey { open_mode: Some(0o644), ..key("5C") }),
+                    ("h2".into(), KeyEntry { open_mode: Some(0o644), ..key("5C") }),
                 ],
             },
-            Listed { name: "bob".into(), coldkey: Some(ListedKey { is_here: false, ..key("5D") }), hotkeys: vec![] },
+            WalletEntry {
+                name: "bob".into(),
+                coldkey: Some(KeyEntry { is_here: false, ..key("5D") }),
+                hotkeys: vec![],
+            },
         ];
         assert_eq!(
             tree("/w", &wallets),

@@ -1,6 +1,9 @@
 //! node.toml as text: which keys there are, what may stand in them, and every fault of a file at once.
 
-use super::{ADDRESSES_MAX, ENDPOINTS_MAX, Mbit, NetworkConfig, NodeConfig, Size};
+use super::fault::{ConfigError, FILE_BYTES_MAX, Fault, FaultKind};
+use super::settings::{ADDRESSES_MAX, NetworkConfig, NodeConfig};
+use super::units::{Mbit, Size};
+use crate::chain::substrate::ENDPOINTS_MAX;
 use covey_gossip::{Congestion, check_address};
 use std::fs::File;
 use std::io::Read;
@@ -11,58 +14,40 @@ use std::time::Duration;
 use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
-/// Bytes of the longest node.toml: some thirty keys with their comments are 6 KB.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Faults that are told; the rest is counted.
 const FAULTS_MAX: usize = 32;
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{}: {error}; `covey init` writes one", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// Too large to be one.
-    #[error("{}: more than {FILE_BYTES_MAX} bytes; this is no node.toml", .path.display())]
-    Large {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not TOML.
-    #[error("{file} does not parse: {error}")]
-    Toml {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        error: Box<toml::de::Error>,
-    },
-    /// What cannot be.
-    #[error("{file} is no configuration:\n{}", .faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n"))]
-    Faults {
-        /// The file.
-        file: String,
-        /// Every fault.
-        faults: Vec<String>,
-    },
-}
+impl NodeConfig {
+    /// Reads node.toml. Relative paths count from its folder, `~` is the user's.
+    ///
+    /// # Errors
+    /// It cannot be read, or cannot be: every fault at once.
+    pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
+        let config = NodeConfig::parse(&text(path)?).map_err(|error| error.of(path))?;
+        Ok(config.resolved(path.parent().unwrap_or(Path::new(""))))
+    }
 
-impl ConfigError {
-    /// The same, of the file at `path`.
-    pub(super) fn of(mut self, path: &Path) -> ConfigError {
-        if let ConfigError::Toml { file, .. } | ConfigError::Faults { file, .. } = &mut self {
-            *file = path.display().to_string();
+    /// Reads the text of a node.toml; paths stay as they are written.
+    ///
+    /// # Errors
+    /// Not TOML, or what cannot be: every fault at once.
+    pub fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
+        let file = || "node.toml".to_owned();
+        let table = text.parse().map_err(|error| ConfigError::Toml { file: file(), error: Box::new(error) })?;
+        let mut keys = Keys { table, faults: Vec::new() };
+        let config = config(&mut keys);
+        let mut faults = keys.faults();
+        if faults.is_empty() {
+            return Ok(config);
         }
-        self
+        let more = faults.len().saturating_sub(FAULTS_MAX);
+        faults.truncate(FAULTS_MAX);
+        Err(ConfigError::Faults { file: file(), faults, more })
     }
 }
 
 /// A file's text, if it is not too long.
-pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
+fn text(path: &Path) -> Result<String, ConfigError> {
     let fault = |error| ConfigError::File { path: path.to_owned(), error };
     let mut text = String::new();
     let mut file = File::open(path).map_err(fault)?.take(FILE_BYTES_MAX + 1);
@@ -71,23 +56,6 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
         return Err(ConfigError::Large { path: path.to_owned() });
     }
     Ok(text)
-}
-
-pub(super) fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
-    let file = || "node.toml".to_owned();
-    let table = text.parse().map_err(|error| ConfigError::Toml { file: file(), error: Box::new(error) })?;
-    let mut keys = Keys { table, faults: Vec::new() };
-    let config = config(&mut keys);
-    let mut faults = keys.faults();
-    if faults.is_empty() {
-        return Ok(config);
-    }
-    if faults.len() > FAULTS_MAX {
-        let more = faults.len() - FAULTS_MAX;
-        faults.truncate(FAULTS_MAX);
-        faults.push(format!("and {more} more"));
-    }
-    Err(ConfigError::Faults { file: file(), faults })
 }
 
 /// Every key, once. What is missing or wrong has its default; a wrong one leaves a fault.
@@ -102,16 +70,14 @@ fn config(keys: &mut Keys) -> NodeConfig {
     keys.set("status", status, address);
     keys.set("log", log, |filter: String| match EnvFilter::try_new(&filter) {
         Ok(_) => Ok(filter),
-        Err(error) => Err(format!("is {filter:?}: {error}; like \"info,covey=debug\"")),
+        Err(error) => Err(FaultKind::Filter { filter, error }),
     });
     keys.set("wallet.path", &mut wallet.path, path);
     keys.set("wallet.name", &mut wallet.name, word);
     keys.set("wallet.hotkey", &mut wallet.hotkey, word);
     keys.list("chain.endpoints", 1..=ENDPOINTS_MAX, endpoint, &mut chain.endpoints);
     self::network(keys, network);
-    keys.set("storage.quota", &mut storage.quota, |text: String| {
-        text.parse::<Size>().map_err(|error| error.to_string())
-    });
+    keys.set("storage.quota", &mut storage.quota, |text: String| Ok(text.parse::<Size>()?));
     keys.set("storage.archive", &mut storage.archive, Ok::<bool, _>);
     config
 }
@@ -124,7 +90,7 @@ fn network(keys: &mut Keys, network: &mut NetworkConfig) {
     keys.set("network.congestion", &mut network.congestion, |word: String| match word.as_str() {
         "bbr" => Ok(Congestion::Bbr),
         "system" => Ok(Congestion::System),
-        _ => Err(format!("is {word:?}; it must be \"bbr\" or \"system\"")),
+        _ => Err(FaultKind::Congestion(word)),
     });
     keys.set("network.upload_mbit", &mut network.upload, rate);
     keys.set("network.download_mbit", &mut network.download, rate);
@@ -135,62 +101,54 @@ fn network(keys: &mut Keys, network: &mut NetworkConfig) {
     keys.set("network.patience_ms", &mut network.patience, |number| count(number, 100..=600_000).map(milliseconds));
     let (target, max) = (network.peers_target, network.connections_max);
     if target > max {
-        keys.faults.push(format!("network.peers_target is {target}; network.connections_max allows {max}"));
+        keys.faults.push(Fault::of("network.peers_target", FaultKind::PeersTarget { target, max }));
     }
 }
 
-fn path(text: String) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("is empty; it must be a path".to_owned()) } else { Ok(text.into()) }
+fn path(text: String) -> Result<PathBuf, FaultKind> {
+    if text.is_empty() { Err(FaultKind::EmptyPath) } else { Ok(text.into()) }
 }
 
 /// A name that is one part of a path.
-fn word(text: String) -> Result<String, String> {
-    match is_name(&text) {
-        true => Ok(text),
-        false => {
-            Err(format!("is {text:?}; a name has 1 to 64 letters, digits and . - _, and does not begin with a dot"))
-        }
-    }
+fn word(text: String) -> Result<String, FaultKind> {
+    if is_name(&text) { Ok(text) } else { Err(FaultKind::Name(text)) }
 }
 
 /// Nothing stands for none.
-fn address(text: String) -> Result<Option<SocketAddr>, String> {
+fn address(text: String) -> Result<Option<SocketAddr>, FaultKind> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |_| format!("is {text:?}; it must be IP:PORT, like 127.0.0.1:9464, or \"\" for none");
-    text.parse().map(Some).map_err(wrong)
+    text.parse().map(Some).map_err(|_| FaultKind::SocketAddress(text))
 }
 
-fn count(number: i64, range: RangeInclusive<usize>) -> Result<usize, String> {
-    let wrong = || format!("is {number}; it must be {} to {}", range.start(), range.end());
-    usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+fn count(got: i64, range: RangeInclusive<usize>) -> Result<usize, FaultKind> {
+    let (least, most) = range.clone().into_inner();
+    let number = usize::try_from(got).ok().filter(|number| range.contains(number));
+    number.ok_or(FaultKind::OutOfRange { got, least, most })
 }
 
 /// 0 stands for none.
-fn rate(number: f64) -> Result<Option<Mbit>, String> {
-    match number {
-        0.0 => Ok(None),
-        _ => Mbit::new(number).map(Some).map_err(|error| format!("is {error}, or 0 for no limit")),
-    }
+fn rate(number: f64) -> Result<Option<Mbit>, FaultKind> {
+    if number == 0.0 { Ok(None) } else { Ok(Some(Mbit::new(number)?)) }
 }
 
-fn endpoint(url: &str) -> Result<(), String> {
+fn endpoint(url: &str) -> Result<(), FaultKind> {
     let host = url.strip_prefix("wss://").or_else(|| url.strip_prefix("ws://"));
     match host {
         Some(host) if !host.is_empty() && !host.starts_with([':', '/']) && !url.contains(char::is_whitespace) => Ok(()),
-        _ => Err(format!("{url:?} is no WebSocket URL, like ws://127.0.0.1:9944 or wss://HOST:443")),
+        _ => Err(FaultKind::Endpoint(url.to_owned())),
     }
 }
 
-fn multiaddr(address: &str) -> Result<(), String> {
-    check_address(address).map_err(|error| error.to_string())
+fn multiaddr(address: &str) -> Result<(), FaultKind> {
+    Ok(check_address(address)?)
 }
 
 /// The keys of a file that nobody has asked for yet, and what was wrong with the others.
 struct Keys {
     table: Table,
-    faults: Vec<String>,
+    faults: Vec<Fault>,
 }
 
 /// A kind of value, as TOML has it.
@@ -244,12 +202,12 @@ impl Keys {
     }
 
     /// Sets `target` to what `read` makes of the key's value, if that is of the right kind and right.
-    fn set<K: Kind, T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(K) -> Result<T, String>) {
+    fn set<K: Kind, T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(K) -> Result<T, FaultKind>) {
         let Some(value) = self.take(key) else { return };
-        let kind = K::of(value.clone()).ok_or_else(|| format!("is {value}; it must be {}", K::NAME));
-        match kind.and_then(read) {
+        let value_of_kind = K::of(value.clone()).ok_or_else(|| FaultKind::OtherKind { value, needed: K::NAME });
+        match value_of_kind.and_then(read) {
             Ok(value) => *target = value,
-            Err(fault) => self.faults.push(format!("{key} {fault}")),
+            Err(fault) => self.faults.push(Fault::of(key, fault)),
         }
     }
 
@@ -257,31 +215,32 @@ impl Keys {
         &mut self,
         key: &str,
         range: RangeInclusive<usize>,
-        check: fn(&str) -> Result<(), String>,
+        check: fn(&str) -> Result<(), FaultKind>,
         list: &mut Vec<String>,
     ) {
         let mut faults = Vec::new();
         self.set(key, list, |texts: Vec<String>| {
             if !range.contains(&texts.len()) {
-                let (got, least, most) = (texts.len(), range.start(), range.end());
-                return Err(format!("has {got} entries; it must have {least} to {most}"));
+                let (got, least, most) = (texts.len(), *range.start(), *range.end());
+                return Err(FaultKind::Entries { got, least, most });
             }
-            faults = texts.iter().filter_map(|text| check(text).err()).map(|fault| format!("{key}: {fault}")).collect();
+            faults = texts.iter().filter_map(|text| check(text).err()).map(|fault| Fault::of(key, fault)).collect();
             Ok(texts)
         });
         self.faults.extend(faults);
     }
 
     /// Every fault, and every key that nobody asked for.
-    fn faults(mut self) -> Vec<String> {
+    fn faults(mut self) -> Vec<Fault> {
         const SECTIONS: [&str; 4] = ["wallet", "chain", "network", "storage"];
         for (key, value) in self.table {
             match value {
                 Value::Table(rest) if SECTIONS.contains(&key.as_str()) => {
-                    self.faults.extend(rest.keys().map(|inner| format!("{key}.{inner}: there is no such key")));
+                    let unknown = rest.keys().map(|inner| Fault::of(&format!("{key}.{inner}"), FaultKind::UnknownKey));
+                    self.faults.extend(unknown);
                 }
-                _ if SECTIONS.contains(&key.as_str()) => self.faults.push(format!("{key} must be a section: [{key}]")),
-                _ => self.faults.push(format!("{key}: there is no such key")),
+                _ if SECTIONS.contains(&key.as_str()) => self.faults.push(Fault::of(&key, FaultKind::NotASection)),
+                _ => self.faults.push(Fault::of(&key, FaultKind::UnknownKey)),
             }
         }
         self.faults

@@ -1,10 +1,13 @@
 //! node.toml survives being written and read, and says all that is wrong with it.
 
 use super::*;
+use covey_gossip::{Congestion, Limits};
+use std::path::Path;
+use std::time::Duration;
 
 fn faults(text: &str) -> Vec<String> {
     match NodeConfig::parse(text) {
-        Err(ConfigError::Faults { faults, .. }) => faults,
+        Err(ConfigError::Faults { faults, .. }) => faults.iter().map(ToString::to_string).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! node.toml as `covey init` writes it: every key with what it is for, those that have their default as comments.
 
-use super::{Mbit, NodeConfig};
+use super::settings::NodeConfig;
+use super::units::Mbit;
 use covey_gossip::Congestion;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -13,7 +14,14 @@ const HEAD: &str = "\
 
 ";
 
-pub(super) fn write(config: &NodeConfig) -> String {
+impl NodeConfig {
+    /// The whole node.toml, each key with what it is for; keys that have their default are comments.
+    pub fn to_toml(&self) -> String {
+        write(self)
+    }
+}
+
+fn write(config: &NodeConfig) -> String {
     let default = NodeConfig::new("run.toml", "node");
     let mut file = File { text: HEAD.to_owned() };
     let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = config;

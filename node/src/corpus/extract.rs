@@ -20,7 +20,7 @@ const SKIPPED: [&str; 8] =
 
 /// What a package gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extracted {
+pub struct ExtractCounts {
     /// Files read.
     pub files: u64,
     /// Their bytes.
@@ -31,9 +31,9 @@ pub struct Extracted {
     pub prose_bytes: u64,
 }
 
-impl Extracted {
+impl ExtractCounts {
     /// Adds what another package gave.
-    pub fn add(&mut self, other: Extracted) {
+    pub fn add(&mut self, other: ExtractCounts) {
         self.files += other.files;
         self.source_bytes += other.source_bytes;
         self.markdown_bytes += other.markdown_bytes;
@@ -45,11 +45,11 @@ impl Extracted {
 ///
 /// # Errors
 /// [`CorpusError::Read`] if a folder or file cannot be read.
-pub fn extract(name: &str, root: &Path, documents: &mut Vec<Document>) -> Result<Extracted, CorpusError> {
+pub fn extract(name: &str, root: &Path, documents: &mut Vec<Document>) -> Result<ExtractCounts, CorpusError> {
     let mut files = Vec::new();
     list(root, String::new(), 0, &mut files)?;
     files.sort();
-    let mut extracted = Extracted::default();
+    let mut extracted = ExtractCounts::default();
     let mut open: Option<Document> = None;
     for (file, path) in files {
         let Ok(text) = String::from_utf8(fs::read(&path).map_err(CorpusError::read(&path))?) else {

@@ -3,7 +3,7 @@
 //! The manifest and its lock are in the binary, so an installed `covey` needs no checkout. Nothing of the packages is
 //! built or run: `cargo metadata` downloads and unpacks them, and says where.
 
-use super::CorpusError;
+use super::error::CorpusError;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -6,18 +6,19 @@
 //! digest must be [`CORPUS_DIGEST`]. None of the text is in this repository or in the binary.
 
 pub mod doc_comments;
+mod error;
 pub mod extract;
 pub mod fetch;
 pub mod markdown;
 pub mod prose;
 
-pub use extract::Extracted;
+pub use error::CorpusError;
+pub use extract::ExtractCounts;
 
 use covey_proto::Digest;
-use covey_trainer::data::{DataError, Dataset, DatasetSummary, Document, PrepareOptions, Stage, prepare};
+use covey_trainer::data::{Dataset, DatasetSummary, Document, PrepareOptions, Stage, prepare};
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The data set that [`Corpus::fetch_and_prepare`] must give with [`VOCABULARY`] tokens. It changes with the lock file,
 /// with any rule of this module and with the trainer's preparation; [`NAME`] is then counted up with it.
@@ -33,72 +34,6 @@ pub const NAME: &str = "crate-docs-1";
 const HELDOUT_SHARE: f64 = 0.025;
 /// After duplicates are gone, a few sentences of a package still make a document.
 const DOCUMENT_BYTES_MIN: usize = 100;
-
-/// Why the default corpus could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum CorpusError {
-    /// There is no cargo.
-    #[error(
-        "the default corpus is fetched with cargo, but {cargo:?} cannot be started: install Rust, set CARGO, \
-         or give your own text with --data PATH"
-    )]
-    NoCargo {
-        /// What was tried.
-        cargo: String,
-    },
-    /// Cargo failed.
-    #[error(
-        "cargo could not fetch the default corpus (is the network there?); try again, or give your own text \
-         with --data PATH\n{complaint}"
-    )]
-    Cargo {
-        /// What it said.
-        complaint: String,
-    },
-    /// The corpus came out different from everybody else's.
-    #[error(
-        "this binary's corpus rules and the pinned digest differ: prepared {got}, pinned {expected}; do not \
-         train with others on it: rebuild covey from a clean checkout, or give the \
-         text with --data PATH"
-    )]
-    Digest {
-        /// As pinned.
-        expected: Digest,
-        /// As prepared.
-        got: Digest,
-    },
-    /// A file of a package cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The manifest cannot be written.
-    #[error("cannot write {}: {source}", .path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Preparation failed.
-    #[error(transparent)]
-    Data(#[from] DataError),
-}
-
-impl CorpusError {
-    fn read(path: &Path) -> impl FnOnce(io::Error) -> CorpusError {
-        let path = path.to_path_buf();
-        move |source| CorpusError::Read { path, source }
-    }
-
-    fn write(path: &Path) -> impl FnOnce(io::Error) -> CorpusError {
-        let path = path.to_path_buf();
-        move |source| CorpusError::Write { path, source }
-    }
-}
 
 /// What [`Corpus::fetch_and_prepare`] is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,16 +74,16 @@ pub struct Corpus {
     /// The data set.
     pub dataset: Dataset,
     /// How it came about; `None` if it was there already.
-    pub made: Option<Made>,
+    pub made: Option<Preparation>,
 }
 
 /// How a corpus was prepared.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct Preparation {
     /// Packages read.
     pub packages: usize,
     /// What was in them.
-    pub extracted: Extracted,
+    pub extracted: ExtractCounts,
     /// What became of it.
     pub summary: DatasetSummary,
 }
@@ -181,7 +116,7 @@ impl Corpus {
             return Err(CorpusError::Digest { expected: CORPUS_DIGEST, got: summary.digest });
         }
         let dataset = Dataset::open(&folder, Some(summary.digest))?;
-        Ok(Corpus { dataset, made: Some(Made { packages, extracted, summary }) })
+        Ok(Corpus { dataset, made: Some(Preparation { packages, extracted, summary }) })
     }
 }
 
@@ -199,14 +134,14 @@ fn prepared(folder: &Path, vocabulary: u32) -> Option<Dataset> {
 pub fn documents(
     cache: &Path,
     progress: &mut dyn FnMut(CorpusStage),
-) -> Result<(Vec<Document>, usize, Extracted), CorpusError> {
+) -> Result<(Vec<Document>, usize, ExtractCounts), CorpusError> {
     let locked = fetch::packages_locked();
     progress(CorpusStage::Fetch { downloaded: 0, packages: locked });
     let packages = fetch::fetch(&cache.join("corpus-sources"), &mut |downloaded| {
         progress(CorpusStage::Fetch { downloaded, packages: locked });
     })?;
     let mut documents = Vec::new();
-    let mut extracted = Extracted::default();
+    let mut extracted = ExtractCounts::default();
     for (done, package) in packages.iter().enumerate() {
         progress(CorpusStage::Extract { done, packages: packages.len() });
         extracted.add(extract::extract(&package.name, &package.root, &mut documents)?);

@@ -9,21 +9,21 @@ use std::path::Path;
 const ENTRIES_MAX: usize = 1024;
 
 /// A wallet, as `covey wallet list` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+#[derive(Debug)]
+pub struct WalletEntry {
     /// Its name.
     pub name: String,
     /// Its coldkey, if a file of it is there.
-    pub coldkey: Option<ListedKey>,
+    pub coldkey: Option<KeyEntry>,
     /// Its hotkeys by name.
-    pub hotkeys: Vec<(String, ListedKey)>,
+    pub hotkeys: Vec<(String, KeyEntry)>,
 }
 
 /// A key, from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedKey {
+#[derive(Debug)]
+pub struct KeyEntry {
     /// Its address, or why that is not known.
-    pub address: Result<String, String>,
+    pub address: Result<String, WalletError>,
     /// Whether its own file is here, and not only the public one.
     pub is_here: bool,
     /// Whether its file is encrypted.
@@ -36,7 +36,7 @@ pub struct ListedKey {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn list(path: &Path) -> Result<Vec<Listed>, WalletError> {
+pub fn list(path: &Path) -> Result<Vec<WalletEntry>, WalletError> {
     let mut wallets = Vec::new();
     for name in names(path)? {
         let Ok(wallet) = Wallet::open(path, &name) else { continue };
@@ -57,7 +57,7 @@ pub fn list(path: &Path) -> Result<Vec<Listed>, WalletError> {
             }
         }
         if coldkey.is_some() || !hotkeys.is_empty() {
-            wallets.push(Listed { name, coldkey, hotkeys });
+            wallets.push(WalletEntry { name, coldkey, hotkeys });
         }
     }
     Ok(wallets)
@@ -76,15 +76,15 @@ fn names(folder: &Path) -> Result<Vec<String>, WalletError> {
 }
 
 /// The key at `path`, if it or its public half is there.
-fn key(path: &Path) -> Option<ListedKey> {
+fn key(path: &Path) -> Option<KeyEntry> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file);
     let address = public(path).map(|key| covey_proto::Coldkey::new(key).to_string());
     if metadata.is_none() && address.is_err() {
         return None;
     }
     let encrypted = metadata.is_some() && files::read_public(path).is_ok_and(|bytes| vault::Kind::of(&bytes).is_some());
-    Some(ListedKey {
-        address: address.map_err(|error| error.to_string()),
+    Some(KeyEntry {
+        address,
         is_here: metadata.is_some(),
         encrypted,
         open_mode: metadata.map(|metadata| metadata.mode() & 0o777).filter(|mode| mode & 0o077 != 0),

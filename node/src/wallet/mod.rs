@@ -11,6 +11,7 @@
 //! its JSON, `vault` the three kinds of encryption, `files` how a file that holds a secret is read and written, `password`
 //! where a password comes from. Secrets are wiped when they go, and have no text form.
 
+mod base64;
 mod files;
 mod keyfile;
 mod list;
@@ -20,7 +21,7 @@ mod vault;
 
 pub use files::FileError;
 pub use keyfile::KeyfileError;
-pub use list::{Listed, ListedKey, list};
+pub use list::{KeyEntry, WalletEntry, list};
 pub use password::{Password, PasswordError, Unlock, variable};
 pub use secret::{PhraseError, Secret, SeedError};
 pub use vault::VaultError;

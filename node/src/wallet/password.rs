@@ -1,6 +1,6 @@
 //! Where a password comes from: the variable that btcli uses, or a person at a terminal.
 
-use super::vault::base64;
+use super::base64;
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -126,7 +126,7 @@ fn from_environment(path: &Path) -> Vec<Password> {
 }
 
 fn readings(name: &str, value: &str) -> Vec<String> {
-    let hidden = base64(value.as_bytes()).and_then(|mut bytes| {
+    let hidden = base64::decode(value.as_bytes()).and_then(|mut bytes| {
         bytes.iter_mut().zip(name.bytes().cycle()).for_each(|(byte, key)| *byte ^= key);
         String::from_utf8(bytes).ok().filter(|text| !text.is_empty() && !text.contains(char::is_control))
     });

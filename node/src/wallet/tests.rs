@@ -224,7 +224,7 @@ fn a_list_names_every_key_and_opens_none() {
     fs::write(folder.path().join("file"), "").unwrap();
     let all = list(folder.path()).unwrap();
     assert_eq!(all.iter().map(|wallet| wallet.name.as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
-    assert_eq!(all[0].coldkey.as_ref().unwrap().address.as_deref(), Ok(ADDRESS));
+    assert_eq!(all[0].coldkey.as_ref().unwrap().address.as_deref().ok(), Some(ADDRESS));
     let hotkeys: Vec<_> =
         all[0].hotkeys.iter().map(|(name, key)| (name.as_str(), key.encrypted, key.open_mode)).collect();
     assert_eq!(hotkeys, [("h1", false, Some(0o644)), ("h2", false, None), ("h3", true, None)]);

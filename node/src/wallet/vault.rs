@@ -163,31 +163,5 @@ fn unpad(plain: &mut Vec<u8>) -> Option<()> {
     padded.then(|| plain.truncate(text))
 }
 
-/// Bytes from base64.
-pub(super) fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    if !text.len().is_multiple_of(4) || digits.len() % 4 == 1 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);
-    for four in digits.chunks(4) {
-        let mut bits = 0u32;
-        for digit in four {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        bits <<= 6 * (4 - four.len());
-        bytes.extend(bits.to_be_bytes().get(1..four.len())?);
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,12 @@
 mod lines;
 mod rounds;
 
-pub use rounds::{Rounds, Vouched};
+pub use rounds::{Rounds, VouchedHead};
 
 use crate::chain::{Heads, Ledger, LedgerError};
 use crate::peer::{Announcement, Received, read_announcement};
-use covey_gossip::{Events, Handle, Hint, PeerKey, Verdict};
-use covey_proto::blob::{HEADER_BYTES_MAX, Header};
+use covey_gossip::{Events, FetchError, Handle, Hint, PeerKey, Verdict};
+use covey_proto::blob::{DecodeError, HEADER_BYTES_MAX, Header};
 use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Digest, Round, RunId, Uid};
 use covey_round::gather::{Action, Announced, Event, Gatherer, Patience};
@@ -296,7 +296,7 @@ impl<L: Ledger> Watch<L> {
         tell(News::Announced { round, uid, bytes, gossiped });
     }
 
-    fn look_for(&mut self, vouched: Vouched) {
+    fn look_for(&mut self, vouched: VouchedHead) {
         let (network, run_id) = (self.network.clone(), self.run_id);
         self.headers.spawn(async move {
             match header(&network, run_id, &vouched).await {
@@ -307,7 +307,7 @@ impl<L: Ledger> Watch<L> {
                     selected: header.selected.len(),
                     as_decided: vouched.selected.map(|selected| selected == header.selected),
                 },
-                Err(why) => News::NoHeader { round: vouched.round, head: vouched.head, why },
+                Err(error) => News::NoHeader { round: vouched.round, head: vouched.head, why: error.to_string() },
             }
         });
     }
@@ -333,13 +333,24 @@ async fn wait(start: Instant, deadline: Option<Duration>) {
     }
 }
 
-async fn header(network: &Handle, run_id: RunId, vouched: &Vouched) -> Result<Header, String> {
+/// Why there is no header to show.
+#[derive(Debug, thiserror::Error)]
+enum HeaderError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("it is of run {run}, round {round}")]
+    Other { run: RunId, round: Round },
+}
+
+async fn header(network: &Handle, run_id: RunId, vouched: &VouchedHead) -> Result<Header, HeaderError> {
     let holders: Vec<Hint> = vouched.holders.iter().map(|uid| Hint::Uid(*uid)).collect();
-    let fetched = network.fetch_unsized(vouched.head, HEADER_BYTES_MAX as u64, &holders, HEADER_TIMEOUT).await;
-    let header = Header::from_bytes(&fetched.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    let fetched = network.fetch_unsized(vouched.head, HEADER_BYTES_MAX as u64, &holders, HEADER_TIMEOUT).await?;
+    let header = Header::from_bytes(&fetched)?;
     match (header.run, header.round) == (run_id, vouched.round) {
         true => Ok(header),
-        false => Err(format!("it is of run {}, round {}", header.run, header.round)),
+        false => Err(HeaderError::Other { run: header.run, round: header.round }),
     }
 }
 

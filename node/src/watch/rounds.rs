@@ -17,13 +17,13 @@ use std::sync::Arc;
 pub struct Rounds {
     run: Arc<Run>,
     run_id: RunId,
-    open: Option<Open>,
+    open: Option<OpenRound>,
     /// The last decided round's selection: its header must name the same.
     decided: Option<(Round, Vec<(Uid, Digest)>)>,
 }
 
 /// The round that is under way.
-struct Open {
+struct OpenRound {
     blocks: RoundBlocks,
     at_a: Option<Arc<ChainView>>,
     /// The state at C, and what stands there.
@@ -32,7 +32,7 @@ struct Open {
 
 /// A header that the electorate vouches for, to be fetched from peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vouched {
+pub struct VouchedHead {
     /// The round that it ends.
     pub round: Round,
     /// Its digest.
@@ -64,8 +64,8 @@ impl Rounds {
         (block <= finalised).then_some(block)
     }
 
-    fn at(&self, round: Round) -> Result<Open, BeyondBlocks> {
-        Ok(Open { blocks: RoundBlocks::of(&self.run, round)?, at_a: None, at_c: None })
+    fn at(&self, round: Round) -> Result<OpenRound, BeyondBlocks> {
+        Ok(OpenRound { blocks: RoundBlocks::of(&self.run, round)?, at_a: None, at_c: None })
     }
 
     /// The state that was needed is no longer to be had: goes on with the round that is under way now.
@@ -88,7 +88,7 @@ impl Rounds {
     ///
     /// # Errors
     /// The state is not of that block: the ledger's mistake.
-    pub fn learn(&mut self, view: Arc<ChainView>) -> Result<(Option<News>, Option<Vouched>), SelectError> {
+    pub fn learn(&mut self, view: Arc<ChainView>) -> Result<(Option<News>, Option<VouchedHead>), SelectError> {
         let Some(open) = &mut self.open else { return Ok((None, None)) };
         let (run, run_id, blocks) = (&self.run, self.run_id, open.blocks);
         let (Some(at_a), at_c) = (&open.at_a, &open.at_c) else {
@@ -156,11 +156,11 @@ fn vouched(
     round: Round,
     selection: &Selection,
     before: Option<(Round, Vec<(Uid, Digest)>)>,
-) -> Option<Vouched> {
+) -> Option<VouchedHead> {
     let head = selection.agreed.filter(|head| *head != run_id.0)?;
     let round = round.previous()?;
     let selected = before.filter(|(decided, _)| *decided == round).map(|(_, selected)| selected);
-    Some(Vouched { round, head, selected, holders: selection.group.iter().collect() })
+    Some(VouchedHead { round, head, selected, holders: selection.group.iter().collect() })
 }
 
 #[cfg(test)]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     /// Lets a round pass in which uid 0 and 1 commit and the validator votes for uid 0 alone, with this head.
-    fn pass(rounds: &mut Rounds, run: &Run, round: Round, head: Digest) -> (Vec<News>, Option<Vouched>) {
+    fn pass(rounds: &mut Rounds, run: &Run, round: Round, head: Digest) -> (Vec<News>, Option<VouchedHead>) {
         let run_id = run.id();
         let blocks = RoundBlocks::of(run, round).unwrap();
         let end = BlockNumber(blocks.vote.0 + 1);

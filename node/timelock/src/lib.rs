@@ -1,5 +1,20 @@
-//! Locking bytes to a round of a drand beacon: how Bittensor hides weights until an epoch is over. A node locks, and the
-//! devnet, which has a beacon of its own, opens.
+//! Locking bytes to a round of a drand beacon: how Bittensor hides weights until an epoch is over.
+//!
+//! Why it is needed: a validator that could read the others' weights before it sets its own would copy them, and earn as much
+//! for no work. So weights go on the chain locked, and the chain opens them when the beacon has published the signature of a
+//! round that lies some epochs ahead. Nobody can open them before.
+//!
+//! Start with [`lock()`]: bytes, the beacon's public key and a round's number become bytes that only that round's signature
+//! opens. [`open`] is the other direction, and refuses whatever was tampered with. A node locks; the devnet, which has a beacon
+//! of its own and keeps no secrets, opens. [`secret`], [`public_key`] and [`sign_round`] make that beacon: a real one is
+//! drand's quicknet, whose secret no single party has.
+//!
+//! All of it is one file, `lock`: identity-based encryption after Boneh and Franklin over BLS12-381, in the byte layout of
+//! the package `bittensor-core`, against whose output the tests compare. When to lock, to which round, and what is in the
+//! bytes is for the callers: `covey`'s chain client (`chain/substrate/weights.rs`) and the devnet's pallet.
+//!
+//! Pure functions of their arguments and of the randomness that they are given; an opened message says nothing of who locked
+//! it, so that whoever reads it must check what is inside.
 
 mod lock;
 

@@ -53,7 +53,7 @@ fn identity(round: u64) -> Option<G1Affine> {
 
 /// What is locked: a key to the round, and a message to the key.
 #[derive(CanonicalDeserialize, CanonicalSerialize)]
-struct Sealed {
+struct SealedMessage {
     u: G2Affine,
     v: Vec<u8>,
     w: Vec<u8>,
@@ -70,7 +70,7 @@ struct Body {
 
 /// What was locked, if the signature opens it.
 pub fn open(sealed: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
-    let sealed = Sealed::deserialize_compressed(sealed).ok()?;
+    let sealed = SealedMessage::deserialize_compressed(sealed).ok()?;
     let signature = G1Affine::deserialize_compressed(signature).ok()?;
     let mut shared = Vec::new();
     Bls12_381::pairing(signature, sealed.u).0.serialize_compressed(&mut shared).ok()?;
@@ -99,7 +99,7 @@ pub fn lock(public: &[u8], round: u64, message: &[u8], entropy: &[u8; 32]) -> Op
     let mut shared = Vec::new();
     let point = (identity(round)? * scalar).into_affine();
     Bls12_381::pairing(point, public).0.serialize_compressed(&mut shared).ok()?;
-    let sealed = Sealed {
+    let sealed = SealedMessage {
         u: (G2Affine::generator() * scalar).into_affine(),
         v: xor(sigma, &Sha256::digest(&shared))?.to_vec(),
         w: xor(key, &Sha256::digest(sigma))?.to_vec(),

@@ -1,6 +1,7 @@
 //! The decoders of `covey-proto`: what peers and the chain send.
 
 use super::take;
+use covey::preset::PRESETS;
 use covey_proto::blob::{
     self, BlobRef, HEADER_BYTES_MAX, Header, LIST_BYTES_MAX, MANIFEST, Manifest, PEER, STATE, StateManifest,
 };
@@ -12,13 +13,6 @@ use covey_proto::pieces::{GROUP_BYTES, PIECES_MAX, PieceSet, Pieces};
 use covey_proto::record::{Contribution, Record, UidSet, Vote};
 use covey_proto::run::{INLINE_MAX, Run};
 use covey_proto::{BlockNumber, Digest, HotkeyPair, Round, RunId, Uid, wire};
-
-const PRESETS: [&str; 4] = [
-    include_str!("../../../node/presets/tiny.toml"),
-    include_str!("../../../node/presets/demo.toml"),
-    include_str!("../../../node/presets/covenant.toml"),
-    include_str!("../../../node/presets/internet.toml"),
-];
 
 fn digest(number: u8) -> Digest {
     Digest::of(&[number])
@@ -130,7 +124,7 @@ fn preset_toml(preset: &str) -> String {
 }
 
 pub(super) fn runs() -> Vec<Vec<u8>> {
-    PRESETS.iter().filter_map(|preset| Some(Run::from_toml(&preset_toml(preset)).ok()?.to_bytes())).collect()
+    run_tomls().iter().filter_map(|text| Some(Run::from_toml(str::from_utf8(text).ok()?).ok()?.to_bytes())).collect()
 }
 
 pub(super) fn run_toml(data: &[u8]) -> bool {
@@ -141,7 +135,7 @@ pub(super) fn run_toml(data: &[u8]) -> bool {
 }
 
 pub(super) fn run_tomls() -> Vec<Vec<u8>> {
-    PRESETS.iter().map(|preset| preset_toml(preset).into_bytes()).collect()
+    PRESETS.iter().map(|(_, preset, _)| preset_toml(preset).into_bytes()).collect()
 }
 
 // ---- the chain's slot -----------------------------------------------------------------------------------------------
@@ -179,7 +173,10 @@ pub(super) fn announcement(data: &[u8]) -> bool {
 
 pub(super) fn announcements() -> Vec<Vec<u8>> {
     let shards = shards();
-    let announced = |inline_max| Announcement::new(a_manifest(&shards), &shards, inline_max).to_bytes();
+    let announced = |inline_max| {
+        let inline = shards.iter().filter(|shard| shard.len() <= inline_max).cloned().collect();
+        Announcement { manifest: a_manifest(&shards), inline }.to_bytes()
+    };
     vec![announced(0), announced(4096), announced(65_536)]
 }
 

@@ -5,13 +5,21 @@
 //! on to where they go, when they would have come there: Linux's own emulation (`netem`) is a kernel module that many
 //! machines lack, and one queue in one place can count what went over the wire.
 //!
-//! - [`node`]: what a node's line is, in words and numbers
-//! - [`line`](mod@line), [`net`]: the model, in virtual time: serialisation, drop-tail queue, delay, loss from a seed.
-//!   No clock, no sockets
-//! - `wan` ([`Wan`], Linux only): namespaces, devices, the emulator's thread, programs inside, and their end
-//! - `scene` (Linux only): whole transfers by programs: one to one, one to many, killed half-way
+//! Start with [`node`]: what a node's line is, in words and numbers (say 110 Mbit/s up, 500 down, 40 ms, one packet
+//! in a thousand lost). What becomes of a packet is decided in two places, both in virtual time, without clocks or sockets:
 //!
-//! What it leaves out: jitter, reordering, cross traffic, NAT, and IPv6, whose packets are not carried.
+//! - [`line`](mod@line): one direction of one node's line: serialisation, a drop-tail queue, delay, loss from a seed
+//! - [`net`]: all lines together: from which device to which, and what was counted on the way
+//!
+//! What does it, on Linux only:
+//!
+//! - `emulator`: the thread that moves packets, as `net` says, and says of itself whether it kept up
+//! - `namespace`, `processes`: rooms of the kernel for nodes, programs in them, and the end of both
+//! - `wan` ([`Wan`]): all of that as one value, which cleans up when it goes
+//! - `scene`: whole transfers by programs: one to one, one to many, killed half-way
+//!
+//! What it leaves out: jitter, reordering, cross traffic, NAT, and IPv6, whose packets are not carried. Of Covey it knows
+//! the source of seeded numbers alone, so that rivals can run in it as well.
 
 pub mod line;
 pub mod net;
@@ -23,7 +31,6 @@ mod emulator;
 mod namespace;
 #[cfg(target_os = "linux")]
 mod processes;
-mod random;
 #[cfg(target_os = "linux")]
 pub mod scene;
 #[cfg(target_os = "linux")]

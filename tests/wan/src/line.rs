@@ -2,7 +2,7 @@
 //! Decides serialisation, drop-tail, delay and loss; holds no packets and reads no clock.
 
 use crate::node::{ETHERNET_BYTES, Rate};
-use crate::random::Random;
+use covey_proto::random::SplitMix64;
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -56,7 +56,7 @@ pub struct Line {
     queue_bytes: u64,
     /// A draw below this is a loss.
     loss_below: u64,
-    random: Random,
+    random: SplitMix64,
     /// When the last packet offered will have been sent, in ns.
     busy_until: u64,
     /// What rounding that down to ns left, in 1/rate ns: so that the rate is exact however many packets go.
@@ -74,7 +74,7 @@ impl Line {
             delay,
             queue_bytes,
             loss_below,
-            random: Random::seeded(seed),
+            random: SplitMix64::seeded(seed),
             busy_until: 0,
             remainder: 0,
             counted: Counted::default(),

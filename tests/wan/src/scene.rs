@@ -5,8 +5,8 @@
 
 use crate::net::Traffic;
 use crate::node::{Node, Rate};
-use crate::random::Random;
 use crate::wan::{Timeliness, Wan, WanError};
+use covey_proto::random::SplitMix64;
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::Ipv4Addr;
@@ -338,7 +338,7 @@ fn place(scene: &Scene, wan: &Wan, folder: &Path, node: usize) -> io::Result<Pla
 
 /// Bytes that no program can compress or guess, and that differ from seed to seed.
 fn write_blob(path: &Path, bytes: u64, seed: u64) -> io::Result<()> {
-    let mut random = Random::seeded(seed);
+    let mut random = SplitMix64::seeded(seed);
     let mut file = BufWriter::new(fs::File::create(path)?);
     for _ in 0..bytes / 8 {
         file.write_all(&random.draw().to_le_bytes())?;

@@ -5,7 +5,7 @@
 
 use super::build::{self, Built, Fate};
 use super::store::{self, Batch};
-use super::{Chain, ChainError, Event, Sealed, Status, StoreError, hash_of};
+use super::{Chain, ChainBlock, ChainError, Event, Status, StoreError, hash_of};
 use crate::config::Blocks;
 use crate::runtime::UncheckedExtrinsic;
 use codec::Encode;
@@ -22,14 +22,14 @@ const SWEEP_EVERY: u32 = 64;
 
 /// A block that nobody has seen yet, with the nodes that its state adds, and what became of each transaction.
 struct New {
-    sealed: Arc<Sealed>,
+    sealed: Arc<ChainBlock>,
     nodes: Vec<(H256, Vec<u8>)>,
     fates: Vec<Fate>,
 }
 
 /// What becomes final with a new best block, and what is forgotten.
 struct Ending {
-    blocks: Vec<Arc<Sealed>>,
+    blocks: Vec<Arc<ChainBlock>>,
     pruned: Vec<H256>,
 }
 
@@ -38,7 +38,7 @@ impl Chain {
     ///
     /// # Errors
     /// A fault of the devnet, the store fails, or too many blocks are not final.
-    pub fn make_block(&mut self) -> Result<Arc<Sealed>, ChainError> {
+    pub fn make_block(&mut self) -> Result<Arc<ChainBlock>, ChainError> {
         if self.best.header.number() - self.finalised.header.number() >= UNFINAL_MAX {
             return Err(ChainError::Unfinal);
         }
@@ -59,7 +59,7 @@ impl Chain {
     ///
     /// # Errors
     /// It would undo final blocks; a fault of the devnet; the store fails.
-    pub fn reorganise(&mut self, depth: u32, lost: bool) -> Result<Vec<Arc<Sealed>>, ChainError> {
+    pub fn reorganise(&mut self, depth: u32, lost: bool) -> Result<Vec<Arc<ChainBlock>>, ChainError> {
         let (best, finalised) = (*self.best.header.number(), *self.finalised.header.number());
         if depth == 0 || depth > best - finalised {
             return Err(ChainError::TooDeep { depth, best, finalised });
@@ -93,7 +93,7 @@ impl Chain {
         Ok(enacted)
     }
 
-    fn build_on(&self, parent: &Sealed, extrinsics: &[UncheckedExtrinsic]) -> Result<New, ChainError> {
+    fn build_on(&self, parent: &ChainBlock, extrinsics: &[UncheckedExtrinsic]) -> Result<New, ChainError> {
         let number = parent.header.number() + 1;
         let now_ms = match self.clock {
             Blocks::OnDemand => self.genesis_ms.saturating_add(u64::from(number).saturating_mul(self.slot_ms)),
@@ -103,15 +103,15 @@ impl Chain {
         let now_ms = now_ms.max(parent_ms + 1);
         let (built, fates) = build::block(&parent.header, &self.state_of(parent), now_ms, self.fork, extrinsics)?;
         let Built { header, body, nodes } = built;
-        Ok(New { sealed: Arc::new(Sealed { hash: header.hash(), header, body }), nodes, fates })
+        Ok(New { sealed: Arc::new(ChainBlock { hash: header.hash(), header, body }), nodes, fates })
     }
 
     /// Makes blocks part of the best chain in the place of `retracted`, makes final what is old enough, and forgets what
     /// nobody may ask for any more.
     fn append(
         &mut self,
-        retracted: Vec<Arc<Sealed>>,
-        enacted: Vec<Arc<Sealed>>,
+        retracted: Vec<Arc<ChainBlock>>,
+        enacted: Vec<Arc<ChainBlock>>,
         nodes: Vec<(H256, Vec<u8>)>,
     ) -> Result<(), ChainError> {
         let Some(best) = enacted.last().cloned() else { return Ok(()) };
@@ -133,7 +133,7 @@ impl Chain {
             gone = self.nodes.keep_only(&roots);
         }
         let cut = retracted.last().map(|sealed| *sealed.header.number());
-        let place = |sealed: &Arc<Sealed>| (*sealed.header.number(), sealed.hash);
+        let place = |sealed: &Arc<ChainBlock>| (*sealed.header.number(), sealed.hash);
         self.store.commit(Batch {
             blocks: enacted.iter().map(|sealed| (sealed.hash, store::encode(&sealed.header, &sealed.body))).collect(),
             nodes,
@@ -156,7 +156,7 @@ impl Chain {
     }
 
     /// What becomes final when these blocks are the newest.
-    fn ending(&self, enacted: &[Arc<Sealed>]) -> Result<Ending, ChainError> {
+    fn ending(&self, enacted: &[Arc<ChainBlock>]) -> Result<Ending, ChainError> {
         let best = enacted.last().map_or(0, |sealed| *sealed.header.number());
         let from = *self.finalised.header.number();
         let until = if self.finality_stalled { from } else { best.saturating_sub(self.lag).max(from) };
@@ -172,7 +172,7 @@ impl Chain {
             });
         }
         let last: HashSet<H256> = blocks.iter().map(|sealed| sealed.hash).collect();
-        let lost = |sealed: &&Arc<Sealed>| {
+        let lost = |sealed: &&Arc<ChainBlock>| {
             let number = sealed.header.number();
             *number > from && *number <= until && !last.contains(&sealed.hash)
         };
@@ -181,7 +181,7 @@ impl Chain {
     }
 
     /// Tells everybody who listens; nobody may.
-    fn tell(&mut self, retracted: Vec<Arc<Sealed>>, enacted: Vec<Arc<Sealed>>, ending: Ending) {
+    fn tell(&mut self, retracted: Vec<Arc<ChainBlock>>, enacted: Vec<Arc<ChainBlock>>, ending: Ending) {
         for sealed in &retracted {
             for bytes in sealed.body.iter().skip(1) {
                 self.watchers.tell(&hash_of(bytes), Status::Retracted(sealed.hash));

@@ -38,7 +38,7 @@ const EVENTS_MAX: usize = 4_096;
 
 /// A block.
 #[derive(Debug)]
-pub struct Sealed {
+pub struct ChainBlock {
     /// Its hash.
     pub hash: H256,
     /// Its header.
@@ -53,14 +53,14 @@ pub enum Event {
     /// The best chain has changed: these blocks are no longer part of it (newest first), these are (oldest first).
     Best {
         /// Left.
-        retracted: Vec<Arc<Sealed>>,
+        retracted: Vec<Arc<ChainBlock>>,
         /// New.
-        enacted: Vec<Arc<Sealed>>,
+        enacted: Vec<Arc<ChainBlock>>,
     },
     /// These blocks cannot be undone any more, oldest first; these, of lost forks, are forgotten.
     Final {
         /// New final ones.
-        blocks: Vec<Arc<Sealed>>,
+        blocks: Vec<Arc<ChainBlock>>,
         /// Lost ones.
         pruned: Vec<H256>,
     },
@@ -117,12 +117,12 @@ pub struct Chain {
     lag: u32,
     states_kept: u32,
     genesis: H256,
-    best: Arc<Sealed>,
-    finalised: Arc<Sealed>,
+    best: Arc<ChainBlock>,
+    finalised: Arc<ChainBlock>,
     /// Finality stands still.
     pub finality_stalled: bool,
     /// Blocks whose state is kept, those of forks among them.
-    recent: HashMap<H256, Arc<Sealed>>,
+    recent: HashMap<H256, Arc<ChainBlock>>,
     /// The newest part of the best chain.
     canon: BTreeMap<u32, H256>,
     pool: Pool,
@@ -187,12 +187,12 @@ impl Chain {
     }
 
     /// The newest block.
-    pub fn best(&self) -> &Arc<Sealed> {
+    pub fn best(&self) -> &Arc<ChainBlock> {
         &self.best
     }
 
     /// The newest final block.
-    pub fn finalised(&self) -> &Arc<Sealed> {
+    pub fn finalised(&self) -> &Arc<ChainBlock> {
         &self.finalised
     }
 
@@ -211,11 +211,11 @@ impl Chain {
     ///
     /// # Errors
     /// The store fails.
-    pub fn block(&self, hash: &H256) -> Result<Option<Arc<Sealed>>, StoreError> {
+    pub fn block(&self, hash: &H256) -> Result<Option<Arc<ChainBlock>>, StoreError> {
         if let Some(sealed) = self.recent.get(hash) {
             return Ok(Some(sealed.clone()));
         }
-        Ok(self.store.block(hash)?.map(|(header, body)| Arc::new(Sealed { hash: *hash, header, body })))
+        Ok(self.store.block(hash)?.map(|(header, body)| Arc::new(ChainBlock { hash: *hash, header, body })))
     }
 
     /// A block's state.
@@ -236,8 +236,8 @@ impl Chain {
     }
 
     /// Blocks above the newest final one: of the best chain and of forks, lower ones first.
-    pub fn unfinal(&self) -> Vec<Arc<Sealed>> {
-        let above = |sealed: &&Arc<Sealed>| sealed.header.number() > self.finalised.header.number();
+    pub fn unfinal(&self) -> Vec<Arc<ChainBlock>> {
+        let above = |sealed: &&Arc<ChainBlock>| sealed.header.number() > self.finalised.header.number();
         let mut all: Vec<_> = self.recent.values().filter(above).cloned().collect();
         all.sort_by_key(|sealed| {
             (*sealed.header.number(), self.canon.get(sealed.header.number()) != Some(&sealed.hash))
@@ -245,7 +245,7 @@ impl Chain {
         all
     }
 
-    fn state_of(&self, sealed: &Sealed) -> State {
+    fn state_of(&self, sealed: &ChainBlock) -> State {
         State::new(self.nodes.clone(), *sealed.header.state_root())
     }
 }
@@ -288,8 +288,8 @@ fn differences(before: &[u8], now: &[u8]) -> Result<Vec<String>, StoreError> {
     Ok(names.filter(|name| before.get(*name) != now.get(*name)).cloned().collect())
 }
 
-fn load_number(store: &Store, number: u32) -> Result<Arc<Sealed>, StoreError> {
+fn load_number(store: &Store, number: u32) -> Result<Arc<ChainBlock>, StoreError> {
     let hash = store.hash(number)?.ok_or(StoreError::Damaged("the chain"))?;
     let (header, body) = store.block(&hash)?.ok_or(StoreError::Damaged("a block"))?;
-    Ok(Arc::new(Sealed { hash, header, body }))
+    Ok(Arc::new(ChainBlock { hash, header, body }))
 }

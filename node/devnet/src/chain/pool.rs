@@ -54,7 +54,7 @@ pub enum PoolError {
 
 /// What adding a transaction did.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Added {
+pub(super) struct Admission {
     /// Whose place it took.
     pub(super) usurped: Vec<H256>,
     /// Which were dropped because too many wait for others.
@@ -84,7 +84,7 @@ impl Pool {
         extrinsic: UncheckedExtrinsic,
         validity: ValidTransaction,
         at: u32,
-    ) -> Result<Added, PoolError> {
+    ) -> Result<Admission, PoolError> {
         if self.by_hash.contains_key(&hash) {
             return Err(PoolError::Already(hash));
         }
@@ -114,7 +114,7 @@ impl Pool {
         } else {
             self.free_after(id);
         }
-        Ok(Added { usurped, dropped: self.drop_future(), waits })
+        Ok(Admission { usurped, dropped: self.drop_future(), waits })
     }
 
     /// Whether all these tags are provided by transactions that can be in the next block.
@@ -257,7 +257,7 @@ mod tests {
         (had, nonce): (u32, u32),
         priority: u64,
         length: usize,
-    ) -> Result<Added, PoolError> {
+    ) -> Result<Admission, PoolError> {
         let extrinsic =
             UncheckedExtrinsic::new_bare(RuntimeCall::System(frame_system::Call::remark { remark: vec![] }));
         let tag = |nonce: u32| format!("{who} {nonce}").into_bytes();

@@ -3,7 +3,7 @@
 
 use super::state::Nodes;
 use super::store::Store;
-use super::{ChainError, Sealed, State, StoreError, build, load_number};
+use super::{ChainBlock, ChainError, State, StoreError, build, load_number};
 use crate::config::ChainSpec;
 use crate::runtime::UncheckedExtrinsic;
 use build::{BuildError, Fate};
@@ -53,7 +53,7 @@ pub enum ReplayError {
 /// A block with its state.
 pub struct Replayed {
     /// The block.
-    pub block: Arc<Sealed>,
+    pub block: Arc<ChainBlock>,
     /// Its state. It can be read until the iterator has gone on by some hundred blocks.
     pub state: State,
 }
@@ -64,7 +64,7 @@ pub struct Replay {
     spec: ChainSpec,
     nonce: H256,
     nodes: Nodes,
-    parent: Option<Arc<Sealed>>,
+    parent: Option<Arc<ChainBlock>>,
     newest: u32,
     finalised: u32,
     failed: bool,
@@ -146,7 +146,7 @@ impl Iterator for Replay {
 }
 
 /// The time that a block says, and its transactions.
-fn opened(number: u32, block: &Sealed) -> Result<(u64, Vec<UncheckedExtrinsic>), ReplayError> {
+fn opened(number: u32, block: &ChainBlock) -> Result<(u64, Vec<UncheckedExtrinsic>), ReplayError> {
     let (first, rest) = block.body.split_first().ok_or(ReplayError::Transaction { number, at: 0 })?;
     let time = build::timestamp(first).ok_or(ReplayError::Transaction { number, at: 0 })?;
     let decoded = rest.iter().enumerate().map(|(at, bytes)| {

@@ -71,7 +71,7 @@ pub(super) struct Batch {
 }
 
 /// A block's header and body.
-pub(super) type Stored = (Header, Vec<Vec<u8>>);
+pub(super) type BlockRecord = (Header, Vec<Vec<u8>>);
 
 pub(super) struct Store(Database);
 
@@ -132,7 +132,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn block(&self, hash: &H256) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn block(&self, hash: &H256) -> Result<Option<BlockRecord>, StoreError> {
         let table = self.0.begin_read()?.open_table(BLOCKS)?;
         let Some(bytes) = table.get(hash.0)? else { return Ok(None) };
         DecodeAll::decode_all(&mut bytes.value()).map(Some).map_err(|_| StoreError::Damaged("a block"))
@@ -175,7 +175,7 @@ fn on_disk(path: &Path, durability: Durability) -> Result<Database, StoreError> 
         Durability::Process => {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let file = file.map_err(|error| StoreError::Folder { path: path.to_owned(), error })?;
-            Database::builder().create_with_backend(Unsynced::new(file)?)
+            Database::builder().create_with_backend(UnsyncedBackend::new(file)?)
         }
     };
     opened.map_err(|error| match error {
@@ -187,17 +187,17 @@ fn on_disk(path: &Path, durability: Durability) -> Result<Database, StoreError> 
 /// A file whose writes are in order for whoever reads it next on this machine, and are never waited for: a commit that
 /// redb calls durable outlives the process, not the machine.
 #[derive(Debug)]
-struct Unsynced(FileBackend);
+struct UnsyncedBackend(FileBackend);
 
-impl Unsynced {
+impl UnsyncedBackend {
     fn new(file: File) -> Result<Self, StoreError> {
         Ok(Self(FileBackend::new(file)?))
     }
 }
 
-type Locked<V> = Result<V, BackendError>;
+type BackendResult<V> = Result<V, BackendError>;
 
-impl StorageBackend for Unsynced {
+impl StorageBackend for UnsyncedBackend {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -222,27 +222,27 @@ impl StorageBackend for Unsynced {
         self.0.close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.try_lock_range(start, end)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.try_lock_shared_range(start, end)
     }
 
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.lock_range(start, end)
     }
 
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.lock_shared_range(start, end)
     }
 
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.unlock_range(start, end)
     }
 
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.query_lock_range(start, end)
     }
 }

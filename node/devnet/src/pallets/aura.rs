@@ -7,6 +7,7 @@ pub use pallet::*;
 pub mod pallet {
     use frame_support::pallet_prelude::*;
 
+    /// What clients ask for.
     #[pallet::config]
     pub trait Config: frame_system::Config {
         /// Milliseconds between two blocks.
@@ -14,6 +15,7 @@ pub mod pallet {
         type SlotDuration: Get<u64>;
     }
 
+    /// The length of a slot, and nothing else.
     #[pallet::pallet]
     pub struct Pallet<T>(_);
 }

@@ -13,6 +13,7 @@ pub trait Subnets<AccountId> {
     fn epoch(netuid: u16) -> u64;
 }
 
+// Why storage, events and errors have plain comments: `pallets/subtensor/storage.rs`.
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs)]
 pub mod pallet {
@@ -24,6 +25,7 @@ pub mod pallet {
     /// Bytes that the smallest commitment counts for.
     const SPACE_MIN: u64 = 100;
 
+    /// What the runtime must say of its subnets and limits.
     #[pallet::config]
     pub trait Config: frame_system::Config {
         /// Who may commit, and when space is counted anew.
@@ -33,16 +35,20 @@ pub mod pallet {
         type MaxFields: Get<u32>;
     }
 
+    /// A slot a hotkey and subnet.
     #[pallet::pallet]
     #[pallet::without_storage_info]
     pub struct Pallet<T>(_);
 
+    #[cfg_attr(doc, doc = "What happened, for whoever follows the chain.")]
     #[pallet::event]
     #[pallet::generate_deposit(pub(super) fn deposit_event)]
     pub enum Event<T: Config> {
+        // The hotkey's slot has something new in it.
         Commitment { netuid: u16, who: T::AccountId },
     }
 
+    #[cfg_attr(doc, doc = "Why a commitment was not taken.")]
     #[pallet::error]
     pub enum Error<T> {
         /// Account passed too many additional fields to their commitment.
@@ -53,30 +59,37 @@ pub mod pallet {
         SpaceLimitExceeded,
     }
 
+    // What a hotkey has committed on a subnet, by netuid and hotkey: the newest alone.
     #[pallet::storage]
-    pub type CommitmentOf<T: Config> =
+    pub(crate) type CommitmentOf<T: Config> =
         StorageDoubleMap<_, Identity, u16, Twox64Concat, T::AccountId, Registration, OptionQuery>;
 
+    // The block of it.
     #[pallet::storage]
-    pub type LastCommitment<T: Config> =
+    pub(crate) type LastCommitment<T: Config> =
         StorageDoubleMap<_, Identity, u16, Twox64Concat, T::AccountId, BlockNumberFor<T>, OptionQuery>;
 
+    // What the beacon has opened of a hotkey, each with its block. Always empty here.
     #[pallet::storage]
-    pub type RevealedCommitments<T: Config> =
+    pub(crate) type RevealedCommitments<T: Config> =
         StorageDoubleMap<_, Identity, u16, Twox64Concat, T::AccountId, Vec<(Vec<u8>, u64)>, OptionQuery>;
 
+    // Bytes that a hotkey has committed in the current epoch, by netuid and hotkey.
     #[pallet::storage]
-    pub type UsedSpaceOf<T: Config> =
+    pub(crate) type UsedSpaceOf<T: Config> =
         StorageDoubleMap<_, Identity, u16, Twox64Concat, T::AccountId, UsageTracker, OptionQuery>;
 
+    // Bytes that a hotkey may commit on a subnet in an epoch.
     #[pallet::storage]
-    pub type MaxSpace<T: Config> = StorageValue<_, u32, ValueQuery, ConstU32<3_100>>;
+    pub(crate) type MaxSpace<T: Config> = StorageValue<_, u32, ValueQuery, ConstU32<3_100>>;
 
+    /// What is there from the beginning.
     #[pallet::genesis_config]
     #[derive(frame_support::DefaultNoBound)]
     pub struct GenesisConfig<T: Config> {
         /// Bytes that a hotkey may commit on a subnet in an epoch.
         pub max_space: u32,
+        /// Nothing: ties the settings to a runtime.
         #[serde(skip)]
         pub _config: core::marker::PhantomData<T>,
     }

@@ -6,6 +6,7 @@
 
 pub use pallet::*;
 
+// Why storage has plain comments: `pallets/subtensor/storage.rs`.
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs)]
 pub mod pallet {
@@ -15,14 +16,18 @@ pub mod pallet {
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
 
+    /// The beacon tells the time by `Timestamp`, in milliseconds.
     #[pallet::config]
     pub trait Config: frame_system::Config + settings::Config + pallet_timestamp::Config<Moment = u64> {}
 
+    /// A beacon of randomness of this chain's own.
     #[pallet::pallet]
     pub struct Pallet<T>(_);
 
+    /// What drand says of a beacon besides its key.
     #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
     pub struct Metadata {
+        /// Its name, UTF-8: `quicknet`.
         pub beacon_id: BoundedVec<u8, ConstU32<32>>,
     }
 
@@ -35,9 +40,13 @@ pub mod pallet {
         pub period: u32,
         /// Seconds since 1970 of round 1.
         pub genesis_time: u32,
+        /// Of the beacon's parameters. Empty here: nobody looks at it.
         pub hash: BoundedVec<u8, ConstU32<32>>,
+        /// Of the group that signs. Empty here.
         pub group_hash: BoundedVec<u8, ConstU32<32>>,
+        /// How a round is signed, UTF-8: `bls-unchained-g1-rfc9380`, signatures in G1 over the round alone.
         pub scheme_id: BoundedVec<u8, ConstU32<32>>,
+        /// The beacon's name.
         pub metadata: Metadata,
     }
 
@@ -58,29 +67,41 @@ pub mod pallet {
     /// A round's signature, a point of G1 (48 bytes), and its SHA-256.
     #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
     pub struct Pulse {
+        /// Counted from 1.
         pub round: u64,
+        /// SHA-256 of the signature.
         pub randomness: BoundedVec<u8, ConstU32<32>>,
+        /// A point of G1, compressed: 48 bytes.
         pub signature: BoundedVec<u8, ConstU32<144>>,
     }
 
+    // The beacon that this chain follows: its own.
     #[pallet::storage]
-    pub type BeaconConfig<T: Config> = StorageValue<_, BeaconConfiguration, ValueQuery>;
+    pub(crate) type BeaconConfig<T: Config> = StorageValue<_, BeaconConfiguration, ValueQuery>;
 
+    // Rounds that something has asked for, by number.
     #[pallet::storage]
-    pub type Pulses<T: Config> = StorageMap<_, Blake2_128Concat, u64, Pulse, OptionQuery>;
+    pub(crate) type Pulses<T: Config> = StorageMap<_, Blake2_128Concat, u64, Pulse, OptionQuery>;
 
+    // The newest round whose time has come at the newest block.
     #[pallet::storage]
-    pub type LastStoredRound<T: Config> = StorageValue<_, u64, ValueQuery>;
+    pub(crate) type LastStoredRound<T: Config> = StorageValue<_, u64, ValueQuery>;
 
+    // The oldest round that is kept: 0, since none is dropped here.
     #[pallet::storage]
-    pub type OldestStoredRound<T: Config> = StorageValue<_, u64, ValueQuery>;
+    pub(crate) type OldestStoredRound<T: Config> = StorageValue<_, u64, ValueQuery>;
 
+    /// What is there from the beginning.
     #[pallet::genesis_config]
     #[derive(frame_support::DefaultNoBound)]
     pub struct GenesisConfig<T: Config> {
+        /// A point of G2, compressed: 96 bytes.
         pub public_key: Vec<u8>,
+        /// Seconds between two rounds, 1 or more.
         pub period: u32,
+        /// Seconds since 1970 of round 1.
         pub genesis_time: u32,
+        /// Nothing: ties the settings to a runtime.
         #[serde(skip)]
         pub _config: core::marker::PhantomData<T>,
     }

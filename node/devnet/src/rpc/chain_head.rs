@@ -1,8 +1,9 @@
 //! `chainHead_v1`: a client follows the chain with all its forks, and asks about blocks that it has not let go of.
 
 use super::archive::{Query, answer};
+use super::follow::Follow;
 use super::{Args, Context, RpcError, body_json, hexed, method};
-use crate::chain::{Event, Sealed};
+use crate::chain::{ChainBlock, Event};
 use crate::runtime::VERSION;
 use codec::Encode;
 use jsonrpsee::core::RegisterMethodError;
@@ -10,7 +11,6 @@ use jsonrpsee::types::ErrorObjectOwned;
 use jsonrpsee::{RpcModule, SubscriptionMessage, SubscriptionSink};
 use serde_json::{Map, Value, json, value::to_raw_value};
 use sp_core::H256;
-use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc};
@@ -24,14 +24,6 @@ const OPERATIONS_MAX: usize = 64;
 const ANSWERS_MAX: usize = 1_024;
 /// Items of one answer.
 const ITEMS_A_MESSAGE: usize = 256;
-
-/// A client that follows.
-pub(super) struct Follow {
-    answers: mpsc::Sender<Value>,
-    pinned: HashSet<H256>,
-    operations: u64,
-    running: Arc<Semaphore>,
-}
 
 pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     let (name, end) = ("chainHead_v1_follow", "chainHead_v1_unfollow");
@@ -55,7 +47,7 @@ pub(super) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     method(module, "chainHead_v1_unpin", |args, context| {
         let hashes = match args.value(1) {
             Value::Array(all) => {
-                all.iter().filter_map(Value::as_str).map(super::to_hash).collect::<Result<Vec<_>, _>>()?
+                all.iter().filter_map(Value::as_str).map(super::args::to_hash).collect::<Result<Vec<_>, _>>()?
             }
             _ => vec![args.hash(1)?.ok_or(RpcError::NoBlock)?],
         };
@@ -222,7 +214,7 @@ fn tell(event: &Event, with_runtime: bool, out: &mut Vec<Value>) {
     }
 }
 
-fn new_block(sealed: &Sealed, with_runtime: bool) -> Value {
+fn new_block(sealed: &ChainBlock, with_runtime: bool) -> Value {
     let mut event = json!({
         "event": "newBlock",
         "blockHash": hexed(sealed.hash.0),

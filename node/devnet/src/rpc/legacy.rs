@@ -1,7 +1,7 @@
 //! The methods of old: `state_`, `chain_`, `system_`, and their subscriptions. Most clients still use these.
 
 use super::{Args, Context, RpcError, body_json, header_json, hexed, method, unhex};
-use crate::chain::{CallError, Event, Sealed, State};
+use crate::chain::{CallError, ChainBlock, Event, State};
 use crate::runtime::VERSION;
 use codec::{DecodeAll, Encode};
 use jsonrpsee::core::RegisterMethodError;
@@ -62,7 +62,7 @@ fn state(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     })?;
     method(module, "state_queryStorage", |args, context| {
         let (keys, from) = (args.get::<Vec<String>>(0)?, args.get::<String>(1)?);
-        let (from, to) = (super::to_hash(&from)?, args.hash(2)?);
+        let (from, to) = (super::args::to_hash(&from)?, args.hash(2)?);
         let mut sets = Vec::new();
         let blocks = range(context, from, to)?;
         few(keys.len(), blocks.len())?;
@@ -120,7 +120,7 @@ fn changes(context: &Context, at: H256, keys: &[String]) -> Result<Value, RpcErr
 }
 
 fn chain(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
-    fn find(context: &Context, at: Option<H256>) -> Result<Option<Arc<Sealed>>, RpcError> {
+    fn find(context: &Context, at: Option<H256>) -> Result<Option<Arc<ChainBlock>>, RpcError> {
         let chain = context.chain();
         Ok(match at {
             Some(hash) => chain.block(&hash)?,

@@ -1,7 +1,7 @@
 //! `covey_`: what no real node has: blocks on demand, and faults.
 
 use super::{Context, RpcError, method};
-use crate::chain::{Chain, Sealed};
+use crate::chain::{Chain, ChainBlock};
 use jsonrpsee::RpcModule;
 use jsonrpsee::core::RegisterMethodError;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub struct BlockInfo {
     pub transactions: usize,
 }
 
-impl From<&Sealed> for BlockInfo {
-    fn from(sealed: &Sealed) -> Self {
+impl From<&ChainBlock> for BlockInfo {
+    fn from(sealed: &ChainBlock) -> Self {
         let transactions = sealed.body.len().saturating_sub(1);
         Self { number: *sealed.header.number(), hash: sealed.hash, transactions }
     }

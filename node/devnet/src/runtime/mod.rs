@@ -63,10 +63,15 @@ pub const VERSION: sp_version::RuntimeVersion = sp_version::RuntimeVersion {
 };
 
 parameter_types! {
+    /// [`VERSION`].
     pub const Version: sp_version::RuntimeVersion = VERSION;
+    /// Of addresses: they begin with a 5, as on every Substrate chain without a prefix of its own.
     pub const Ss58Prefix: u16 = 42;
+    /// Blocks whose hash the chain remembers: eight hours at 12 s, the longest that a transaction may live.
     pub const BlockHashCount: BlockNumber = 2_400;
+    /// Rao below which an account ceases to be.
     pub const ExistentialDeposit: Balance = 500;
+    /// Four seconds of work a block, three quarters of them for ordinary transactions.
     pub BlockWeights: frame_system::limits::BlockWeights = frame_system::limits::BlockWeights::with_sensible_defaults(
         Weight::from_parts(4 * WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
         Perbill::from_percent(75),
@@ -75,6 +80,7 @@ parameter_types! {
 
 #[frame_support::runtime]
 mod runtime {
+    /// The pallets under their numbers on the real chain.
     #[runtime::runtime]
     #[runtime::derive(
         RuntimeCall,
@@ -89,22 +95,31 @@ mod runtime {
     )]
     pub struct Runtime;
 
+    /// Accounts, blocks, events.
     #[runtime::pallet_index(0)]
     pub type System = frame_system::Pallet<Runtime>;
+    /// The time of a block, in milliseconds since 1970.
     #[runtime::pallet_index(2)]
     pub type Timestamp = pallet_timestamp::Pallet<Runtime>;
+    /// The length of a slot.
     #[runtime::pallet_index(3)]
     pub type Aura = crate::pallets::aura::Pallet<Runtime>;
+    /// Free balances, in rao.
     #[runtime::pallet_index(5)]
     pub type Balances = pallet_balances::Pallet<Runtime>;
+    /// Fees.
     #[runtime::pallet_index(6)]
     pub type TransactionPayment = pallet_transaction_payment::Pallet<Runtime>;
+    /// Subnets, members, stake, weights, epochs.
     #[runtime::pallet_index(7)]
     pub type SubtensorModule = crate::pallets::subtensor::Pallet<Runtime>;
+    /// What members have committed.
     #[runtime::pallet_index(18)]
     pub type Commitments = crate::pallets::commitments::Pallet<Runtime>;
+    /// The beacon.
     #[runtime::pallet_index(26)]
     pub type Drand = crate::pallets::drand::Pallet<Runtime>;
+    /// A devnet's settings: the number is one that the real chain has not given away.
     #[runtime::pallet_index(200)]
     pub type Devnet = crate::pallets::settings::Pallet<Runtime>;
 }

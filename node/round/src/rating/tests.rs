@@ -224,7 +224,7 @@ proptest! {
     /// The order in which peers are scored is chance: it must not matter.
     #[test]
     fn the_order_of_evaluations_does_not_matter(seed: u64) {
-        let (mut dice, mut one, mut other) = (Dice(seed), ratings(), ratings());
+        let (mut dice, mut one, mut other) = (Dice::seeded(seed), ratings(), ratings());
         for round in 0..5 {
             let mut scored = round_of(&std::array::from_fn::<_, 8, _>(|_| Some(dice.normal())));
             one.observe(Round(round), &scored).unwrap();

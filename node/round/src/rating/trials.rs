@@ -2,17 +2,19 @@
 
 use super::*;
 use crate::clock::tests::bittensor;
+use covey_proto::random::SplitMix64;
 
-/// splitmix64: seeded numbers without a dependency.
-pub(super) struct Dice(pub(super) u64);
+/// What befalls a simulated swarm.
+pub(super) struct Dice(SplitMix64);
 
 impl Dice {
+    pub(super) fn seeded(seed: u64) -> Dice {
+        Dice(SplitMix64::seeded(seed))
+    }
+
     /// 0 to 1.
     pub(super) fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.0.unit()
     }
     /// About normal, of deviation 1: a sum of twelve.
     pub(super) fn normal(&mut self) -> f64 {
@@ -59,7 +61,7 @@ struct Trial {
 
 impl Trial {
     fn of(seed: u64, kinds: &[Kind]) -> Trial {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::seeded(seed);
         Trial {
             ratings: Ratings::new(&bittensor().scoring),
             members: members(kinds.len()),

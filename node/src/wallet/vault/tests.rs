@@ -87,15 +87,3 @@ fn padding_is_taken_off_exactly() {
         assert_eq!(unpadded(wrong), None, "{wrong:?}");
     }
 }
-
-#[test]
-fn base64_is_read_or_refused() {
-    for (text, bytes) in
-        [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("+/+/", &[0xfb, 0xff, 0xbf])]
-    {
-        assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes), "{text}");
-    }
-    for wrong in ["Z", "Zg", "Zg=", "Z===", "Zm9v=", "Zm 9", "====", "Zm9\u{e9}"] {
-        assert_eq!(base64(wrong.as_bytes()), None, "{wrong}");
-    }
-}

@@ -1,6 +1,7 @@
 //! The bytes that are sent, and where raw contestants put what they get: nothing is verified here.
 
 use super::{Failure, Storage};
+use covey_proto::random::SplitMix64;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -13,27 +14,18 @@ pub const BLOCK: usize = 256 << 10;
 /// Writes a file of `bytes` bytes that do not compress; the same for the same seed.
 pub fn make(path: &Path, bytes: u64, seed: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
-    let mut state = seed;
+    let mut numbers = SplitMix64::seeded(seed);
     let mut block = vec![0; BLOCK];
     let mut left = bytes;
     while left > 0 {
         for word in block.chunks_exact_mut(8) {
-            word.copy_from_slice(&split_mix(&mut state).to_le_bytes());
+            word.copy_from_slice(&numbers.draw().to_le_bytes());
         }
         let part = left.min(BLOCK as u64) as usize;
         file.write_all(&block[..part])?;
         left -= part as u64;
     }
     file.sync_all()
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Whether two files hold the same bytes.

@@ -3,12 +3,13 @@
 //! "In memory" is a store whose folder is in memory (tmpfs): there is no other store, and no run without proofs.
 
 use super::role::{Task, say};
-use super::{Failure, content};
+use super::Failure;
 use covey_gossip::store::Store;
 use covey_gossip::{Class, Config, Event, Events, Handle, Hint, Progress, Verdict, start};
 use covey_proto::blob::BlobRef;
 use covey_proto::chain::{ChainView, Member};
 use covey_proto::message::PeerRecord;
+use covey_proto::random::SplitMix64;
 use covey_proto::{BlockNumber, Digest, HotkeyPair, RunId, Uid};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -104,8 +105,7 @@ impl Node {
             ticks.tick().await;
             let mut bytes = vec![0; ANNOUNCEMENT_BYTES];
             bytes[..8].copy_from_slice(&micros().to_le_bytes());
-            let mut state = number as u64;
-            bytes[8..16].copy_from_slice(&content::split_mix(&mut state).to_le_bytes());
+            bytes[8..16].copy_from_slice(&SplitMix64::seeded(number as u64).draw().to_le_bytes());
             self.handle.publish(bytes).await?;
         }
         Ok(())
@@ -142,13 +142,13 @@ pub fn connections(nodes: &[Node]) -> Value {
 /// Many nodes in this process, each connected to some others, with nothing to do.
 pub async fn at_rest(task: &Task) -> Result<Vec<Node>, Failure> {
     let mut nodes: Vec<Node> = vec![];
-    let mut state = 1;
+    let mut numbers = SplitMix64::seeded(1);
     for number in 0..task.nodes {
         let folder = task.folder.join(number.to_string());
         std::fs::create_dir_all(&folder)?;
         let mut neighbours = vec![];
         for _ in 0..NEIGHBOURS.min(number) {
-            let other = &nodes[content::split_mix(&mut state) as usize % number];
+            let other = &nodes[numbers.draw() as usize % number];
             neighbours.extend(other.handle.addresses().into_iter().next());
         }
         let store = Store::open(folder.join("blobs"), u64::MAX)?;

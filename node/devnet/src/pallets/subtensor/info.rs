@@ -15,11 +15,27 @@ macro_rules! metagraph {
     ($view:ident; $($number:literal $field:ident: $kind:ty = $value:expr;)* also $($late_number:literal $late:ident: $late_kind:ty = $late_value:expr;)*) => {
         on_chain! {
             /// A subnet with all its members.
-            pub struct Metagraph { pub netuid: Compact<u16>, $(pub $field: $kind,)* }
+            pub struct Metagraph {
+                /// Its number.
+                pub netuid: Compact<u16>,
+                $(
+                    /// What it is filled with stands in the list below; lists are by uid.
+                    pub $field: $kind,
+                )*
+            }
 
             /// The parts of a metagraph that were asked for.
             pub struct SelectiveMetagraph {
-                pub netuid: Compact<u16>, $(pub $field: Option<$kind>,)* $(pub $late: Option<$late_kind>,)*
+                /// Its number.
+                pub netuid: Compact<u16>,
+                $(
+                    /// None: not asked for. What it is filled with stands in the list below; lists are by uid.
+                    pub $field: Option<$kind>,
+                )*
+                $(
+                    /// None: not asked for. A part that [`Metagraph`] has not.
+                    pub $late: Option<$late_kind>,
+                )*
             }
         }
 
@@ -188,19 +204,64 @@ metagraph! {
 on_chain! {
     /// A member without weights and bonds.
     pub struct NeuronInfoLite {
-        pub hotkey: AccountId32, pub coldkey: AccountId32, pub uid: Compact<u16>, pub netuid: Compact<u16>,
-        pub active: bool, pub axon_info: AxonInfo, pub prometheus_info: PrometheusInfo,
-        pub stake: Vec<(AccountId32, Compact<u64>)>, pub rank: Compact<u16>, pub emission: Compact<u64>,
-        pub incentive: Compact<u16>, pub consensus: Compact<u16>, pub trust: Compact<u16>,
-        pub validator_trust: Compact<u16>, pub dividends: Compact<u16>, pub last_update: Compact<u64>,
-        pub validator_permit: bool, pub pruning_score: Compact<u16>,
+        /// Signs for it.
+        pub hotkey: AccountId32,
+        /// Owns it.
+        pub coldkey: AccountId32,
+        /// Its place in the subnet.
+        pub uid: Compact<u16>,
+        /// The subnet.
+        pub netuid: Compact<u16>,
+        /// Whether it has set weights lately.
+        pub active: bool,
+        /// Where it is reached; zeros if it never said.
+        pub axon_info: AxonInfo,
+        /// Where its metrics are; zeros here.
+        pub prometheus_info: PrometheusInfo,
+        /// Rao by coldkey: one entry, all of the hotkey's stake under its owner.
+        pub stake: Vec<(AccountId32, Compact<u64>)>,
+        /// Of a consensus that is gone: 0.
+        pub rank: Compact<u16>,
+        /// Rao of alpha that the last epoch paid.
+        pub emission: Compact<u64>,
+        /// Share of what miners earn, of 65,535.
+        pub incentive: Compact<u16>,
+        /// What the validators' rows give it, weighed by stake; the greatest has 65,535.
+        pub consensus: Compact<u16>,
+        /// Of a consensus that is gone: 0.
+        pub trust: Compact<u16>,
+        /// 65,535 for a validator whose row was counted, 0 for others.
+        pub validator_trust: Compact<u16>,
+        /// Share of what validators earn, of 65,535.
+        pub dividends: Compact<u16>,
+        /// The block in which it last set weights.
+        pub last_update: Compact<u64>,
+        /// Whether it may set weights.
+        pub validator_permit: bool,
+        /// 0: who goes when a subnet is full is decided by emission, then by age.
+        pub pruning_score: Compact<u16>,
     }
 
     /// What a coldkey has with a hotkey.
     pub struct StakeInfo {
-        pub hotkey: AccountId32, pub coldkey: AccountId32, pub netuid: Compact<u16>, pub stake: Compact<u64>,
-        pub locked: Compact<u64>, pub emission: Compact<u64>, pub tao_emission: Compact<u64>,
-        pub drain: Compact<u64>, pub is_registered: bool,
+        /// Whom it is on.
+        pub hotkey: AccountId32,
+        /// Whose it is.
+        pub coldkey: AccountId32,
+        /// The subnet.
+        pub netuid: Compact<u16>,
+        /// Rao of alpha.
+        pub stake: Compact<u64>,
+        /// Rao that cannot be taken back: none.
+        pub locked: Compact<u64>,
+        /// Rao of alpha that the last epoch added: not told.
+        pub emission: Compact<u64>,
+        /// Rao of TAO that it added: not told.
+        pub tao_emission: Compact<u64>,
+        /// Rao that go out in an epoch: none.
+        pub drain: Compact<u64>,
+        /// Whether the hotkey is a member of the subnet.
+        pub is_registered: bool,
     }
 }
 

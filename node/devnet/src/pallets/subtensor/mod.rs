@@ -8,6 +8,7 @@ mod epoch;
 pub mod info;
 mod register;
 mod stake;
+mod storage;
 pub mod types;
 mod weights;
 
@@ -15,12 +16,16 @@ pub use epoch::Schedule;
 pub use pallet::*;
 pub use weights::{Preview, WeightsPayload};
 
+use frame_support::pallet_macros::import_section;
+
 /// Rao of an alpha, always.
 pub const ALPHA_PRICE: u64 = 1_000_000_000;
 
 /// Subnets a storage index has room for: index = mechanism · 4096 + netuid.
 pub const SUBNETS_MAX: u16 = 4_096;
 
+// Docs of events and errors (`///`) become part of the metadata: see `storage`.
+#[import_section(storage::entries)]
 #[frame_support::pallet(dev_mode)]
 #[allow(missing_docs, clippy::too_many_arguments)]
 pub mod pallet {
@@ -38,6 +43,7 @@ pub mod pallet {
     /// A hidden commit: who, at which block, what, opened by which round.
     pub type Timelocked = (AccountId32, u64, BoundedVec<u8, ConstU32<5_000>>, u64);
 
+    /// What the runtime must have besides: accounts, balances in rao, a devnet's settings and its beacon.
     #[pallet::config]
     pub trait Config:
         frame_system::Config<AccountId = AccountId32>
@@ -47,188 +53,10 @@ pub mod pallet {
     {
     }
 
+    /// Subnets, their members, stake, weights and epochs.
     #[pallet::pallet]
     #[pallet::without_storage_info]
     pub struct Pallet<T>(_);
-
-    // ---- subnets: what their owners set ----------------------------------------------------------------------------
-
-    #[pallet::storage]
-    pub type NetworksAdded<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
-    #[pallet::storage]
-    pub type TotalNetworks<T: Config> = StorageValue<_, u16, ValueQuery>;
-
-    /// Members of a subnet: uids 0 to n − 1.
-    #[pallet::storage]
-    pub type SubnetworkN<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
-    #[pallet::storage]
-    pub type NetworkRegisteredAt<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-    #[pallet::storage]
-    pub type SubnetOwner<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
-    #[pallet::storage]
-    pub type SubnetOwnerHotkey<T: Config> = StorageMap<_, Identity, u16, AccountId32, ValueQuery, NoOne>;
-    #[pallet::storage]
-    pub type TokenSymbol<T: Config> = StorageMap<_, Identity, u16, Vec<u8>, ValueQuery, DefaultSymbol>;
-    #[pallet::storage]
-    pub type MechanismCountCurrent<T: Config> = StorageMap<_, Twox64Concat, u16, u8, ValueQuery, ConstU8<1>>;
-    #[pallet::storage]
-    pub type SubnetEpochConsensus<T: Config> = StorageMap<_, Identity, u16, EpochConsensus, ValueQuery>;
-    #[pallet::storage]
-    pub type Tempo<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<360>>;
-    #[pallet::storage]
-    pub type MaxAllowedUids<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
-    #[pallet::storage]
-    pub type MaxAllowedValidators<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<128>>;
-    #[pallet::storage]
-    pub type ImmunityPeriod<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<4096>>;
-    #[pallet::storage]
-    pub type MinAllowedWeights<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1024>>;
-    #[pallet::storage]
-    pub type MaxWeightsLimit<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<65535>>;
-    #[pallet::storage]
-    pub type ActivityCutoff<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<5000>>;
-    #[pallet::storage]
-    pub type Kappa<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<32767>>;
-    #[pallet::storage]
-    pub type Rho<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<10>>;
-    #[pallet::storage]
-    pub type WeightsSetRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100>>;
-    #[pallet::storage]
-    pub type ServingRateLimit<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<50>>;
-    #[pallet::storage]
-    pub type WeightsVersionKey<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-    #[pallet::storage]
-    pub type CommitRevealWeightsEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
-    #[pallet::storage]
-    pub type RevealPeriodEpochs<T: Config> = StorageMap<_, Twox64Concat, u16, u64, ValueQuery, ConstU64<1>>;
-    #[pallet::storage]
-    pub type CommitRevealWeightsVersion<T: Config> = StorageValue<_, u16, ValueQuery, ConstU16<4>>;
-
-    /// Stake below which a hotkey may not set weights.
-    #[pallet::storage]
-    pub type StakeThreshold<T: Config> = StorageValue<_, u64, ValueQuery>;
-    #[pallet::storage]
-    pub type NetworkRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery, ConstBool<true>>;
-    #[pallet::storage]
-    pub type NetworkPowRegistrationAllowed<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
-    #[pallet::storage]
-    pub type Burn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000>>;
-    #[pallet::storage]
-    pub type MinBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<500_000>>;
-    #[pallet::storage]
-    pub type MaxBurn<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery, ConstU64<100_000_000_000>>;
-    #[pallet::storage]
-    pub type MaxRegistrationsPerBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery, ConstU16<1>>;
-    #[pallet::storage]
-    pub type RegistrationsThisBlock<T: Config> = StorageMap<_, Identity, u16, u16, ValueQuery>;
-    #[pallet::storage]
-    pub type SubtokenEnabled<T: Config> = StorageMap<_, Identity, u16, bool, ValueQuery>;
-
-    // ---- members ---------------------------------------------------------------------------------------------------
-
-    #[pallet::storage]
-    pub type Uids<T: Config> = StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, u16, OptionQuery>;
-    #[pallet::storage]
-    pub type Keys<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, AccountId32, ValueQuery, NoOne>;
-
-    /// The coldkey of a hotkey; zero where there is none.
-    #[pallet::storage]
-    pub type Owner<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, AccountId32, ValueQuery, NoOne>;
-    #[pallet::storage]
-    pub type OwnedHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
-    #[pallet::storage]
-    pub type StakingHotkeys<T: Config> = StorageMap<_, Blake2_128Concat, AccountId32, Vec<AccountId32>, ValueQuery>;
-    #[pallet::storage]
-    pub type IsNetworkMember<T: Config> =
-        StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, bool, ValueQuery>;
-    #[pallet::storage]
-    pub type BlockAtRegistration<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, u64, ValueQuery>;
-    #[pallet::storage]
-    pub type Axons<T: Config> =
-        StorageDoubleMap<_, Identity, u16, Blake2_128Concat, AccountId32, AxonInfo, OptionQuery>;
-    #[pallet::storage]
-    pub type Active<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
-    #[pallet::storage]
-    pub type ValidatorPermit<T: Config> = StorageMap<_, Identity, u16, Vec<bool>, ValueQuery>;
-
-    /// By index, not by netuid.
-    #[pallet::storage]
-    pub type LastUpdate<T: Config> = StorageMap<_, Identity, u16, Vec<u64>, ValueQuery>;
-
-    /// By index, not by netuid.
-    #[pallet::storage]
-    pub type Incentive<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-    #[pallet::storage]
-    pub type Dividends<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-    #[pallet::storage]
-    pub type Consensus<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-    #[pallet::storage]
-    pub type ValidatorTrust<T: Config> = StorageMap<_, Identity, u16, Vec<u16>, ValueQuery>;
-    #[pallet::storage]
-    pub type Emission<T: Config> = StorageMap<_, Identity, u16, Vec<u64>, ValueQuery>;
-
-    /// By index and uid: the row that a validator set, greatest entry 65,535.
-    #[pallet::storage]
-    pub type Weights<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
-    #[pallet::storage]
-    pub type Bonds<T: Config> = StorageDoubleMap<_, Identity, u16, Identity, u16, Vec<(u16, u16)>, ValueQuery>;
-
-    // ---- stake -----------------------------------------------------------------------------------------------------
-
-    /// What each validator has on a subnet, from all coldkeys.
-    #[pallet::storage]
-    pub type TotalHotkeyAlpha<T: Config> =
-        StorageDoubleMap<_, Blake2_128Concat, AccountId32, Identity, u16, u64, ValueQuery>;
-
-    /// Shares by hotkey, coldkey and subnet; a share is one alpha here.
-    #[pallet::storage]
-    pub type Alpha<T: Config> = StorageNMap<
-        _,
-        (NMapKey<Blake2_128Concat, AccountId32>, NMapKey<Blake2_128Concat, AccountId32>, NMapKey<Identity, u16>),
-        FixedU128,
-        ValueQuery,
-    >;
-    #[pallet::storage]
-    pub type TotalStake<T: Config> = StorageValue<_, u64, ValueQuery>;
-
-    /// Of a TAO on root in the voting weight, as a fraction of u64::MAX: 0.0527.
-    #[pallet::storage]
-    pub type TaoWeight<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<971_718_665_099_567_868>>;
-
-    /// Rao of a block, shared by the subnets.
-    #[pallet::storage]
-    pub type BlockEmission<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<1_000_000_000>>;
-
-    // ---- epochs and hidden weights ---------------------------------------------------------------------------------
-
-    #[pallet::storage]
-    pub type BlocksSinceLastStep<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
-    /// The spelling is the chain's.
-    #[pallet::storage]
-    pub type LastMechansimStepBlock<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
-    /// Only with stateful epochs.
-    #[pallet::storage]
-    pub type LastEpochBlock<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
-    /// Only with stateful epochs.
-    #[pallet::storage]
-    pub type PendingEpochAt<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
-    /// Only with stateful epochs.
-    #[pallet::storage]
-    pub type SubnetEpochIndex<T: Config> = StorageMap<_, Identity, u16, u64, ValueQuery>;
-
-    /// By index and hotkey: hash, block, first and last block to reveal in.
-    #[pallet::storage]
-    pub type WeightCommits<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, AccountId32, VecDeque<(H256, u64, u64, u64)>, OptionQuery>;
-
-    /// By index and epoch of the commit.
-    #[pallet::storage]
-    pub type TimelockedWeightCommits<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, u16, Twox64Concat, u64, VecDeque<Timelocked>, ValueQuery>;
 
     /// Nobody: an absent owner reads as zeros.
     pub struct NoOne;
@@ -248,22 +76,33 @@ pub mod pallet {
         }
     }
 
+    #[cfg_attr(doc, doc = "What happened, for whoever follows the chain.")]
     #[pallet::event]
     #[pallet::generate_deposit(pub(super) fn deposit_event)]
     pub enum Event<T: Config> {
+        // Netuid, mechanisms.
         NetworkAdded(u16, u16),
+        // Coldkey, hotkey, rao of TAO, rao of alpha, netuid, fee in rao; the next likewise.
         StakeAdded(AccountId32, AccountId32, u64, u64, u16, u64),
         StakeRemoved(AccountId32, AccountId32, u64, u64, u16, u64),
+        // Storage index, the validator's uid.
         WeightsSet(u16, u16),
+        // Netuid, uid, hotkey.
         NeuronRegistered(u16, u16, AccountId32),
+        // Netuid, hotkey.
         AxonServed(u16, AccountId32),
+        // Hotkey, storage index, hash of the row; the next likewise.
         WeightsCommitted(AccountId32, u16, H256),
         WeightsRevealed(AccountId32, u16, H256),
+        // Hotkey, storage index, hash of the commit, the beacon's round that opens it.
         TimelockedWeightsCommitted(AccountId32, u16, H256, u64),
+        // Storage index, hotkey.
         TimelockedWeightsRevealed(u16, AccountId32),
+        // Rao of alpha by uid.
         IncentiveAlphaEmittedToMiners { netuid: u16, emissions: Vec<u64> },
     }
 
+    #[cfg_attr(doc, doc = "Why a call changed nothing.")]
     #[pallet::error]
     pub enum Error<T> {
         /// The ip type is neither 4 nor 6.
@@ -346,12 +185,16 @@ pub mod pallet {
         RegistrationPriceLimitExceeded,
     }
 
+    /// What is there from the beginning.
     #[pallet::genesis_config]
     #[derive(frame_support::DefaultNoBound)]
     pub struct GenesisConfig<T: Config> {
+        /// Subnets besides root, with their members.
         pub subnets: Vec<GenesisSubnet>,
+        /// Rao of stake below which a hotkey may not set weights.
         pub stake_threshold: u64,
         #[serde(skip)]
+        /// Nothing: ties the settings to a runtime.
         pub _config: core::marker::PhantomData<T>,
     }
 

@@ -9,7 +9,6 @@ macro_rules! on_chain {
     ($($(#[$meta:meta])* $vis:vis struct $name:ident { $($fields:tt)* })*) => {
         $($(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq, codec::Encode, codec::Decode, codec::DecodeWithMemTracking, scale_info::TypeInfo)]
-        #[allow(missing_docs)]
         $vis struct $name { $($fields)* })*
     };
 }
@@ -19,55 +18,179 @@ on_chain! {
     /// Where a member is reached.
     #[derive(Copy, Default, MaxEncodedLen)]
     pub struct AxonInfo {
-        pub block: u64, pub version: u32, pub ip: u128, pub port: u16, pub ip_type: u8, pub protocol: u8,
-        pub placeholder1: u8, pub placeholder2: u8,
+        /// The block in which it was said.
+        pub block: u64,
+        /// The version of whoever listens, as it counts itself.
+        pub version: u32,
+        /// An IPv4 address in the low 32 bits, or an IPv6 address.
+        pub ip: u128,
+        /// Of TCP or UDP; not 0.
+        pub port: u16,
+        /// 4 or 6.
+        pub ip_type: u8,
+        /// As its owner numbers protocols: nobody reads it, and Bittensor's clients say 4.
+        pub protocol: u8,
+        /// Nothing so far.
+        pub placeholder1: u8,
+        /// Nothing so far.
+        pub placeholder2: u8,
     }
 
     /// Where a member's metrics are: nobody says it here.
     #[derive(Copy, Default, MaxEncodedLen)]
-    pub struct PrometheusInfo { pub block: u64, pub version: u32, pub ip: u128, pub port: u16, pub ip_type: u8, }
+    pub struct PrometheusInfo {
+        /// The block in which it was said.
+        pub block: u64,
+        /// The version of whoever listens.
+        pub version: u32,
+        /// As of an axon.
+        pub ip: u128,
+        /// Of TCP.
+        pub port: u16,
+        /// 4 or 6.
+        pub ip_type: u8,
+    }
 
     /// What an owner says of itself.
     pub struct ChainIdentityV2 {
-        pub name: Vec<u8>, pub url: Vec<u8>, pub github_repo: Vec<u8>, pub image: Vec<u8>, pub discord: Vec<u8>,
-        pub description: Vec<u8>, pub additional: Vec<u8>,
+        /// UTF-8, as all of these.
+        pub name: Vec<u8>,
+        /// Of a page.
+        pub url: Vec<u8>,
+        /// Of the sources.
+        pub github_repo: Vec<u8>,
+        /// Of a picture.
+        pub image: Vec<u8>,
+        /// A handle.
+        pub discord: Vec<u8>,
+        /// In words.
+        pub description: Vec<u8>,
+        /// Anything else.
+        pub additional: Vec<u8>,
     }
 
     /// What a subnet says of itself.
     pub struct SubnetIdentityV3 {
-        pub subnet_name: Vec<u8>, pub github_repo: Vec<u8>, pub subnet_contact: Vec<u8>, pub subnet_url: Vec<u8>,
-        pub discord: Vec<u8>, pub description: Vec<u8>, pub logo_url: Vec<u8>, pub additional: Vec<u8>,
+        /// UTF-8, as all of these.
+        pub subnet_name: Vec<u8>,
+        /// Of the sources.
+        pub github_repo: Vec<u8>,
+        /// Of a person.
+        pub subnet_contact: Vec<u8>,
+        /// Of a page.
+        pub subnet_url: Vec<u8>,
+        /// A handle.
+        pub discord: Vec<u8>,
+        /// In words.
+        pub description: Vec<u8>,
+        /// Of a picture.
+        pub logo_url: Vec<u8>,
+        /// Anything else.
+        pub additional: Vec<u8>,
     }
 
     /// 64 binary places after the point, unsigned.
     #[derive(Copy, Default, MaxEncodedLen)]
-    pub struct FixedU128 { pub bits: u128, }
+    pub struct FixedU128 {
+        /// The number times 2⁶⁴.
+        pub bits: u128,
+    }
 
     /// 64 binary places after the point.
     #[derive(Copy, Default, MaxEncodedLen)]
-    pub struct FixedI128 { pub bits: i128, }
+    pub struct FixedI128 {
+        /// The number times 2⁶⁴.
+        pub bits: i128,
+    }
 
     /// 32 binary places after the point.
     #[derive(Copy, Default, MaxEncodedLen)]
-    pub struct FixedI64 { pub bits: i64, }
+    pub struct FixedI64 {
+        /// The number times 2³².
+        pub bits: i64,
+    }
 
     /// What trading would give: one for one here.
     #[derive(Copy, Default)]
-    pub struct SimSwapResult { pub tao_amount: u64, pub alpha_amount: u64, pub tao_fee: u64, pub alpha_fee: u64, }
+    pub struct SimSwapResult {
+        /// Rao of TAO that go in or come out.
+        pub tao_amount: u64,
+        /// Rao of alpha that come out or go in.
+        pub alpha_amount: u64,
+        /// Rao of TAO kept: none.
+        pub tao_fee: u64,
+        /// Rao of alpha kept: none.
+        pub alpha_fee: u64,
+    }
 
     /// What a subnet's owner has set.
     pub struct SubnetHyperparamsV2 {
-        pub rho: Compact<u16>, pub kappa: Compact<u16>, pub immunity_period: Compact<u16>,
-        pub min_allowed_weights: Compact<u16>, pub max_weights_limit: Compact<u16>, pub tempo: Compact<u16>,
-        pub min_difficulty: Compact<u64>, pub max_difficulty: Compact<u64>, pub weights_version: Compact<u64>,
-        pub weights_rate_limit: Compact<u64>, pub adjustment_interval: Compact<u16>, pub activity_cutoff: Compact<u16>,
-        pub registration_allowed: bool, pub target_regs_per_interval: Compact<u16>, pub min_burn: Compact<u64>,
-        pub max_burn: Compact<u64>, pub bonds_moving_avg: Compact<u64>, pub max_regs_per_block: Compact<u16>,
-        pub serving_rate_limit: Compact<u64>, pub max_validators: Compact<u16>, pub adjustment_alpha: Compact<u64>,
-        pub difficulty: Compact<u64>, pub commit_reveal_period: Compact<u64>, pub commit_reveal_weights_enabled: bool,
-        pub alpha_high: Compact<u16>, pub alpha_low: Compact<u16>, pub liquid_alpha_enabled: bool,
-        pub alpha_sigmoid_steepness: FixedI64, pub yuma_version: Compact<u16>, pub subnet_is_active: bool,
-        pub transfers_enabled: bool, pub bonds_reset_enabled: bool, pub user_liquidity_enabled: bool,
+        /// Steepness of the trust curve.
+        pub rho: Compact<u16>,
+        /// Share of stake that a consensus needs, of 65,535.
+        pub kappa: Compact<u16>,
+        /// Blocks during which a newcomer keeps its uid.
+        pub immunity_period: Compact<u16>,
+        /// Entries that a row of weights must have.
+        pub min_allowed_weights: Compact<u16>,
+        /// The most that an entry may be, of 65,535.
+        pub max_weights_limit: Compact<u16>,
+        /// Blocks of an epoch.
+        pub tempo: Compact<u16>,
+        /// Of registering by work, which nobody does here.
+        pub min_difficulty: Compact<u64>,
+        /// Likewise.
+        pub max_difficulty: Compact<u64>,
+        /// The lowest version key of a row.
+        pub weights_version: Compact<u64>,
+        /// Blocks between two rows of a validator.
+        pub weights_rate_limit: Compact<u64>,
+        /// Blocks after which prices are set anew.
+        pub adjustment_interval: Compact<u16>,
+        /// Blocks after which a silent member counts as inactive.
+        pub activity_cutoff: Compact<u16>,
+        /// Whether newcomers are taken.
+        pub registration_allowed: bool,
+        /// Registrations of an interval at which the price stays.
+        pub target_regs_per_interval: Compact<u16>,
+        /// Rao below which the price does not fall.
+        pub min_burn: Compact<u64>,
+        /// Rao above which it does not rise.
+        pub max_burn: Compact<u64>,
+        /// Weight of the old in bonds, of a million; there are no bonds here.
+        pub bonds_moving_avg: Compact<u64>,
+        /// Registrations that a block takes.
+        pub max_regs_per_block: Compact<u16>,
+        /// Blocks between two axons of a member.
+        pub serving_rate_limit: Compact<u64>,
+        /// Members that may have a permit.
+        pub max_validators: Compact<u16>,
+        /// Weight of the old in prices, of 2⁶⁴.
+        pub adjustment_alpha: Compact<u64>,
+        /// Of registering by work.
+        pub difficulty: Compact<u64>,
+        /// Epochs from the commit of a row to its opening.
+        pub commit_reveal_period: Compact<u64>,
+        /// Whether rows are hidden first.
+        pub commit_reveal_weights_enabled: bool,
+        /// Upper bound of liquid alpha, of 65,535.
+        pub alpha_high: Compact<u16>,
+        /// Lower bound of liquid alpha, of 65,535.
+        pub alpha_low: Compact<u16>,
+        /// Whether bonds follow the consensus at a speed of their own; never here.
+        pub liquid_alpha_enabled: bool,
+        /// Of liquid alpha.
+        pub alpha_sigmoid_steepness: FixedI64,
+        /// Which consensus: 2.
+        pub yuma_version: Compact<u16>,
+        /// Whether its alpha can be traded.
+        pub subnet_is_active: bool,
+        /// Whether stake may be given to others.
+        pub transfers_enabled: bool,
+        /// Whether a commitment may reset bonds; never here.
+        pub bonds_reset_enabled: bool,
+        /// Whether others may trade in its pool; there is none here.
+        pub user_liquidity_enabled: bool,
     }
 }
 

@@ -1,0 +1,164 @@
+//! A run survives both its forms, its id is its numbers', and every fault of a file is told at once.
+
+use super::*;
+use proptest::prelude::*;
+
+fn run() -> Run {
+    let digest = |number: u8| Digest::of(&[number]);
+    Run {
+        chain: Chain { genesis: digest(1), netuid: 3, start: 1000, genesis_state: digest(2) },
+        clock: Clock {
+            length: 115,
+            anchor: 5,
+            commit: 92,
+            vote: 108,
+            commit_margin: 4,
+            announce_margin: 8,
+            vote_margin: 3,
+            beacon: Beacon::Chain,
+        },
+        electorate: Electorate {
+            window: 8,
+            contributions_max: 20,
+            contributions_min: 4,
+            stake_min: 0,
+            electorate_min: 0,
+            checkpoint: 10,
+        },
+        model: Model {
+            vocabulary: 4096,
+            width: 256,
+            layers: 4,
+            heads: 8,
+            kv_heads: 4,
+            feed_forward: 768,
+            sequence: 256,
+            rope_theta: 10_000.0,
+            norm_epsilon: 1e-5,
+            tied: true,
+            seed: 7,
+        },
+        data: Data { digest: digest(3), samples: 100_000 },
+        inner: Inner {
+            steps: Schedule::constant(30.0),
+            batch: 8,
+            rate: Schedule::points(vec![(0, 1e-3), (100, 1e-4)]),
+            warmup_steps: 10,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+            steps_min: 5,
+        },
+        outer: Outer { rate: Schedule::constant(1.0), rho: 0.5 },
+        compress: Compress {
+            k: Schedule::constant(64.0),
+            beta: 0.95,
+            quantiser: Quantiser::TwoMagnitudes,
+            shard_chunks: 256,
+            state_elements: 1 << 20,
+            inline_max: 4096,
+        },
+        scoring: Scoring { sequences: 16, rate: 0.1, average: 0.05, share: 0.3, power: 2.0 },
+    }
+}
+
+fn faults(change: impl FnOnce(&mut Run)) -> Vec<String> {
+    let mut run = run();
+    change(&mut run);
+    match run.checked() {
+        Ok(_) => Vec::new(),
+        Err(RunError::Faults(faults)) => faults,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_run_survives_its_text_and_its_bytes() {
+    let run = run();
+    assert_eq!(Run::from_toml(&run.to_toml()).unwrap(), run);
+    assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run);
+    // Comments, order and spelling are not part of it.
+    let text = format!("# A run.\n{}", run.to_toml().replace("netuid = 3", "netuid = 0x3"));
+    assert_eq!(Run::from_toml(&text).unwrap().id(), run.id());
+}
+
+#[test]
+fn one_other_number_is_another_run() {
+    let mut other = run();
+    other.scoring.power = 2.5;
+    assert_ne!(other.id(), run().id());
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let faults = faults(|run| {
+        run.clock.vote = 92;
+        run.electorate.contributions_max = 257;
+        run.inner.beta1 = -0.0;
+        run.outer.rate = Schedule::constant(0.0);
+        run.compress.k = Schedule::constant(63.5);
+        run.scoring.rate = f64::NAN;
+    });
+    for fault in [
+        "clock: commit 92 < vote 92 < length 115 must hold",
+        "clock: margins must satisfy",
+        "electorate.contributions_max is 257; it must be 1 to 256",
+        "inner.beta1 is -0; it must be 0 to 1",
+        "outer.rate is 0 at round 0; it must be 0.0009765625 to 16",
+        "compress.k is 63.5 at round 0; it must be a whole number 1 to 4096",
+        "scoring.rate is NaN; it must be above 0",
+    ] {
+        assert!(faults.iter().any(|told| told.contains(fault)), "{fault:?} is not in {faults:#?}");
+    }
+    assert_eq!(faults.len(), 7, "{faults:#?}");
+}
+
+/// Numbers that are right each alone, and cannot be together.
+#[test]
+fn what_does_not_fit_together_is_told_with_its_sum() {
+    let kept = faults(|run| run.clock.length = 150);
+    assert_eq!(kept, ["clock: length + anchor + vote is 263; a chain node keeps 256 blocks"]);
+    let heads = faults(|run| run.model.heads = 24);
+    assert_eq!(heads, ["model: width must divide by heads into an even number, heads by kv_heads"]);
+    let large = faults(|run| (run.model.width, run.model.layers) = (1 << 16, 1000));
+    assert!(large[0].starts_with("model: about 17") && large[0].contains("100000000000"), "{large:?}");
+    let announced = faults(|run| (run.compress.shard_chunks, run.compress.inline_max) = (1, 65_536));
+    assert!(announced[0].contains("raise shard_chunks or lower inline_max"), "{announced:?}");
+}
+
+#[test]
+fn a_key_that_is_unknown_or_missing_is_refused() {
+    let text = run().to_toml();
+    assert!(matches!(Run::from_toml(&format!("surprise = 1\n{text}")), Err(RunError::Toml(_))));
+    assert!(matches!(Run::from_toml(&text.replace("netuid = 3\n", "")), Err(RunError::Toml(_))));
+}
+
+#[test]
+fn bytes_of_another_form_are_no_run() {
+    let bytes = run().to_bytes();
+    let refused = |bytes: &[u8]| matches!(Run::from_bytes(bytes), Err(RunError::Bytes(_)));
+    assert!(refused(&bytes[8..]) && refused(&bytes[..bytes.len() - 1]) && refused(&[&bytes[..], &[0]].concat()));
+    let long = vec![0; blob::RUN_BYTES_MAX + 1];
+    let error = Run::from_bytes(&long).unwrap_err().to_string();
+    assert!(error.contains("8193 bytes; the limit is 8192"), "{error}");
+}
+
+proptest! {
+    /// Of whatever numbers the checks let through, the two forms say the same.
+    #[test]
+    fn what_is_checked_survives_both_forms(
+        seed in 0..i64::MAX as u64, samples in 1..u64::MAX >> 1, k in 1u32..=4096, rate in 0.0f64..1.0, quantiser in 1u32..=3,
+    ) {
+        let mut run = run();
+        run.model.seed = seed;
+        run.data.samples = samples;
+        run.compress.k = Schedule::constant(k.into());
+        run.compress.quantiser = Quantiser::from_byte(quantiser).unwrap();
+        run.inner.rate = Schedule::constant(rate);
+        let run = run.checked().unwrap();
+        prop_assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run.clone());
+        prop_assert_eq!(Run::from_toml(&run.to_toml()).unwrap().id(), run.id());
+    }
+}
