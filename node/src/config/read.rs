@@ -79,6 +79,7 @@ fn config(keys: &mut Keys) -> NodeConfig {
     self::network(keys, network);
     keys.set("storage.quota", &mut storage.quota, |text: String| Ok(text.parse::<Size>()?));
     keys.set("storage.archive", &mut storage.archive, Ok::<bool, _>);
+    keys.set("storage.save_rounds", &mut storage.save_rounds, |number| Ok(count(number, 1..=1000)? as u32));
     config
 }
 

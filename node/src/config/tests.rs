@@ -34,7 +34,7 @@ fn unusual() -> NodeConfig {
         heartbeat: Duration::from_millis(200),
         patience: Duration::from_millis(2500),
     };
-    config.storage = StorageConfig { quota: Size(16 << 30), archive: true };
+    config.storage = StorageConfig { quota: Size(16 << 30), archive: true, save_rounds: 9 };
     config
 }
 

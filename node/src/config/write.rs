@@ -96,6 +96,12 @@ fn write(config: &NodeConfig) -> String {
         flag(default.storage.archive),
         "Keep every round for ever, so that the whole run can be computed again: seeders do.",
     );
+    file.key(
+        "save_rounds",
+        whole(storage.save_rounds as usize),
+        whole(default.storage.save_rounds as usize),
+        "A miner's moments and error feedback, three times the model, go to the disk every so many rounds and\nat a clean end. A crash costs what it had not sent by then.",
+    );
     file.text
 }
 

@@ -209,7 +209,7 @@ impl Service {
             store_bytes_max: config.storage.quota.0,
             compute: Compute::new(config.cores.unwrap_or_else(all_cores)),
             device: Device::Cpu { threads: 1 },
-            save_rounds: 4,
+            save_rounds: config.storage.save_rounds,
             hotkey,
             misbehaviour,
             archive: config.storage.archive,
