@@ -1,10 +1,10 @@
 //! What a node needs to start, and every bound that it keeps.
 
-use crate::exchange::serve::ServeLimits;
-use crate::exchange::wanted::FetchLimits;
 use crate::links::LinkLimits;
 use crate::peers::admission::ConnectionLimits;
 use crate::peers::bucket::Rate;
+use crate::small::answers::ServeLimits;
+use crate::small::terms::FetchLimits;
 use covey_exchange::governor::GovernorLimits;
 use covey_exchange::scheduler::Limits as SchedulerLimits;
 use covey_proto::{Digest, RunId};

@@ -1,13 +1,13 @@
 //! The face of a node: what others ask of it. Cheap to clone; the network's task does the work.
 
+use crate::downloads::Waiter;
 use crate::event::{Ticket, Verdict};
-use crate::exchange::downloads::Waiter;
-use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
 use crate::metrics::{self, Gauges, PeerInfo, StoreGauges};
+use crate::network::gauges::is_relayed;
 use crate::peers::PeerKey;
 use crate::shared::Shared;
+use crate::small::terms::{FetchError, Fetched, Hint, Size};
 use crate::store::{Store, StoreError};
-use crate::swarm::gauges::is_relayed;
 use crate::traffic::Traffic;
 use covey_exchange::Class;
 use covey_exchange::scheduler::Progress;

@@ -1,14 +1,14 @@
 //! What handles and the network both touch. It outlives the network, so that a fault there loses none of it.
 
+use crate::announcements::kept::Reveals;
 use crate::config::Config;
-use crate::exchange::reveals::Reveals;
 use crate::metrics::Gauges;
+use crate::network::meter::Meter;
+use crate::network::sockets::CongestionSeen;
 use crate::peers::PeerKey;
 use crate::peers::bans::Bans;
 use crate::peers::book::{Book, Change};
 use crate::store::Store;
-use crate::swarm::meter::Meter;
-use crate::swarm::sockets::CongestionSeen;
 use crate::traffic::Counters;
 use covey_proto::Digest;
 use std::collections::{BTreeMap, VecDeque};

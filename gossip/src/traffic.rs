@@ -1,6 +1,6 @@
 //! What was sent and received: counters that the network writes and anyone reads.
 
-use crate::exchange::wanted::FetchError;
+use crate::small::terms::FetchError;
 use covey_exchange::Class;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -5,8 +5,8 @@
 
 use super::network::TICKETS_MAX;
 use super::running::Running;
+use crate::announcements::claims;
 use crate::event::{Event, Judgement, Ticket, Verdict};
-use crate::exchange::claims;
 use crate::handle::{PublishError, Published};
 use crate::peers::PeerKey;
 use crate::peers::bucket::Rate;

@@ -3,11 +3,11 @@
 use super::network::{Job, Network};
 use super::running::Running;
 use crate::config::Limits;
-use crate::exchange::downloads::{Called, Download, Downloads, Waiter};
-use crate::exchange::wanted::{FetchError, Hint};
+use crate::downloads::{Called, Download, Downloads, Waiter};
 use crate::links::{Asker, Env, Fetcher, Inbound, Open, Order, Report, Serving};
 use crate::peers::PeerKey;
 use crate::shared::Shared;
+use crate::small::terms::{FetchError, Hint};
 use crate::store::{Partial, StoreError};
 use covey_exchange::Class;
 use covey_exchange::frames::Wish;

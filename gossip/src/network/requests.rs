@@ -3,12 +3,12 @@
 use super::behaviour::Behaviour;
 use super::network::Job;
 use super::running::{Pending, Pull, Running, Serve};
-use crate::exchange::codec::{Answer, Ask, Asked, Frames, blob_answer_bytes, is_breach};
-use crate::exchange::fetch::{self, Action, AskId, Reach};
-use crate::exchange::reveals;
-use crate::exchange::serve::Rank;
+use crate::announcements::kept;
 use crate::peers::PeerKey;
 use crate::peers::book::Refusal;
+use crate::small::answers::Rank;
+use crate::small::codec::{Answer, Ask, Asked, Frames, blob_answer_bytes, is_breach};
+use crate::small::fetch::{self, Action, AskId, Reach};
 use crate::store::Durability;
 use covey_proto::message::{
     ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX, ROUND_ANNOUNCEMENTS_MAX, Request, SignedPeerRecord,
@@ -278,7 +278,7 @@ impl Running<'_> {
         let entries_max = ROUND_ANNOUNCEMENTS_MAX - have.len().min(ROUND_ANNOUNCEMENTS_MAX);
         for peer in &asked {
             let request = Request::Announcements(round, have);
-            let ask = Ask { request, answer_bytes_max: reveals::ANSWER_BYTES_MAX + 64 * 1024 };
+            let ask = Ask { request, answer_bytes_max: kept::ANSWER_BYTES_MAX + 64 * 1024 };
             self.send(*peer, ask, Pending::Pull(self.pulls_made, entries_max));
         }
         if asked.is_empty() {

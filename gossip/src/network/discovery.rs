@@ -6,13 +6,13 @@
 
 use super::kademlia::{Found, run_key, state_key};
 use super::running::{Pending, Running};
-use crate::exchange::codec::{Ask, RECORDS_BYTES_MAX};
 use crate::peers::PeerKey;
 use crate::peers::bucket::{Buckets, Rate};
 use crate::peers::external::Candidates;
 use crate::peers::leads::Leads;
 use crate::peers::place::{Net, Place, address_of, dialable, is_here, useful};
 use crate::peers::providers::{ADDRESSES_MAX, REPEAT, Rank};
+use crate::small::codec::{Ask, RECORDS_BYTES_MAX};
 use covey_proto::Digest;
 use covey_proto::message::{Request, SignedPeerRecord};
 use libp2p::kad::QueryId;

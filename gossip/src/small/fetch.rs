@@ -4,7 +4,7 @@
 //! beside it. Who has none is asked again later, who sends wrong bytes is punished, who does not answer rests a while.
 //! Fetches of one blob are one; each waiter keeps its own deadline and its own idea of the size.
 
-use super::wanted::{FetchError, FetchLimits, Fetched, Hint, Size};
+use super::terms::{FetchError, FetchLimits, Fetched, Hint, Size};
 use crate::peers::PeerKey;
 use crate::store::StoreError;
 use covey_proto::{Digest, Uid};

@@ -3,10 +3,10 @@
 use super::gate::Gate;
 use super::kademlia::Kademlia;
 use crate::config::Config;
-use crate::exchange::codec::{Frames, PROTOCOL};
 use crate::links::Links;
 use crate::peers::admission::Admission;
 use crate::shared::Shared;
+use crate::small::codec::{Frames, PROTOCOL};
 use crate::traffic::Counters;
 use covey_proto::RunId;
 use covey_proto::message::ANNOUNCEMENT_BYTES_MAX;

@@ -4,7 +4,7 @@
 //! A blob that several wait for is fetched once. No more are begun at a time than a scheduler takes; the others stand in
 //! line.
 
-use super::wanted::{FetchError, Hint};
+use crate::small::terms::{FetchError, Hint};
 use crate::store::Partial;
 use covey_exchange::Class;
 use covey_exchange::scheduler::Progress;
