@@ -51,11 +51,11 @@ const HINTS_MAX: usize = 64;
 
 /// What a new waiter calls for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Called {
+pub(crate) enum NextStep {
     /// Nothing now: it stands in line, or is being begun.
-    Later,
+    None,
     /// Its blob is being fetched: there may be more hints, or more haste.
-    Again,
+    TellScheduler,
     /// It was answered.
     Refused,
 }
@@ -95,11 +95,11 @@ impl Downloads {
         }
     }
 
-    pub(crate) fn add(&mut self, blob: BlobRef, class: Class, hints: Vec<Hint>, waiter: Waiter) -> Called {
+    pub(crate) fn add(&mut self, blob: BlobRef, class: Class, hints: Vec<Hint>, waiter: Waiter) -> NextStep {
         let refuse = |waiter: Waiter, error| {
             // Whoever waited may have given up.
             let _ = waiter.reply.send(Err(error));
-            Called::Refused
+            NextStep::Refused
         };
         if let Some(download) = self.all.get_mut(&blob.root) {
             let other = download.blob.size;
@@ -113,7 +113,7 @@ impl Downloads {
                 }
             }
             download.waiters.push(waiter);
-            return if matches!(download.stage, Stage::Wanted(_)) { Called::Again } else { Called::Later };
+            return if matches!(download.stage, Stage::Wanted(_)) { NextStep::TellScheduler } else { NextStep::None };
         }
         if self.all.len() >= self.all_max {
             return refuse(waiter, FetchError::TooMany(self.all.len()));
@@ -122,7 +122,7 @@ impl Downloads {
         let (stage, span) = (Stage::Waiting, waiter.span.clone());
         self.all.insert(blob.root, Download { blob, class, hints, stage, span, waiters: vec![waiter] });
         self.line.push_back(blob.root);
-        Called::Later
+        NextStep::None
     }
 
     /// The next blob to begin in the store, if another may be.
@@ -218,7 +218,7 @@ mod tests {
         for n in 0..4 {
             let (waiter, answer) = waiter(now + Duration::from_secs(9));
             let called = downloads.add(blob(n, 5 << 20), Class::Data, vec![], waiter);
-            assert_eq!(called, if n < 3 { Called::Later } else { Called::Refused });
+            assert_eq!(called, if n < 3 { NextStep::None } else { NextStep::Refused });
             answers.push(answer);
         }
         assert!(matches!(answers[3].try_recv(), Ok(Err(FetchError::TooMany(3)))));
@@ -239,7 +239,7 @@ mod tests {
         let (other, mut third) = waiter(now + Duration::from_secs(5));
         downloads.add(blob(1, 3 << 20), Class::Data, vec![], soon);
         downloads.add(blob(1, 3 << 20), Class::Round, vec![], later);
-        assert_eq!(downloads.add(blob(1, 4 << 20), Class::Round, vec![], other), Called::Refused);
+        assert_eq!(downloads.add(blob(1, 4 << 20), Class::Round, vec![], other), NextStep::Refused);
         assert!(matches!(third.try_recv(), Ok(Err(FetchError::TwoSizes { other: 3_145_728, .. }))));
         assert_eq!(downloads.get(&blob(1, 0).root).unwrap().class, Class::Round);
         assert_eq!(downloads.begin(), Some(blob(1, 3 << 20)));

@@ -10,16 +10,16 @@ use std::sync::Arc;
 pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
-pub(crate) struct Reveals {
+pub(crate) struct KeptAnnouncements {
     rounds: BTreeMap<Round, BTreeMap<Uid, Arc<[u8]>>>,
     bytes: usize,
     rounds_max: usize,
     bytes_max: usize,
 }
 
-impl Reveals {
-    pub(crate) fn new(rounds_max: usize, bytes_max: usize) -> Reveals {
-        Reveals { rounds: BTreeMap::new(), bytes: 0, rounds_max, bytes_max }
+impl KeptAnnouncements {
+    pub(crate) fn new(rounds_max: usize, bytes_max: usize) -> KeptAnnouncements {
+        KeptAnnouncements { rounds: BTreeMap::new(), bytes: 0, rounds_max, bytes_max }
     }
 
     /// Keeps an announcement that was checked. The oldest round goes first when there is no room; an announcement that
@@ -62,18 +62,18 @@ mod tests {
 
     #[test]
     fn it_keeps_the_last_rounds_and_gives_what_one_lacks() {
-        let mut reveals = Reveals::new(2, 1000);
+        let mut kept = KeptAnnouncements::new(2, 1000);
         for round in 0..3 {
             for uid in 0..3u8 {
-                reveals.remember(Round(round), Uid::from(uid), vec![uid; 100]);
+                kept.remember(Round(round), Uid::from(uid), vec![uid; 100]);
             }
         }
-        assert!(reveals.of(Round(0), &UidSet::default()).is_empty());
+        assert!(kept.of(Round(0), &UidSet::default()).is_empty());
         let have = [Uid::from(1)].into_iter().collect();
-        let got: Vec<u8> = reveals.of(Round(2), &have).iter().map(|bytes| bytes[0]).collect();
+        let got: Vec<u8> = kept.of(Round(2), &have).iter().map(|bytes| bytes[0]).collect();
         assert_eq!(got, [0, 2]);
-        reveals.remember(Round(2), Uid::from(0), vec![9; 600]);
-        assert!(reveals.of(Round(1), &UidSet::default()).is_empty(), "the byte budget took the older round");
-        assert_eq!(reveals.bytes, 800);
+        kept.remember(Round(2), Uid::from(0), vec![9; 600]);
+        assert!(kept.of(Round(1), &UidSet::default()).is_empty(), "the byte budget took the older round");
+        assert_eq!(kept.bytes, 800);
     }
 }

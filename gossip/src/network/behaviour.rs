@@ -2,11 +2,12 @@
 
 use super::gate::Gate;
 use super::kademlia::Kademlia;
+use super::requests::RequestBehaviour;
 use crate::config::Config;
 use crate::links::Links;
 use crate::peers::admission::Admission;
 use crate::shared::Shared;
-use crate::small::codec::{Frames, PROTOCOL};
+use crate::small::codec::PROTOCOL;
 use crate::traffic::Counters;
 use covey_proto::RunId;
 use covey_proto::message::ANNOUNCEMENT_BYTES_MAX;
@@ -39,14 +40,14 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(120);
 /// blobs at a peer, and few others.
 const REQUEST_STREAMS_MAX: usize = 32;
 
-pub(super) type Gossip = gossipsub::Behaviour<Counting, WhitelistSubscriptionFilter>;
+pub(super) type GossipBehaviour = gossipsub::Behaviour<Counting, WhitelistSubscriptionFilter>;
 
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     // First, so that a connection it denies reaches nobody else.
     pub(super) gate: Gate,
-    pub(super) gossip: Gossip,
-    pub(super) requests: requests::Behaviour<Frames>,
+    pub(super) gossip: GossipBehaviour,
+    pub(super) requests: RequestBehaviour,
     pub(super) links: Links,
     pub(super) kademlia: Kademlia,
     pub(super) identify: identify::Behaviour,
@@ -126,7 +127,7 @@ pub(super) fn build(
     })
 }
 
-fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<Gossip, &'static str> {
+fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<GossipBehaviour, &'static str> {
     let topics = Topics::of(config.run);
     let heartbeat = config.heartbeat.max(HEARTBEAT_MIN);
     let beats = |time: Duration| time.as_millis().div_ceil(heartbeat.as_millis()) as usize;
@@ -156,7 +157,7 @@ fn gossip(config: &Config, traffic: Arc<Counters>) -> Result<Gossip, &'static st
         .build()
         .map_err(|_| "gossip settings that contradict each other")?;
     let allowed = [topics.gradients.hash(), topics.peers.hash()].into_iter().collect();
-    let mut gossip = Gossip::new_with_subscription_filter_and_transform(
+    let mut gossip = GossipBehaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Anonymous,
         settings,
         WhitelistSubscriptionFilter(allowed),

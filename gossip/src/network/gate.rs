@@ -2,7 +2,8 @@
 
 use crate::peers::PeerKey;
 use crate::peers::admission::{Admission, Direction, Named, NotAdmitted};
-use crate::peers::place::{Place, address_of};
+use crate::peers::place::counted_at;
+use crate::peers::way::Way;
 use crate::shared::Shared;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
@@ -29,9 +30,9 @@ impl Gate {
         Gate { shared, admission, loopback_exempt }
     }
 
-    fn place_of(&self, multiaddr: &Multiaddr) -> Option<Place> {
-        let ip = address_of(multiaddr)?;
-        if self.loopback_exempt { Place::of(ip) } else { Some(Place::even_of(ip)) }
+    /// What an inbound connection counts for.
+    fn inbound(&self, way: Way, remote: &Multiaddr) -> Direction {
+        Direction::In(counted_at(way, remote, self.loopback_exempt))
     }
 
     fn ask(&mut self, peer: PeerId, direction: Direction) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
@@ -61,10 +62,10 @@ impl NetworkBehaviour for Gate {
     fn handle_pending_inbound_connection(
         &mut self,
         connection: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let place = self.place_of(remote);
+        let place = counted_at(Way::between(local, remote), remote, self.loopback_exempt);
         self.admission.ask_pending(connection, place, Instant::now()).map_err(ConnectionDenied::new)
     }
 
@@ -72,11 +73,11 @@ impl NetworkBehaviour for Gate {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let place = self.place_of(remote);
-        self.ask(peer, Direction::In(place))
+        let direction = self.inbound(Way::between(local, remote), remote);
+        self.ask(peer, direction)
     }
 
     fn handle_pending_outbound_connection(
@@ -106,7 +107,7 @@ impl NetworkBehaviour for Gate {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 let direction = match endpoint {
                     ConnectedPoint::Dialer { .. } => Direction::Out,
-                    ConnectedPoint::Listener { send_back_addr, .. } => Direction::In(self.place_of(send_back_addr)),
+                    ConnectedPoint::Listener { send_back_addr, .. } => self.inbound(Way::of(endpoint), send_back_addr),
                 };
                 self.admission.established(connection_id, PeerKey::of(peer_id), direction);
             }
@@ -123,5 +124,46 @@ impl NetworkBehaviour for Gate {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::admission::ConnectionLimits;
+    use crate::peers::{many_peers, test_peer};
+    use crate::shared::test_shared;
+
+    /// Whether `count` peers get in, one after another, from this address to that one of this node.
+    fn admits(count: u32, local: &str, remote: &str) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = ConnectionLimits { per_address_max: 2, ..ConnectionLimits::default() };
+        let mut gate = Gate::new(test_shared(dir.path()), Admission::new(limits), true);
+        let (local, remote): (Multiaddr, Multiaddr) = (local.parse().unwrap(), remote.parse().unwrap());
+        many_peers(count).iter().enumerate().all(|(n, peer)| {
+            let id = ConnectionId::new_unchecked(n);
+            let asked = gate.handle_pending_inbound_connection(id, &local, &remote);
+            let asked = asked
+                .and_then(|()| gate.handle_established_inbound_connection(id, peer.id(), &local, &remote).map(drop));
+            let endpoint = ConnectedPoint::Listener { local_addr: local.clone(), send_back_addr: remote.clone() };
+            gate.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer.id(),
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+            asked.is_ok()
+        })
+    }
+
+    #[test]
+    fn peers_that_come_through_a_relay_are_not_counted_by_its_address() {
+        let here = "/ip4/9.9.9.9/tcp/4001";
+        assert!(admits(2, here, "/ip4/5.5.5.5/tcp/1") && !admits(3, here, "/ip4/5.5.5.5/tcp/1"));
+        let circuit = format!("/ip4/5.5.5.5/tcp/1/p2p/{}/p2p-circuit", test_peer(9));
+        // As libp2p's relay client says it, and with an address that some other transport might name.
+        assert!(admits(20, &circuit, &format!("/p2p/{}", test_peer(1))));
+        assert!(admits(20, &circuit, "/ip4/5.5.5.5/tcp/1"));
     }
 }

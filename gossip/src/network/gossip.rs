@@ -1,292 +1,335 @@
-//! Gossip: announcements on their way to the node, peer records on their way to the book.
+//! Gossip's messages: announcements on their way to the node and back with its verdict, peer records on theirs to
+//! [`Records`].
 //!
-//! A message on the peers topic is a counter (u32, little-endian, of any meaning to its sender) and a `SignedPeerRecord`
-//! in canonical bytes. The counter makes a repetition another message: gossip passes the same bytes on only once.
+//! Which announcements are looked at is decided in `announcements/claims.rs`, what becomes of own ones that nobody heard in
+//! `announcements/unpublished.rs`.
 
-use super::network::TICKETS_MAX;
-use super::running::Running;
-use crate::announcements::claims;
+use super::behaviour::{GossipBehaviour, Topics, UID_SCORE};
+use super::mail::{Mail, TICKETS_MAX};
+use super::records::{RecordMessage, Records};
+use crate::announcements::claims::{self, Claims};
+use crate::announcements::unpublished::{Attempt, Unpublished};
+use crate::command::{PublishError, Published};
 use crate::event::{Event, Judgement, Ticket, Verdict};
-use crate::handle::{PublishError, Published};
 use crate::peers::PeerKey;
-use crate::peers::bucket::Rate;
-use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, PEER_RECORD_BYTES_MAX, SignedPeerRecord};
-use covey_proto::{Digest, wire};
+use crate::peers::bucket::{Buckets, Rate};
+use crate::shared::Shared;
+use covey_proto::message::ANNOUNCEMENT_BYTES_MAX;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
-use prost::Message as _;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-/// How often a member's new record is passed on.
-pub(super) const NEWS_RATE: Rate = Rate { burst: 4, refill: Duration::from_secs(30) };
-/// How often a known one is. Anyone may repeat a record; that crowds out only other repetitions of it.
-pub(super) const REPEAT_RATE: Rate = Rate { burst: 2, refill: Duration::from_secs(30) };
-/// Time between two introductions of members to newcomers, and how many are introduced.
-const INTRODUCE_EACH: Duration = Duration::from_secs(5);
-const INTRODUCED_MAX: usize = 16;
+/// Neighbours that have a bucket of messages: more than there are connections.
+const BUCKETS_MAX: usize = 1024;
 
-/// Own announcements that could not be published and are tried again: a node makes one a round.
-const UNHEARD_MAX: usize = 4;
-/// How long they are: half a round of the slowest clock, after which nobody would want them.
-const UNHEARD_TIME: Duration = Duration::from_secs(600);
-
-/// A peers message's bytes.
-fn record_message(beat: u32, record: &SignedPeerRecord) -> Vec<u8> {
-    let mut bytes = beat.to_le_bytes().to_vec();
-    // Writing into a vector cannot fail.
-    let _ = record.to_wire().encode(&mut bytes);
-    bytes
+/// What a message means for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GossipNews {
+    /// Nothing.
+    None,
+    /// A member's record that is news.
+    Record,
+    /// A neighbour began to listen for records.
+    Listener,
 }
 
-/// The record in a peers message; none if the bytes are not canonical or the signature does not hold.
-fn read_record(bytes: &[u8]) -> Option<SignedPeerRecord> {
-    let (_beat, bytes) = bytes.split_first_chunk::<4>()?;
-    if bytes.len() > PEER_RECORD_BYTES_MAX {
-        return None;
+/// The messages of one life of the network.
+pub(super) struct Gossip {
+    shared: Arc<Shared>,
+    topics: Topics,
+    life: u64,
+    /// Messages, by the neighbour that brought them.
+    rate: Buckets<PeerKey>,
+    claims: Claims,
+    unpublished: Unpublished,
+    tickets_out: usize,
+}
+
+impl Gossip {
+    pub(super) fn new(shared: Arc<Shared>, topics: Topics, rate: Rate, life: u64) -> Gossip {
+        Gossip {
+            shared,
+            topics,
+            life,
+            rate: Buckets::new(rate, BUCKETS_MAX),
+            claims: Claims::default(),
+            unpublished: Unpublished::default(),
+            tickets_out: 0,
+        }
     }
-    let wire = wire::SignedPeerRecord::decode(bytes).ok()?;
-    if wire.encode_to_vec() != bytes {
-        return None;
+
+    /// Announcements that wait for the node's verdict.
+    pub(super) fn unjudged(&self) -> usize {
+        self.tickets_out
     }
-    SignedPeerRecord::from_wire(&wire).ok()
-}
 
-/// An own announcement that nobody could be told of.
-pub(super) struct Unheard {
-    bytes: Vec<u8>,
-    until: Instant,
-}
+    pub(super) fn topics(&self) -> &Topics {
+        &self.topics
+    }
 
-impl Running<'_> {
+    // ---- own announcements
+
     /// Gossips an announcement. One that nobody can be told of now is tried again at each upkeep, and the caller told so.
-    pub(super) fn publish(&mut self, bytes: Vec<u8>) -> Result<Published, PublishError> {
-        let result = self.publish_now(bytes.clone());
-        if matches!(result, Err(PublishError::NoPeers | PublishError::Busy(_)))
-            && !self.unheard.iter().any(|other| other.bytes == bytes)
-        {
-            if self.unheard.len() >= UNHEARD_MAX {
-                self.unheard.pop_front();
-                self.net.shared.traffic.announcements_failed.add(1);
-            }
-            self.unheard.push_back(Unheard { bytes, until: Instant::now() + UNHEARD_TIME });
+    pub(super) fn publish(
+        &mut self,
+        behaviour: &mut GossipBehaviour,
+        bytes: Vec<u8>,
+        now: Instant,
+    ) -> Result<Published, PublishError> {
+        let result = publish(&self.shared, &self.topics.gradients.hash(), behaviour, bytes.clone());
+        if matches!(result, Err(PublishError::NoPeers | PublishError::Busy(_))) && self.unpublished.keep(bytes, now) {
+            self.shared.traffic.announcements_failed.add(1);
         }
         result
     }
 
     /// Tries again what could not be published.
-    pub(super) fn publish_unheard(&mut self, now: Instant) {
-        for _ in 0..self.unheard.len() {
-            let Some(unheard) = self.unheard.pop_front() else { return };
-            let late = unheard.until <= now;
-            match self.publish_now(unheard.bytes.clone()) {
-                Ok(Published { repeated: false, .. }) => self.net.shared.traffic.announcements_repeated.add(1),
-                Ok(_) => {}
-                Err(error) if late => {
-                    self.net.shared.traffic.announcements_failed.add(1);
-                    tracing::error!(%error, "an own announcement was gossiped to nobody; others can only ask for it");
-                }
-                Err(_) => self.unheard.push_back(unheard),
-            }
+    pub(super) fn publish_again(&mut self, behaviour: &mut GossipBehaviour, now: Instant) {
+        let (shared, topic) = (&self.shared, self.topics.gradients.hash());
+        let (told, given_up) =
+            self.unpublished.retry(now, |bytes| match publish(shared, &topic, behaviour, bytes.to_vec()) {
+                Ok(Published { repeated, .. }) => Attempt::Told { before: repeated },
+                Err(error) => Attempt::Nobody(error),
+            });
+        self.shared.traffic.announcements_repeated.add(told);
+        self.shared.traffic.announcements_failed.add(given_up.len());
+        for error in given_up {
+            tracing::error!(%error, "an own announcement was gossiped to nobody; others can only ask for it");
         }
     }
 
-    fn publish_now(&mut self, bytes: Vec<u8>) -> Result<Published, PublishError> {
-        let topic = self.net.topics.gradients.hash();
-        let size = bytes.len();
-        let peers = self.listeners_of(&topic);
-        match self.swarm.behaviour_mut().gossip.publish(topic, bytes) {
-            Ok(_) => {
-                self.net.shared.traffic.announcements_out.add(size);
-                Ok(Published { peers, repeated: false })
-            }
-            Err(gossipsub::PublishError::Duplicate) => Ok(Published { peers: 0, repeated: true }),
-            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Err(PublishError::NoPeers),
-            Err(gossipsub::PublishError::AllQueuesFull(peers)) => Err(PublishError::Busy(peers)),
-            Err(error) => Err(PublishError::Refused(error.to_string())),
-        }
-    }
+    // ---- what comes
 
-    fn listeners_of(&self, topic: &TopicHash) -> usize {
-        self.swarm.behaviour().gossip.all_peers().filter(|(_, topics)| topics.contains(&topic)).count()
-    }
-
-    pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
+    pub(super) fn on_event(
+        &mut self,
+        behaviour: &mut GossipBehaviour,
+        event: gossipsub::Event,
+        records: &mut Records,
+        mail: &Mail,
+    ) -> GossipNews {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let traffic = self.net.shared.traffic.clone();
+                let traffic = self.shared.traffic.clone();
                 traffic.gossip_first.add(1);
-                if message.topic == self.net.topics.gradients.hash() {
+                if message.topic == self.topics.gradients.hash() {
                     traffic.announcements_in.add(message.data.len());
-                    self.on_announcement(propagation_source, message_id, message.data);
-                } else {
-                    let acceptance = self.on_record_message(propagation_source, &message.data);
-                    self.report(&message_id, &propagation_source, acceptance);
+                    if let Err(acceptance) = self.look_at(propagation_source, &message_id, message.data, mail) {
+                        behaviour.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                    }
+                    return GossipNews::None;
                 }
+                let (acceptance, news) = self.record(propagation_source, &message.data, records);
+                behaviour.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                if news { GossipNews::Record } else { GossipNews::None }
             }
             gossipsub::Event::SlowPeer { peer_id, failed_messages } => {
                 let lost = failed_messages.priority + failed_messages.non_priority;
-                self.net.shared.traffic.gossip_unsent.add(lost);
+                self.shared.traffic.gossip_unsent.add(lost);
                 tracing::debug!(%peer_id, lost, "a peer takes gossip too slowly: it was not told");
+                GossipNews::None
             }
-            gossipsub::Event::Subscribed { topic, .. } if topic == self.net.topics.peers.hash() => self.introduce(),
-            _ => {}
+            gossipsub::Event::Subscribed { topic, .. } if topic == self.topics.peers.hash() => GossipNews::Listener,
+            _ => GossipNews::None,
         }
     }
 
-    fn report(&mut self, message: &MessageId, source: &PeerId, acceptance: MessageAcceptance) {
-        self.swarm.behaviour_mut().gossip.report_message_validation_result(message, source, acceptance);
-    }
-
-    fn on_announcement(&mut self, source: PeerId, message: MessageId, bytes: Vec<u8>) {
+    /// Hands an announcement to the node.
+    ///
+    /// # Errors
+    /// What becomes of it without the node.
+    fn look_at(
+        &mut self,
+        source: PeerId,
+        message: &MessageId,
+        bytes: Vec<u8>,
+        mail: &Mail,
+    ) -> Result<(), MessageAcceptance> {
         if bytes.len() > ANNOUNCEMENT_BYTES_MAX {
-            return self.report(&message, &source, MessageAcceptance::Reject);
+            return Err(MessageAcceptance::Reject);
         }
         let from = PeerKey::of(source);
-        // The last quarter of the queue is for what nobody tells twice.
-        let room = self.net.events.capacity() > self.net.events.max_capacity() / 4;
-        let ticket_free = self.tickets_out < TICKETS_MAX;
-        if !room || !ticket_free || !self.gossip_rate.take(from, Instant::now()) {
-            self.net.shared.traffic.announcements_ignored.add(1);
-            return self.report(&message, &source, MessageAcceptance::Ignore);
+        let free = mail.events.have_room() && self.tickets_out < TICKETS_MAX;
+        if !free || !self.rate.take(from, Instant::now()) {
+            self.shared.traffic.announcements_ignored.add(1);
+            return Err(MessageAcceptance::Ignore);
         }
         let claim = claims::claim_of(&bytes);
         if claim.is_some_and(|claim| !self.claims.take(claim)) {
-            self.net.shared.traffic.announcements_surplus.add(1);
-            return self.report(&message, &source, MessageAcceptance::Ignore);
+            self.shared.traffic.announcements_surplus.add(1);
+            return Err(MessageAcceptance::Ignore);
         }
         self.tickets_out += 1;
-        let judgement = Judgement { message, source, life: self.net.life, claim, verdict: Verdict::Ignore };
-        let ticket = Ticket::new(judgement, self.net.verdicts_out.clone());
-        self.net.tell(Event::Announcement { bytes, from, ticket });
+        let message = message.clone();
+        let judgement = Judgement { message, source, life: self.life, claim, verdict: Verdict::Ignore };
+        let ticket = Ticket::new(judgement, mail.verdicts_out());
+        mail.events.tell(Event::Announcement { bytes, from, ticket });
+        Ok(())
     }
 
-    fn on_record_message(&mut self, source: PeerId, bytes: &[u8]) -> MessageAcceptance {
+    /// A message of the peers topic: what becomes of it, and whether it is news.
+    fn record(&mut self, source: PeerId, bytes: &[u8], records: &mut Records) -> (MessageAcceptance, bool) {
         let now = Instant::now();
-        if !self.gossip_rate.take(PeerKey::of(source), now) {
-            return MessageAcceptance::Ignore;
+        if !self.rate.take(PeerKey::of(source), now) {
+            return (MessageAcceptance::Ignore, false);
         }
-        let digest = Digest::of(bytes.get(4..).unwrap_or_default());
-        if let Some(uid) = self.verified.get(&digest).copied() {
-            let pass_on = self.repeat_rate.take(uid, now);
-            return if pass_on { MessageAcceptance::Accept } else { MessageAcceptance::Ignore };
+        match records.heard(bytes, now) {
+            RecordMessage::NotOne => (MessageAcceptance::Reject, false),
+            RecordMessage::Record(passing) if passing.pass_on => (MessageAcceptance::Accept, passing.news),
+            RecordMessage::Record(passing) => (MessageAcceptance::Ignore, passing.news),
         }
-        let Some(record) = read_record(bytes) else {
-            return MessageAcceptance::Reject;
-        };
-        let uid = record.record().uid;
-        let heard = self.net.shared.book().hear(record);
-        let pass_on = match heard {
-            Ok(true) => {
-                self.net.shared.traffic.records_heard.add(1);
-                // The one that it replaces is no repetition any more.
-                self.verified.retain(|_, other| *other != uid);
-                self.verified.insert(digest, uid);
-                self.upkeep_at = now;
-                self.news_rate.take(uid, now)
-            }
-            Ok(false) => self.repeat_rate.take(uid, now),
-            Err(_) => false,
-        };
-        if pass_on { MessageAcceptance::Accept } else { MessageAcceptance::Ignore }
     }
 
-    /// Shows the own record to every peer, and gossips it.
-    pub(super) fn show_record(&mut self) {
-        if self.net.shared.book().own().is_none() {
+    /// The node has judged an announcement.
+    pub(super) fn judged(&mut self, behaviour: &mut GossipBehaviour, judgement: Judgement) {
+        if judgement.life != self.life {
             return;
         }
-        for peer in self.connected.clone() {
-            self.show_record_to(peer);
-        }
-        self.gossip_record();
-    }
-
-    fn gossip_record(&mut self) {
-        let own = self.net.shared.book().own().cloned();
-        if own.is_some_and(|record| self.gossip_one(&record)) {
-            self.record_sent_at = Some(Instant::now());
-        }
-    }
-
-    fn gossip_one(&mut self, record: &SignedPeerRecord) -> bool {
-        self.net.beat = self.net.beat.wrapping_add(1);
-        let message = record_message(self.net.beat, record);
-        let topic = self.net.topics.peers.hash();
-        self.swarm.behaviour_mut().gossip.publish(topic, message).is_ok()
-    }
-
-    pub(super) fn repeat_record(&mut self, now: Instant) {
-        let each = self.net.config.limits.record_repeat;
-        if self.record_sent_at.is_some_and(|sent| now.saturating_duration_since(sent) >= each) {
-            self.gossip_record();
-        }
-    }
-
-    /// A neighbour began to listen for records: it gets the own one and some of those of others.
-    fn introduce(&mut self) {
-        let now = Instant::now();
-        if self.record_sent_at.is_none() {
-            self.gossip_record();
-        }
-        if self.introduced_at.is_some_and(|at| now.saturating_duration_since(at) < INTRODUCE_EACH) {
-            self.introduction_due = true;
-            return;
-        }
-        self.introduced_at = Some(now);
-        self.introduction_due = false;
-        let known: Vec<SignedPeerRecord> = {
-            let book = self.net.shared.book();
-            book.own().into_iter().chain(book.records()).take(INTRODUCED_MAX).cloned().collect()
+        self.tickets_out = self.tickets_out.saturating_sub(1);
+        let acceptance = match judgement.verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
         };
-        for record in known {
-            self.gossip_one(&record);
+        if let (Verdict::Reject | Verdict::Ignore, Some(claim)) = (judgement.verdict, judgement.claim) {
+            self.claims.give_back(claim);
         }
+        let known = behaviour.report_message_validation_result(&judgement.message, &judgement.source, acceptance);
+        let traffic = &self.shared.traffic;
+        let count = match judgement.verdict {
+            _ if !known => &traffic.announcements_late,
+            Verdict::Accept => &traffic.announcements_accepted,
+            Verdict::Ignore => &traffic.announcements_unheeded,
+            Verdict::Reject => &traffic.announcements_rejected,
+        };
+        count.add(1);
     }
+}
 
-    /// Introductions that came too soon after another.
-    pub(super) fn introduce_late(&mut self) {
-        if self.introduction_due {
-            self.introduce();
+/// What a peer is worth beyond its gossip: a uid.
+pub(super) fn value(behaviour: &mut GossipBehaviour, peer: PeerKey, member: bool) {
+    behaviour.set_application_score(&peer.id(), if member { UID_SCORE } else { 0.0 });
+}
+
+/// Neighbours that listen to a topic.
+pub(super) fn listeners_of(behaviour: &GossipBehaviour, topic: &TopicHash) -> usize {
+    behaviour.all_peers().filter(|(_, topics)| topics.contains(&topic)).count()
+}
+
+fn publish(
+    shared: &Shared,
+    topic: &TopicHash,
+    behaviour: &mut GossipBehaviour,
+    bytes: Vec<u8>,
+) -> Result<Published, PublishError> {
+    let size = bytes.len();
+    let peers = listeners_of(behaviour, topic);
+    match behaviour.publish(topic.clone(), bytes) {
+        Ok(_) => {
+            shared.traffic.announcements_out.add(size);
+            Ok(Published { peers, repeated: false })
         }
+        Err(gossipsub::PublishError::Duplicate) => Ok(Published { peers: 0, repeated: true }),
+        Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Err(PublishError::NoPeers),
+        Err(gossipsub::PublishError::AllQueuesFull(peers)) => Err(PublishError::Busy(peers)),
+        Err(error) => Err(PublishError::Refused(error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use covey_proto::message::PeerRecord;
-    use covey_proto::{BlockNumber, HotkeyPair, Uid};
-    use proptest::prelude::*;
+    use crate::config::Config;
+    use crate::peers::test_peer;
+    use crate::shared::test_shared;
+    use covey_proto::{Digest, RunId, wire};
+    use libp2p::gossipsub::Message;
+    use libp2p::identity::Keypair;
+    use prost::Message as _;
+    use std::time::Duration;
+    use tokio::sync::mpsc;
 
-    #[test]
-    fn a_record_message_is_read_in_one_form_only() {
-        let pair = HotkeyPair::from_seed([1; 32]);
-        let record = PeerRecord {
-            genesis: Digest::ZERO,
-            netuid: 1,
-            uid: Uid::from(1),
-            hotkey: pair.hotkey(),
-            registered_at: BlockNumber(1),
-            peer: vec![1],
-            addresses: vec!["/ip4/1.2.3.4/tcp/1".into(); 8],
-            sequence: 1,
-            expiry: BlockNumber(9),
-        };
-        let signed = record.sign(&pair);
-        let bytes = record_message(7, &signed);
-        assert_eq!(read_record(&bytes), Some(signed));
-        for at in 4..bytes.len() {
-            let mut other = bytes.clone();
-            other[at] ^= 1;
-            assert_eq!(read_record(&other), None, "byte {at}");
-        }
-        assert_eq!(read_record(&[bytes.clone(), vec![0]].concat()), None);
+    struct Rig {
+        gossip: Gossip,
+        behaviour: GossipBehaviour,
+        records: Records,
+        mail: Mail,
+        events: mpsc::Receiver<Event>,
+        brought: u8,
+        _dir: tempfile::TempDir,
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_panic_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(read_record(&bytes), None);
+    impl Rig {
+        fn new() -> Rig {
+            let dir = tempfile::tempdir().unwrap();
+            let shared = test_shared(dir.path());
+            let config = Config::new(dir.path(), Digest::ZERO, 1, RunId(Digest::ZERO));
+            let topics = Topics::of(config.run);
+            let key = Keypair::generate_ed25519();
+            let behaviour = super::super::behaviour::build(&config, &key, &shared, true).unwrap().gossip;
+            let (events_out, events) = mpsc::channel(64);
+            let mail = Mail::new(mpsc::channel(1).1, events_out, shared.traffic.clone());
+            let records = Records::new(shared.clone(), topics.peers.clone(), Duration::from_secs(60), 0);
+            let gossip = Gossip::new(shared, topics, config.limits.gossip_per_peer, 0);
+            Rig { gossip, behaviour, records, mail, events, brought: 0, _dir: dir }
         }
+
+        /// A neighbour brings a message; the announcement that the node is given, if it is.
+        fn bring(&mut self, topic: TopicHash, data: Vec<u8>) -> Option<Ticket> {
+            self.brought += 1;
+            let event = gossipsub::Event::Message {
+                propagation_source: test_peer(1).id(),
+                message_id: MessageId::new(&[self.brought]),
+                message: Message { source: None, data, sequence_number: None, topic },
+            };
+            self.gossip.on_event(&mut self.behaviour, event, &mut self.records, &self.mail);
+            match self.events.try_recv() {
+                Ok(Event::Announcement { ticket, .. }) => Some(ticket),
+                _ => None,
+            }
+        }
+
+        /// Another announcement of one author and round.
+        fn announce(&mut self) -> Option<Ticket> {
+            let manifest = wire::Manifest { round: 9, uid: 3, ..Default::default() };
+            let shards = vec![vec![self.brought]];
+            let announcement = wire::Announcement { uid: 3, manifest: manifest.encode_to_vec(), shards };
+            self.bring(self.gossip.topics.gradients.hash(), announcement.encode_to_vec())
+        }
+    }
+
+    #[test]
+    fn four_announcements_of_an_author_wait_for_a_verdict_and_a_rejected_one_makes_room() {
+        let mut rig = Rig::new();
+        let mut tickets: Vec<Ticket> = (0..6).filter_map(|_| rig.announce()).collect();
+        assert_eq!((tickets.len(), rig.gossip.unjudged()), (4, 4));
+        assert_eq!(rig.gossip.shared.traffic.read().announcements_surplus, 2);
+        tickets.pop().unwrap().judge(Verdict::Reject);
+        let judgement = rig.mail.verdicts.try_recv().unwrap();
+        rig.gossip.judged(&mut rig.behaviour, Judgement { life: 7, ..judgement.clone() });
+        assert_eq!(rig.gossip.unjudged(), 4, "a ticket of another life");
+        rig.gossip.judged(&mut rig.behaviour, judgement);
+        assert_eq!(rig.gossip.unjudged(), 3);
+        assert!(rig.announce().is_some() && rig.announce().is_none());
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_record_does_not_reach_anybody() {
+        let mut rig = Rig::new();
+        assert!(rig.bring(rig.gossip.topics.gradients.hash(), vec![0; ANNOUNCEMENT_BYTES_MAX + 1]).is_none());
+        assert!(rig.bring(rig.gossip.topics.peers.hash(), vec![0; 99]).is_none());
+        let traffic = rig.gossip.shared.traffic.read();
+        assert_eq!((traffic.gossip_first, traffic.records_heard, rig.gossip.unjudged()), (2, 0, 0));
+    }
+
+    #[test]
+    fn an_announcement_that_nobody_hears_is_said_so_and_kept_for_later() {
+        let mut rig = Rig::new();
+        let now = Instant::now();
+        assert_eq!(rig.gossip.publish(&mut rig.behaviour, vec![1], now), Err(PublishError::NoPeers));
+        rig.gossip.publish_again(&mut rig.behaviour, now);
+        assert_eq!(rig.gossip.shared.traffic.read().announcements_failed, 0);
+        rig.gossip.publish_again(&mut rig.behaviour, now + Duration::from_secs(3600));
+        assert_eq!(rig.gossip.shared.traffic.read().announcements_failed, 1, "others have to ask for it");
     }
 }

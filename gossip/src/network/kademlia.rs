@@ -3,14 +3,15 @@
 //! libp2p's behaviour dials whatever address a stranger's answer names, keeps the first providers that come, and hands
 //! out providers without their addresses. Wrapped here it dials plain addresses only, sixteen connections at a time; it
 //! keeps [`Providers`], and what it finds comes with addresses. Whom to put into its table, what to look up and which
-//! records to admit is decided in `discovery`.
+//! records to admit is decided in `discovery/`.
 
+use crate::discovery::{Entry, run_key};
 use crate::peers::PeerKey;
 use crate::peers::bucket::{Buckets, Rate};
 use crate::peers::place::{address_of, dialable, is_here};
 use crate::peers::providers::{ADDRESSES_MAX, ANSWER_MAX, Providers};
 use crate::shared::Shared;
-use covey_proto::{Digest, RunId, derive};
+use covey_proto::{Digest, RunId};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::kad::store::{Error as StoreError, RecordStore};
@@ -40,22 +41,6 @@ const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// Messages of one peer; one that sends more is disconnected.
 const RATE: Rate = Rate { burst: 64, refill: Duration::from_millis(250) };
 const RATE_KEYS_MAX: usize = 1024;
-
-/// The key under which those who take part in a run are found.
-pub(crate) fn run_key(run: RunId) -> Digest {
-    key("covey/1/run-peers", &run.0)
-}
-
-/// The key under which those who hold a state are found.
-pub(crate) fn state_key(root: &Digest) -> Digest {
-    key("covey/1/state-peers", root)
-}
-
-fn key(context: &str, of: &Digest) -> Digest {
-    let mut bytes = [0; 32];
-    derive(context, &[of.as_bytes()]).fill(&mut bytes);
-    Digest::new(bytes)
-}
 
 /// What others said of whom, for Kademlia; and the keys of this node.
 pub(super) struct Table {
@@ -117,7 +102,7 @@ impl RecordStore for Table {
 
 /// What Kademlia tells.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum KademliaEvent {
     /// Somebody says that these provide what a look-up is for.
     Providers { query: QueryId, providers: Vec<(PeerKey, Vec<Multiaddr>)> },
     /// A look-up has ended.
@@ -130,10 +115,10 @@ pub(super) enum Found {
     Serves { peer: PeerKey, dialled: Option<Multiaddr> },
 }
 
-pub(super) type Inner = kad::Behaviour<Table>;
+type Inner = kad::Behaviour<Table>;
 
 pub(super) struct Kademlia {
-    pub(super) inner: Inner,
+    inner: Inner,
     shared: Arc<Shared>,
     /// Whether addresses of this machine may be dialled.
     here: bool,
@@ -194,6 +179,26 @@ impl Kademlia {
         self.inner.stop_providing(&RecordKey::new(key.as_bytes()));
     }
 
+    /// The bucket of its table in which a peer belongs, as far as it is filled.
+    pub(super) fn bucket_of(&mut self, peer: PeerKey) -> Vec<Entry> {
+        let Some(bucket) = self.inner.kbucket(peer.id()) else { return Vec::new() };
+        let entry = |peer: &PeerId, addresses: Vec<Multiaddr>| Entry { peer: PeerKey::of(*peer), addresses };
+        bucket.iter().map(|held| entry(held.node.key.preimage(), held.node.value.clone().into_vec())).collect()
+    }
+
+    /// Puts a peer into its table with these addresses and no others.
+    pub(super) fn enter(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+        self.remove(peer);
+        for address in addresses {
+            self.inner.add_address(&peer.id(), address);
+        }
+    }
+
+    /// Takes a peer out of its table.
+    pub(super) fn remove(&mut self, peer: PeerKey) {
+        self.inner.remove_peer(&peer.id());
+    }
+
     /// Connections that look-ups opened and need no longer.
     pub(super) fn idle(&mut self, now: Instant) -> Vec<ConnectionId> {
         if self.inner.iter_queries().next().is_some() {
@@ -240,7 +245,7 @@ impl Kademlia {
         Some(options)
     }
 
-    fn told(&mut self, event: kad::Event) -> Option<Found> {
+    fn told(&mut self, event: kad::Event) -> Option<KademliaEvent> {
         match event {
             kad::Event::OutboundQueryProgressed { id, result, stats, .. } => match result {
                 QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key, providers })) => {
@@ -252,19 +257,23 @@ impl Kademlia {
                         let kept = kept.iter().find(|kept| kept.provider == peer).map(|kept| kept.addresses.clone());
                         (PeerKey::of(peer), kept.unwrap_or_else(|| self.addresses(peer)))
                     });
-                    Some(Found::Providers { query: id, providers: providers.collect() })
+                    Some(KademliaEvent::Providers { query: id, providers: providers.collect() })
                 }
-                QueryResult::GetProviders(_) => Some(Found::Ended { query: id }),
-                QueryResult::StartProviding(_) => Some(Found::Published { query: id, with: stats.num_successes() }),
+                QueryResult::GetProviders(_) => Some(KademliaEvent::Ended { query: id }),
+                QueryResult::StartProviding(_) => {
+                    Some(KademliaEvent::Published { query: id, with: stats.num_successes() })
+                }
                 _ => None,
             },
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
-                digest(&record.key).map(|key| Found::Offer { key, peer: PeerKey::of(record.provider) })
+                digest(&record.key).map(|key| KademliaEvent::Offer { key, peer: PeerKey::of(record.provider) })
             }
             kad::Event::RoutablePeer { peer, address } => {
-                Some(Found::Serves { peer: PeerKey::of(peer), dialled: Some(address) })
+                Some(KademliaEvent::Serves { peer: PeerKey::of(peer), dialled: Some(address) })
             }
-            kad::Event::UnroutablePeer { peer } => Some(Found::Serves { peer: PeerKey::of(peer), dialled: None }),
+            kad::Event::UnroutablePeer { peer } => {
+                Some(KademliaEvent::Serves { peer: PeerKey::of(peer), dialled: None })
+            }
             _ => None,
         }
     }
@@ -272,7 +281,7 @@ impl Kademlia {
 
 impl NetworkBehaviour for Kademlia {
     type ConnectionHandler = <Inner as NetworkBehaviour>::ConnectionHandler;
-    type ToSwarm = Found;
+    type ToSwarm = KademliaEvent;
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -322,7 +331,7 @@ impl NetworkBehaviour for Kademlia {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Found, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<KademliaEvent, THandlerInEvent<Self>>> {
         if let Some(peer_id) = self.greedy.pop_first() {
             return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All });
         }
@@ -354,4 +363,41 @@ impl NetworkBehaviour for Kademlia {
 /// Whether a dial says that nobody is there, rather than that it was not made.
 fn is_dead(error: &DialError) -> bool {
     matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. } | DialError::NoAddresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::test_peer;
+    use crate::shared::test_shared;
+
+    #[test]
+    fn a_peer_in_the_table_has_the_addresses_that_it_was_entered_with_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kademlia = Kademlia::new(test_shared(dir.path()), RunId(Digest::ZERO), true);
+        let (peer, at) = (test_peer(1), |text: &str| vec![text.parse::<Multiaddr>().unwrap()]);
+        assert!(!kademlia.has_peers() && kademlia.bucket_of(peer).is_empty());
+        kademlia.enter(peer, at("/ip4/1.2.3.4/tcp/1"));
+        kademlia.enter(peer, at("/ip4/1.2.3.4/tcp/2"));
+        let [entry] = &kademlia.bucket_of(peer)[..] else { panic!("one peer") };
+        let named = entry.addresses.iter().filter_map(dialable).collect::<Vec<_>>();
+        assert_eq!((entry.peer, named), (peer, at("/ip4/1.2.3.4/tcp/2")));
+        assert!(kademlia.has_peers());
+        kademlia.remove(peer);
+        assert!(!kademlia.has_peers());
+    }
+
+    #[test]
+    fn keys_of_others_come_in_by_admission_only_and_no_values_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kademlia = Kademlia::new(test_shared(dir.path()), RunId(Digest::ZERO), true);
+        let (me, key) = (kademlia.inner.store_mut().me, RecordKey::new(Digest::of(b"a key").as_bytes()));
+        let store = kademlia.inner.store_mut();
+        assert!(store.put(Record::new(key.clone(), vec![1])).is_err());
+        assert!(store.add_provider(record(&key, test_peer(1).id(), vec![], None)).is_err());
+        assert!(store.add_provider(record(&key, me, vec![], None)).is_ok());
+        assert_eq!(store.providers(&key).len(), 1);
+        store.remove_provider(&key, &me);
+        assert!(store.providers(&key).is_empty());
+    }
 }

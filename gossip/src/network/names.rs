@@ -13,11 +13,6 @@ const ADDRESSES_MAX: usize = 4;
 /// For the resolver to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whether an address begins with a name.
-pub(super) fn is_named(address: &Multiaddr) -> bool {
-    matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)))
-}
-
 /// Whether it needs what the system's resolver does not give.
 pub(super) fn is_dnsaddr(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::Dnsaddr(_)))
@@ -58,11 +53,12 @@ pub(super) async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::place::begins_with_name;
 
     #[tokio::test]
     async fn a_name_becomes_addresses_of_its_kind_with_the_rest_as_it_was() {
         let named: Multiaddr = "/dns4/localhost/udp/7/quic-v1".parse().unwrap();
-        assert!(is_named(&named) && !is_named(&"/ip4/1.2.3.4/tcp/1".parse().unwrap()));
+        assert!(begins_with_name(&named) && !begins_with_name(&"/ip4/1.2.3.4/tcp/1".parse().unwrap()));
         let found = resolve(&named).await;
         assert_eq!(found, ["/ip4/127.0.0.1/udp/7/quic-v1".parse::<Multiaddr>().unwrap()]);
         assert!(resolve(&"/ip4/1.2.3.4/tcp/1".parse().unwrap()).await.is_empty());

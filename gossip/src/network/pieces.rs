@@ -1,197 +1,191 @@
-//! Large blobs: between the scheduler, which decides, and the links and the store, which do.
+//! Large blobs: between those who wait for them (`downloads.rs`), the scheduler, which decides, and the links and the
+//! store, which do. It outlives a fault.
+//!
+//! A peer that is reached through a relay only is never a source: the scheduler does not hear of it.
 
-use super::network::{Job, Network};
-use super::running::Running;
+use super::connections::WayTurn;
+use super::effects::{Effect, Effects};
+use super::jobs::{Job, Jobs};
+use super::piece_links::PieceLinks;
 use crate::config::Limits;
-use crate::downloads::{Called, Download, Downloads, Waiter};
-use crate::links::{Asker, Env, Fetcher, Inbound, Open, Order, Report, Serving};
+use crate::downloads::{Download, Downloads, NextStep, Waiter};
+use crate::links::{FetchOrder, Report};
 use crate::peers::PeerKey;
+use crate::peers::way::Way;
 use crate::shared::Shared;
 use crate::small::terms::{FetchError, Hint};
 use crate::store::{Partial, StoreError};
 use covey_exchange::Class;
 use covey_exchange::frames::Wish;
-use covey_exchange::scheduler::{Action, Event, Misdeed, Progress, Refusal, Scheduler};
+use covey_exchange::scheduler::{
+    Action, Event, Limits as SchedulerLimits, Misdeed, Progress, Refusal, RequestId, Scheduler,
+};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{PIECED_BLOB_BYTES_MAX, PieceSet};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
 
-/// Batches of reports that wait for the network's task; the links wait beyond.
-const REPORTS_MAX: usize = 256;
 /// Batches taken at a time, before the sockets are looked after again.
 const REPORTS_AT_ONCE: usize = 16;
-/// Streams that wait to be opened; the links wait beyond.
-const OPENS_MAX: usize = 256;
 /// Time between two words to those who wait for a blob.
 const TELL_EACH: Duration = Duration::from_millis(100);
 
-/// What of the exchange outlives a fault in the network.
-pub(super) struct Exchange {
-    pub(super) env: Arc<Env>,
-    pub(super) reports: mpsc::Receiver<Vec<Report>>,
-    pub(super) opens: mpsc::Receiver<(PeerKey, Open)>,
-    /// Links and their like. They end when their streams do, or their orders.
-    pub(super) tasks: JoinSet<()>,
-    pub(super) downloads: Downloads,
+/// Events for the scheduler.
+type Events = VecDeque<Event<PeerKey>>;
+
+/// What is wanted in pieces.
+pub(super) struct Pieces {
+    shared: Arc<Shared>,
+    downloads: Downloads,
     scheduler: Scheduler<PeerKey>,
-    limits: covey_exchange::scheduler::Limits,
+    limits: SchedulerLimits,
+    pub(super) links: PieceLinks,
     start: Instant,
     told_at: Instant,
 }
 
-fn scheduler(limits: &covey_exchange::scheduler::Limits) -> Scheduler<PeerKey> {
+/// Where what is to be done elsewhere goes: beside the runtime, or to another owner.
+pub(super) struct PieceMeans<'a> {
+    pub(super) jobs: &'a mut Jobs,
+    pub(super) effects: &'a mut Effects,
+}
+
+fn scheduler(limits: &SchedulerLimits) -> Scheduler<PeerKey> {
     // Any seed does: what differs between nodes is whom they ask first.
     Scheduler::new(limits.clone(), RandomState::new().build_hasher().finish())
 }
 
-impl Exchange {
-    pub(super) fn new(limits: &Limits, shared: &Arc<Shared>) -> Exchange {
-        let serving = Serving::new(shared.clone(), limits.governor.clone());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serving.clone().keep_time());
+/// What the scheduler is told when the way to a peer turns: only of a direct one.
+fn reach(peer: PeerKey, turn: WayTurn) -> Event<PeerKey> {
+    match turn {
+        WayTurn::Up { way: Way::Direct } => Event::Up { peer },
+        WayTurn::Up { way: Way::Relayed } | WayTurn::Down => Event::Down { peer },
+    }
+}
+
+impl Pieces {
+    pub(super) fn new(limits: &Limits, shared: Arc<Shared>) -> Pieces {
         let now = Instant::now();
-        let (reports_out, reports) = mpsc::channel(REPORTS_MAX);
-        let (opens_out, opens) = mpsc::channel(OPENS_MAX);
-        Exchange {
-            env: Arc::new(Env::new(shared.clone(), serving, limits.links.clone(), reports_out, opens_out)),
-            reports,
-            opens,
-            tasks,
+        Pieces {
             downloads: Downloads::new(limits.scheduler.blobs_max, limits.fetch.wants_max),
             scheduler: scheduler(&limits.scheduler),
             limits: limits.scheduler.clone(),
+            links: PieceLinks::new(limits, &shared),
+            shared,
             start: now,
             told_at: now,
         }
     }
 
-    /// For another life of the network. Nothing of the scheduler's is used again, and nobody hears the links of the former
-    /// life, whose requests mean nothing to this one.
+    /// For another life of the network: nothing of the scheduler's is used again.
     pub(super) fn renew(&mut self) {
-        let (reports_out, reports) = mpsc::channel(REPORTS_MAX);
-        let (opens_out, opens) = mpsc::channel(OPENS_MAX);
-        let Env { shared, serving, limits, .. } = &*self.env;
-        let env = Env::new(shared.clone(), serving.clone(), limits.clone(), reports_out, opens_out);
-        (self.env, self.reports, self.opens) = (Arc::new(env), reports, opens);
+        self.links.renew();
         self.scheduler = scheduler(&self.limits);
     }
 
-    /// Ends what runs, and returns once nothing of it uses the store.
-    pub(super) async fn close(&mut self) {
-        self.reports.close();
-        self.opens.close();
-        self.tasks.shutdown().await;
-        self.env.serving.quiesce().await;
+    /// Tells a new scheduler of everything that is wanted.
+    pub(super) fn resume(&mut self, out: &mut PieceMeans<'_>) {
+        let roots: Vec<Digest> = self.downloads.iter().map(|download| download.blob.root).collect();
+        roots.iter().for_each(|root| self.want(root, out));
+    }
+
+    /// Whether nobody waits for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.downloads.is_empty()
     }
 
     /// When the scheduler wants to be asked again.
     pub(super) fn next_tick(&self) -> Option<Instant> {
         self.scheduler.next_tick().map(|at| self.start + at)
     }
-}
 
-/// The links of one life of the network, by the peer at their other end.
-#[derive(Default)]
-pub(super) struct Ends {
-    askers: HashMap<PeerKey, Asker>,
-    fetchers: HashMap<(PeerKey, Class), Fetcher>,
-}
-
-impl Ends {
-    fn forget(&mut self, peer: &PeerKey) {
-        self.askers.remove(peer);
-        self.fetchers.retain(|(other, _), _| other != peer);
-    }
-}
-
-/// Makes room in the store. Blocks.
-pub(super) fn begin(network: &Network, blob: BlobRef) -> impl FnOnce() -> Job + Send + 'static {
-    let store = network.shared.store.clone();
-    move || Job::Begun { root: blob.root, result: store.begin(blob).map_err(Arc::new) }
-}
-
-impl Running<'_> {
     // ---- what callers want
 
-    pub(super) fn download(&mut self, blob: BlobRef, class: Class, hints: Vec<Hint>, waiter: Waiter) {
-        match self.net.exchange.downloads.add(blob, class, hints, waiter) {
-            Called::Again => self.want(&blob.root),
-            Called::Later | Called::Refused => {}
+    pub(super) fn download(
+        &mut self,
+        blob: BlobRef,
+        class: Class,
+        hints: Vec<Hint>,
+        waiter: Waiter,
+        out: &mut PieceMeans<'_>,
+    ) {
+        match self.downloads.add(blob, class, hints, waiter) {
+            NextStep::TellScheduler => self.want(&blob.root, out),
+            NextStep::None | NextStep::Refused => {}
         }
-        self.begin_more();
+        self.begin_more(out);
     }
 
-    /// Has the store begin what stands in line, as far as it may.
-    fn begin_more(&mut self) {
-        while let Some(blob) = self.net.exchange.downloads.begin() {
-            let begin = begin(self.net, blob);
-            self.net.jobs.spawn_blocking(begin);
+    /// Has the store make room for what stands in line, as far as it may.
+    fn begin_more(&mut self, out: &mut PieceMeans<'_>) {
+        while let Some(blob) = self.downloads.begin() {
+            let store = self.shared.store.clone();
+            out.jobs.spawn_blocking(move || {
+                let result = store.begin(blob).map_err(Arc::new);
+                Job::Begun { root: blob.root, result }
+            });
         }
     }
 
     /// The store has made room for a blob, or has none.
-    pub(super) fn on_begun(&mut self, root: Digest, result: Result<Partial, Arc<StoreError>>) {
+    pub(super) fn begun(&mut self, root: Digest, result: Result<Partial, Arc<StoreError>>, out: &mut PieceMeans<'_>) {
         match result {
             Ok(partial) => {
-                if self.net.exchange.downloads.begun(&root, partial).is_some() {
-                    self.want(&root);
+                if self.downloads.begun(&root, partial).is_some() {
+                    self.want(&root, out);
                 }
             }
-            Err(error) => self.end_download(&root, &Err(FetchError::Store(error))),
+            Err(error) => self.end_download(&root, &Err(FetchError::Store(error)), out),
         }
-        self.begin_more();
+        self.begin_more(out);
     }
 
     /// Tells the scheduler of a blob that the store has begun.
-    fn want(&mut self, root: &Digest) {
-        let downloads = &self.net.exchange.downloads;
-        let (Some(download), Some(partial)) = (downloads.get(root), downloads.partial(root)) else { return };
+    fn want(&mut self, root: &Digest, out: &mut PieceMeans<'_>) {
+        let (Some(download), Some(partial)) = (self.downloads.get(root), self.downloads.partial(root)) else { return };
         let held = partial.held();
         if held.is_full() {
-            return self.end_download(root, &Ok(()));
+            return self.end_download(root, &Ok(()), out);
         }
         let (blob, class) = (download.blob, download.class);
         let sources = self.sources(download);
-        self.schedule(Event::Want { blob, class, held, sources });
+        self.schedule(Event::Want { blob, class, held, sources }, out);
     }
 
     /// The peers that a blob's hints name, as far as they are known.
     fn sources(&self, download: &Download) -> Vec<PeerKey> {
-        let book = self.net.shared.book();
+        let book = self.shared.book();
         let peer = |hint: &Hint| match hint {
             Hint::Peer(peer) => Some(*peer),
             Hint::Uid(uid) => book.likely_peer_of(*uid),
         };
-        download.hints.iter().filter_map(peer).filter(|peer| *peer != self.net.shared.peer).collect()
+        download.hints.iter().filter_map(peer).filter(|peer| *peer != self.shared.peer).collect()
     }
 
     /// Logs something of a blob where its download is logged.
     fn note(&self, root: &Digest, log: impl FnOnce()) {
-        match self.net.exchange.downloads.get(root) {
+        match self.downloads.get(root) {
             Some(download) => download.span.in_scope(log),
             None => log(),
         }
     }
 
-    fn end_download(&mut self, root: &Digest, result: &Result<(), FetchError>) {
+    fn end_download(&mut self, root: &Digest, result: &Result<(), FetchError>, out: &mut PieceMeans<'_>) {
         if let Err(error) = result {
             self.note(root, || tracing::debug!(%error, "the download ends"));
         }
-        self.net.exchange.downloads.finish(root, result);
-        self.begin_more();
+        self.downloads.finish(root, result);
+        self.begin_more(out);
     }
 
-    /// Time passes for those who wait.
-    pub(super) fn tick_downloads(&mut self) {
+    /// Time passes for those who wait; `connected`: peers that are.
+    pub(super) fn tick(&mut self, connected: usize, out: &mut PieceMeans<'_>) {
         let now = Instant::now();
-        let connected = self.connected.len();
-        let Exchange { downloads, scheduler, told_at, .. } = &mut self.net.exchange;
+        let Pieces { downloads, scheduler, told_at, .. } = self;
         let timeout = |download: &Download| {
             let root = download.blob.root;
             let (asked, holders) =
@@ -210,175 +204,138 @@ impl Running<'_> {
         let any = !unwanted.is_empty();
         for (root, wanted) in unwanted {
             if wanted {
-                self.schedule(Event::Unwant { root });
+                self.schedule(Event::Unwant { root }, out);
             }
         }
         if any {
-            self.begin_more();
+            self.begin_more(out);
         }
     }
 
     // ---- what happens
 
-    /// Tells a new scheduler of everything that is wanted.
-    pub(super) fn resume_downloads(&mut self) {
-        let roots: Vec<Digest> = self.net.exchange.downloads.iter().map(|download| download.blob.root).collect();
-        roots.iter().for_each(|root| self.want(root));
+    /// The way to a peer is another.
+    pub(super) fn turned(&mut self, peer: PeerKey, turn: WayTurn, out: &mut PieceMeans<'_>) {
+        let event = reach(peer, turn);
+        if matches!(event, Event::Down { .. }) {
+            self.links.forget(&peer);
+        }
+        self.schedule(event, out);
     }
 
-    pub(super) fn on_link(&mut self, inbound: Inbound) {
-        let env = self.net.exchange.env.clone();
-        self.net.exchange.tasks.spawn(crate::links::serve(env, inbound.peer, inbound.came));
-    }
-
-    pub(super) fn on_open(&mut self, peer: PeerKey, open: Open) {
-        self.swarm.behaviour_mut().links.open(peer, open);
-    }
-
-    pub(super) fn on_peer_up(&mut self, peer: PeerKey) {
-        self.schedule(Event::Up { peer });
-    }
-
-    pub(super) fn on_peer_down(&mut self, peer: PeerKey) {
-        self.ends.forget(&peer);
-        self.schedule(Event::Down { peer });
-    }
-
-    pub(super) fn on_reports(&mut self, batch: Vec<Report>) {
+    /// Links have something to report, and perhaps more than that.
+    pub(super) fn reported(&mut self, batch: Vec<Report>, out: &mut PieceMeans<'_>) {
         let mut next = Some(batch);
         for _ in 0..REPORTS_AT_ONCE {
             let Some(batch) = next else { return };
-            batch.into_iter().for_each(|report| self.on_report(report));
-            next = self.net.exchange.reports.try_recv().ok();
+            batch.into_iter().for_each(|report| self.report(report, out));
+            next = self.links.reports.try_recv().ok();
         }
-        next.into_iter().flatten().for_each(|report| self.on_report(report));
+        next.into_iter().flatten().for_each(|report| self.report(report, out));
     }
 
-    fn on_report(&mut self, report: Report) {
+    fn report(&mut self, report: Report, out: &mut PieceMeans<'_>) {
         match report {
             Report::Event(event) => {
                 if matches!(event, Event::Rejected { .. }) {
-                    self.net.shared.traffic.piece_requests_rejected.add(1);
+                    self.shared.traffic.piece_requests_rejected.add(1);
                 }
-                self.schedule(event);
+                self.schedule(event, out);
             }
-            Report::Breach { peer, why } => self.ban(peer, &why),
+            Report::Breach { peer, why } => out.effects.push_back(Effect::Ban { peer, why }),
             Report::Nuisance { peer, why } => {
                 tracing::debug!(%peer, why, "disconnected");
-                // An error means that it is not connected.
-                let _ = self.swarm.disconnect_peer_id(peer.id());
+                out.effects.push_back(Effect::Disconnect { peer });
             }
             Report::Store { root, error } => {
-                if self.net.exchange.downloads.get(&root).is_some() {
-                    self.end_download(&root, &Err(FetchError::Store(error)));
-                    self.schedule(Event::Unwant { root });
+                if self.downloads.get(&root).is_some() {
+                    self.end_download(&root, &Err(FetchError::Store(error)), out);
+                    self.schedule(Event::Unwant { root }, out);
                 }
             }
         }
+    }
+
+    /// The scheduler's time has come.
+    pub(super) fn schedule_tick(&mut self, out: &mut PieceMeans<'_>) {
+        self.schedule(Event::Tick, out);
     }
 
     /// Tells the scheduler something, and does what it then wants done.
-    pub(super) fn schedule(&mut self, event: Event<PeerKey>) {
-        let mut events = VecDeque::from([event]);
+    fn schedule(&mut self, event: Event<PeerKey>, out: &mut PieceMeans<'_>) {
+        let mut events = Events::from([event]);
         let mut actions = Vec::new();
         // What cannot be done is an event in turn; it makes no more of its kind.
         while let Some(event) = events.pop_front() {
-            let exchange = &mut self.net.exchange;
-            exchange.scheduler.handle(exchange.start.elapsed(), event, &mut actions);
+            self.scheduler.handle(self.start.elapsed(), event, &mut actions);
             for action in actions.drain(..) {
-                self.perform_piece(action, &mut events);
+                self.perform(action, &mut events, out);
             }
         }
     }
 
-    fn perform_piece(&mut self, action: Action<PeerKey>, events: &mut VecDeque<Event<PeerKey>>) {
+    fn perform(&mut self, action: Action<PeerKey>, events: &mut Events, out: &mut PieceMeans<'_>) {
         match action {
-            Action::Ask { peer, blob } => self.wish(peer, Wish::Want(blob)),
-            Action::Leave { peer, root } => self.wish(peer, Wish::Unwant(root)),
+            Action::Ask { peer, blob } => self.links.wish(peer, Wish::Want(blob)),
+            Action::Leave { peer, root } => self.links.wish(peer, Wish::Unwant(root)),
             Action::Request { request, peer, blob, class, groups } => {
-                let partial = self.net.exchange.downloads.partial(&blob.root).cloned();
-                let sent = partial.is_some_and(|partial| {
-                    let order = Order::Request { request, groups, partial };
-                    self.fetcher(peer, class).send(order)
-                });
-                if !sent {
-                    // Far behind, or broken: the next request finds a new one.
-                    self.ends.fetchers.remove(&(peer, class));
+                if !self.request(request, peer, class, blob.root, groups) {
                     events.push_back(Event::Failed { request });
                 }
             }
-            Action::Cancel { request, peer } => {
-                for class in Class::ALL {
-                    if let Some(fetcher) = self.ends.fetchers.get(&(peer, class)) {
-                        // Without room its answer comes: late, and no harm.
-                        fetcher.send(Order::Cancel { request });
-                    }
-                }
-            }
-            Action::Dial { peer } => self.dial_peer(peer),
+            Action::Cancel { request, peer } => self.links.cancel(peer, request),
+            Action::Dial { peer } => out.effects.push_back(Effect::Dial { peer }),
             Action::Punish { peer, root, why: Misdeed::WrongBytes } => {
-                self.ban(peer, &format!("wrong bytes for blob {root}"));
+                out.effects.push_back(Effect::Ban { peer, why: format!("wrong bytes for blob {root}") });
             }
             Action::Punish { peer, root, why: Misdeed::FalseHoldings } => {
                 self.note(&root, || tracing::debug!(%peer, "it does not hold what it says"));
             }
-            Action::Complete { root } => self.complete(root, events),
+            Action::Complete { root } => self.complete(root, events, out),
             Action::Stuck { root } => {
                 self.note(&root, || tracing::debug!("nobody at hand has what is missing"));
-                if let Some(download) = self.net.exchange.downloads.get(&root) {
+                if let Some(download) = self.downloads.get(&root) {
                     // A uid's peer may be known by now.
                     events.push_back(Event::Sources { root, peers: self.sources(download) });
                 }
             }
-            Action::Refused { blob, why } => self.refused(blob, why),
+            Action::Refused { blob, why } => self.refused(blob, why, out),
+        }
+    }
+
+    /// Asks a peer for groups of a blob. Whether that could be done.
+    fn request(&mut self, request: RequestId, peer: PeerKey, class: Class, root: Digest, groups: Range<u64>) -> bool {
+        match self.downloads.partial(&root).cloned() {
+            Some(partial) => self.links.request(peer, class, FetchOrder::Request { request, groups, partial }),
+            None => {
+                self.links.drop_fetcher(peer, class);
+                false
+            }
         }
     }
 
     /// All of a blob came: the store has the last word.
-    fn complete(&mut self, root: Digest, events: &mut VecDeque<Event<PeerKey>>) {
-        let downloads = &self.net.exchange.downloads;
+    fn complete(&mut self, root: Digest, events: &mut Events, out: &mut PieceMeans<'_>) {
+        let downloads = &self.downloads;
         let (Some(download), Some(partial)) = (downloads.get(&root), downloads.partial(&root)) else { return };
         let (blob, class, held) = (download.blob, download.class, partial.held());
         if held.is_full() {
             downloads.tell(&root, whole(blob, class, &held));
-            return self.end_download(&root, &Ok(()));
+            return self.end_download(&root, &Ok(()), out);
         }
         download.span.in_scope(|| tracing::debug!(?held, "pieces are missing after all"));
         let sources = self.sources(download);
         events.push_back(Event::Want { blob, class, held, sources });
     }
 
-    fn refused(&mut self, blob: BlobRef, why: Refusal) {
+    fn refused(&mut self, blob: BlobRef, why: Refusal, out: &mut PieceMeans<'_>) {
         let root = blob.root;
         let error = match why {
             Refusal::TooLarge { size } => FetchError::TooLarge { root, size, limit: PIECED_BLOB_BYTES_MAX },
             Refusal::TooMuch { blobs, .. } => FetchError::TooMany(blobs),
             Refusal::OtherSize { size } => FetchError::TwoSizes { root, named: blob.size, other: size },
         };
-        self.end_download(&root, &Err(error));
-    }
-
-    fn wish(&mut self, peer: PeerKey, wish: Wish) {
-        let exchange = &mut self.net.exchange;
-        let asker = self.ends.askers.entry(peer).or_insert_with(|| {
-            let (asker, task) = Asker::new(exchange.env.clone(), peer);
-            exchange.tasks.spawn(task);
-            asker
-        });
-        if !asker.send(wish) {
-            // It is far behind: what it was told is asked anew when the peer is next connected.
-            tracing::debug!(%peer, "a link for holdings is given up");
-            self.ends.askers.remove(&peer);
-        }
-    }
-
-    fn fetcher(&mut self, peer: PeerKey, class: Class) -> &Fetcher {
-        let exchange = &mut self.net.exchange;
-        self.ends.fetchers.entry((peer, class)).or_insert_with(|| {
-            let (fetcher, task) = Fetcher::new(exchange.env.clone(), peer, class);
-            exchange.tasks.spawn(task);
-            fetcher
-        })
+        self.end_download(&root, &Err(error), out);
     }
 }
 
@@ -399,19 +356,29 @@ fn whole(blob: BlobRef, class: Class, held: &PieceSet) -> Progress {
     }
 }
 
-/// A link's task ended. Not by a peer's doing if by a panic.
-pub(super) fn log(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a link of the exchange broke; please report this");
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::test_peer;
 
-/// Until then; for ever without.
-pub(super) async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
+    #[test]
+    fn the_scheduler_is_told_of_direct_peers_only() {
+        let peer = test_peer(1);
+        let blob = BlobRef { root: Digest::of(b"a blob"), size: 5 << 20 };
+        let mut scheduler = scheduler(&SchedulerLimits::default());
+        let mut asked = |event: Event<PeerKey>| {
+            let mut actions = Vec::new();
+            scheduler.handle(Duration::ZERO, event, &mut actions);
+            actions.contains(&Action::Ask { peer, blob })
+        };
+        let want = Event::Want { blob, class: Class::Round, held: PieceSet::none(5), sources: vec![peer] };
+        assert!(!asked(want), "nobody is connected");
+        assert!(!asked(reach(peer, WayTurn::Up { way: Way::Relayed })), "a relay carries no pieces");
+        assert!(asked(reach(peer, WayTurn::Up { way: Way::Direct })));
+        assert!(!asked(reach(peer, WayTurn::Up { way: Way::Relayed })), "the direct one is gone again");
+        let again = Event::Sources { root: blob.root, peers: vec![peer] };
+        assert!(!asked(again));
+        assert!(asked(reach(peer, WayTurn::Up { way: Way::Direct })));
+        assert!(!asked(reach(peer, WayTurn::Down)));
     }
 }

@@ -5,31 +5,14 @@
 //! 68 Mbit/s on a line of 110 at 100 ms.
 
 use crate::config::{Congestion, TransportOptions};
-use crate::traffic::Counters;
+use crate::traffic::{CongestionSeen, Counters};
 use socket2::SockRef;
 use std::io;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 
 /// The largest that the kernel may let a socket's buffers grow: 2.5 times what is on its way on a line of 500 Mbit/s at
 /// 100 ms. With the usual 4 MiB such a line carries 136 Mbit/s.
 const BUFFERS_MIN: u64 = 16 << 20;
-
-/// The name of the congestion control that the newest connection runs, as the kernel says.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CongestionSeen(Arc<Mutex<Option<String>>>);
-
-impl CongestionSeen {
-    pub(crate) fn name(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, name: &str) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.as_deref() != Some(name) {
-            *seen = Some(name.to_owned());
-        }
-    }
-}
 
 /// Sets up sockets.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! TCP with Noise and yamux, and QUIC: one transport that takes whichever address it is given.
 
-use super::meter::Meter;
-use super::sockets::{CongestionSeen, Tuner};
+use super::metered::metered;
+use super::sockets::Tuner;
 use crate::config::TransportOptions;
-use crate::traffic::Counters;
+use crate::traffic::{CongestionSeen, Counters, Meter};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
@@ -37,8 +37,8 @@ pub(super) fn build(
         .timeout(SETUP_TIMEOUT);
     let quic = quic::tokio::Transport::new(quic_config(key, options));
     let both = OrTransport::new(quic, tcp).map(move |either, _| match either {
-        Either::Left((peer, muxer)) => (peer, meter.count(peer, muxer)),
-        Either::Right((peer, muxer)) => (peer, meter.count(peer, muxer)),
+        Either::Left((peer, muxer)) => (peer, metered(&meter, peer, muxer)),
+        Either::Right((peer, muxer)) => (peer, metered(&meter, peer, muxer)),
     });
     Ok(both.boxed())
 }
@@ -47,12 +47,12 @@ pub(super) fn build(
 fn connections(
     tuner: Tuner,
     traffic: Arc<Counters>,
-) -> impl Transport<Output = Counted<tcp::tokio::TcpStream>, Error = io::Error, ListenerUpgrade: Send, Dial: Send>
+) -> impl Transport<Output = CountingStream<tcp::tokio::TcpStream>, Error = io::Error, ListenerUpgrade: Send, Dial: Send>
 + Send
 + Unpin {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map(move |stream, _| {
         tuner.tune(SockRef::from(&stream.0));
-        Counted { stream, traffic }
+        CountingStream { stream, traffic }
     })
 }
 
@@ -67,12 +67,12 @@ fn quic_config(key: &Keypair, options: &TransportOptions) -> quic::Config {
 }
 
 /// A stream whose bytes are counted.
-struct Counted<T> {
+struct CountingStream<T> {
     stream: T,
     traffic: Arc<Counters>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CountingStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         self.traffic.tcp_bytes_in.add(read);
@@ -80,7 +80,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CountingStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buffer))?;
         self.traffic.tcp_bytes_out.add(written);
@@ -115,7 +115,9 @@ mod tests {
     use std::future::poll_fn;
 
     /// A dialled connection and the accepted one at its other end, through the transport that nodes use.
-    async fn pair(congestion: Congestion) -> (Counted<tcp::tokio::TcpStream>, Counted<tcp::tokio::TcpStream>) {
+    async fn pair(
+        congestion: Congestion,
+    ) -> (CountingStream<tcp::tokio::TcpStream>, CountingStream<tcp::tokio::TcpStream>) {
         let options = TransportOptions { congestion, ..TransportOptions::default() };
         let traffic: Arc<Counters> = Arc::default();
         let tuner = Tuner::new(options, traffic.clone(), CongestionSeen::default());

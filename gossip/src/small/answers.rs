@@ -34,7 +34,7 @@ pub(crate) enum Rank {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenAnswer {
     peer: PeerKey,
     rank: Rank,
     /// Bytes held for it once its turn came.
@@ -51,20 +51,20 @@ struct Waiting<I, T> {
 
 /// Requests for blobs and announcements: `T` is what the shell needs to answer one.
 #[derive(Debug)]
-pub(crate) struct Counter<I, T> {
+pub(crate) struct Answers<I, T> {
     limits: ServeLimits,
     waiting: VecDeque<Waiting<I, T>>,
-    open: HashMap<I, Open>,
+    open: HashMap<I, OpenAnswer>,
     per_peer: HashMap<PeerKey, usize>,
     strangers: usize,
     bytes: u64,
-    /// Those of [`Counter::bytes`] that strangers hold.
+    /// Those of [`Answers::bytes`] that strangers hold.
     stranger_bytes: u64,
 }
 
-impl<I: std::hash::Hash + Eq + Copy, T> Counter<I, T> {
-    pub(crate) fn new(limits: ServeLimits) -> Counter<I, T> {
-        Counter {
+impl<I: std::hash::Hash + Eq + Copy, T> Answers<I, T> {
+    pub(crate) fn new(limits: ServeLimits) -> Answers<I, T> {
+        Answers {
             limits,
             waiting: VecDeque::new(),
             open: HashMap::new(),
@@ -87,7 +87,7 @@ impl<I: std::hash::Hash + Eq + Copy, T> Counter<I, T> {
         }
         self.strangers += usize::from(strange);
         self.per_peer.insert(peer, mine + 1);
-        self.open.insert(id, Open { peer, rank, held: 0 });
+        self.open.insert(id, OpenAnswer { peer, rank, held: 0 });
         self.waiting.push_back(Waiting { id, rank, bytes, what });
         true
     }
@@ -118,7 +118,7 @@ impl<I: std::hash::Hash + Eq + Copy, T> Counter<I, T> {
 
     /// Answered, or its peer is gone.
     pub(crate) fn done(&mut self, id: &I) {
-        let Some(Open { peer, rank, held }) = self.open.remove(id) else {
+        let Some(OpenAnswer { peer, rank, held }) = self.open.remove(id) else {
             return;
         };
         self.bytes -= held;
@@ -143,63 +143,63 @@ mod tests {
 
     #[test]
     fn one_peer_gets_its_places_and_bytes_wait_their_turn() {
-        let mut counter = Counter::new(ServeLimits { per_peer_max: 2, all_max: 3, bytes_max: 100 });
-        assert!(counter.take(1, test_peer(1), Rank::Any, 60, 'a'));
-        assert!(counter.take(2, test_peer(1), Rank::Any, 60, 'b'));
-        assert!(!counter.take(3, test_peer(1), Rank::Any, 1, 'c'), "its third");
-        assert!(counter.take(4, test_peer(2), Rank::Any, 500, 'd'));
-        assert!(!counter.take(5, test_peer(3), Rank::Any, 1, 'e'), "everybody's fourth");
-        assert_eq!(counter.next(), Some((1, 'a')));
-        assert_eq!(counter.next(), None);
-        counter.done(&1);
-        assert_eq!(counter.next(), Some((2, 'b')));
-        counter.done(&2);
-        assert_eq!(counter.next(), Some((4, 'd')), "too large for the budget, alone it goes");
-        counter.done(&4);
-        assert!(counter.take(6, test_peer(1), Rank::Any, 1, 'f'));
-        counter.done(&6);
-        assert_eq!(counter.next(), None, "who left is not answered");
-        assert_eq!(counter.bytes, 0);
+        let mut answers = Answers::new(ServeLimits { per_peer_max: 2, all_max: 3, bytes_max: 100 });
+        assert!(answers.take(1, test_peer(1), Rank::Any, 60, 'a'));
+        assert!(answers.take(2, test_peer(1), Rank::Any, 60, 'b'));
+        assert!(!answers.take(3, test_peer(1), Rank::Any, 1, 'c'), "its third");
+        assert!(answers.take(4, test_peer(2), Rank::Any, 500, 'd'));
+        assert!(!answers.take(5, test_peer(3), Rank::Any, 1, 'e'), "everybody's fourth");
+        assert_eq!(answers.next(), Some((1, 'a')));
+        assert_eq!(answers.next(), None);
+        answers.done(&1);
+        assert_eq!(answers.next(), Some((2, 'b')));
+        answers.done(&2);
+        assert_eq!(answers.next(), Some((4, 'd')), "too large for the budget, alone it goes");
+        answers.done(&4);
+        assert!(answers.take(6, test_peer(1), Rank::Any, 1, 'f'));
+        answers.done(&6);
+        assert_eq!(answers.next(), None, "who left is not answered");
+        assert_eq!(answers.bytes, 0);
     }
 
     #[test]
     fn strangers_hold_half_of_the_places_and_members_get_in() {
-        let mut counter = Counter::new(ServeLimits { per_peer_max: 2, all_max: 8, bytes_max: 100 });
+        let mut answers = Answers::new(ServeLimits { per_peer_max: 2, all_max: 8, bytes_max: 100 });
         for id in 0..6u8 {
-            let taken = counter.take(id, test_peer(id / 2), Rank::Stranger, 1, ());
+            let taken = answers.take(id, test_peer(id / 2), Rank::Stranger, 1, ());
             assert_eq!(taken, id < 4, "request {id}");
         }
         for id in 10..16u8 {
-            let taken = counter.take(id, test_peer(id), Rank::Any, 1, ());
+            let taken = answers.take(id, test_peer(id), Rank::Any, 1, ());
             assert_eq!(taken, id < 14, "request {id}");
         }
-        (0..4).for_each(|id| counter.done(&id));
+        (0..4).for_each(|id| answers.done(&id));
         for id in 20..24u8 {
-            assert!(counter.take(id, test_peer(id), Rank::Any, 1, ()), "members may have all: {id}");
+            assert!(answers.take(id, test_peer(id), Rank::Any, 1, ()), "members may have all: {id}");
         }
-        assert!(!counter.take(30, test_peer(30), Rank::Any, 1, ()));
+        assert!(!answers.take(30, test_peer(30), Rank::Any, 1, ()));
     }
 
     #[test]
     fn strangers_that_do_not_read_hold_half_of_the_bytes_and_members_pass_them() {
-        let mut counter = Counter::new(ServeLimits { per_peer_max: 9, all_max: 99, bytes_max: 100 });
+        let mut answers = Answers::new(ServeLimits { per_peer_max: 9, all_max: 99, bytes_max: 100 });
         for (id, bytes) in [(1, 30), (2, 30), (3, 10)] {
-            assert!(counter.take(id, test_peer(1), Rank::Stranger, bytes, ()));
+            assert!(answers.take(id, test_peer(1), Rank::Stranger, bytes, ()));
         }
-        assert_eq!(counter.next(), Some((1, ())));
-        assert_eq!(counter.next(), None, "the second does not fit into half, and the third does not pass it");
+        assert_eq!(answers.next(), Some((1, ())));
+        assert_eq!(answers.next(), None, "the second does not fit into half, and the third does not pass it");
         for (id, bytes) in [(4, 40), (5, 40), (6, 10)] {
-            assert!(counter.take(id, test_peer(2), Rank::Any, bytes, ()));
+            assert!(answers.take(id, test_peer(2), Rank::Any, bytes, ()));
         }
-        assert_eq!(counter.next(), Some((4, ())));
-        assert_eq!(counter.next(), None, "nobody passes a member");
-        counter.done(&4);
-        assert_eq!(counter.next(), Some((5, ())));
-        counter.done(&1);
-        assert_eq!(counter.next(), Some((2, ())), "whose turn it is");
-        assert_eq!(counter.next(), Some((3, ())));
-        assert_eq!(counter.next(), Some((6, ())));
-        (2..7).for_each(|id| counter.done(&id));
-        assert_eq!((counter.bytes, counter.stranger_bytes, counter.strangers), (0, 0, 0));
+        assert_eq!(answers.next(), Some((4, ())));
+        assert_eq!(answers.next(), None, "nobody passes a member");
+        answers.done(&4);
+        assert_eq!(answers.next(), Some((5, ())));
+        answers.done(&1);
+        assert_eq!(answers.next(), Some((2, ())), "whose turn it is");
+        assert_eq!(answers.next(), Some((3, ())));
+        assert_eq!(answers.next(), Some((6, ())));
+        (2..7).for_each(|id| answers.done(&id));
+        assert_eq!((answers.bytes, answers.stranger_bytes, answers.strangers), (0, 0, 0));
     }
 }

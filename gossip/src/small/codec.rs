@@ -43,7 +43,7 @@ pub(crate) struct Ask {
 
 /// A request, or a response, as one side sends it and the other receives it.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub(crate) enum RequestFrame {
     /// To send.
     Ask(Ask),
     /// Received.
@@ -178,19 +178,23 @@ fn read_answer(mut frame: Vec<u8>) -> io::Result<Answer> {
 
 impl Codec for Frames {
     type Protocol = StreamProtocol;
-    type Request = Asked;
+    type Request = RequestFrame;
     type Response = Answer;
 
-    async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Asked> {
+    async fn read_request<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<RequestFrame> {
         let frame = match read_length(io, REQUEST_BYTES_MAX).await {
             Ok(length) => read_frame(io, length).await?,
-            Err(error) if is_breach(&error) => return Ok(Asked::Breach(error.to_string())),
+            Err(error) if is_breach(&error) => return Ok(RequestFrame::Breach(error.to_string())),
             Err(error) => return Err(error),
         };
         Ok(match Request::from_bytes(&frame) {
-            Ok(request) => Asked::Request(request),
-            Err(PeerRecordError::Decode(_)) => Asked::Unknown,
-            Err(error @ PeerRecordError::Signature(_)) => Asked::Breach(error.to_string()),
+            Ok(request) => RequestFrame::Request(request),
+            Err(PeerRecordError::Decode(_)) => RequestFrame::Unknown,
+            Err(error @ PeerRecordError::Signature(_)) => RequestFrame::Breach(error.to_string()),
         })
     }
 
@@ -210,14 +214,16 @@ impl Codec for Frames {
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        asked: Asked,
+        asked: RequestFrame,
     ) -> io::Result<()> {
         match asked {
-            Asked::Ask(ask) => {
+            RequestFrame::Ask(ask) => {
                 self.answer_bytes_max = ask.answer_bytes_max;
                 write_frame(io, &[&ask.request.to_bytes()]).await
             }
-            Asked::Request(_) | Asked::Unknown | Asked::Breach(_) => Err(io::Error::other("only an ask is sent")),
+            RequestFrame::Request(_) | RequestFrame::Unknown | RequestFrame::Breach(_) => {
+                Err(io::Error::other("only an ask is sent"))
+            }
         }
     }
 
@@ -246,7 +252,7 @@ pub fn taken_and_written_again(stream: &[u8]) -> [Option<Vec<u8>>; 2] {
     // Bytes that are there are never waited for.
     let asked = frames.read_request(&PROTOCOL, &mut Cursor::new(stream)).now_or_never();
     let asked = match asked {
-        Some(Ok(Asked::Request(request))) => Some(request.to_bytes()),
+        Some(Ok(RequestFrame::Request(request))) => Some(request.to_bytes()),
         _ => None,
     };
     let answer = match frames.read_response(&PROTOCOL, &mut Cursor::new(stream)).now_or_never() {
@@ -305,7 +311,7 @@ mod tests {
     fn a_frame_above_the_limit_is_refused_by_its_length_alone() {
         let length = (REQUEST_BYTES_MAX as u32 + 1).to_le_bytes();
         let asked = block_on(Frames::default().read_request(&PROTOCOL, &mut Cursor::new(length))).unwrap();
-        assert!(matches!(asked, Asked::Breach(_)));
+        assert!(matches!(asked, RequestFrame::Breach(_)));
         let error = received((RESPONSE_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(), RESPONSE_BYTES_MAX).unwrap_err();
         assert!(is_breach(&error));
         assert!(matches!(received(sent(Answer::Give(vec![0; 900].into())), 500), Ok(Answer::TooLarge)));
@@ -338,6 +344,6 @@ mod tests {
         block_on(write_frame(&mut io, &[&[0x7a, 1, 0]])).unwrap();
         io.set_position(0);
         let asked = block_on(Frames::default().read_request(&PROTOCOL, &mut io)).unwrap();
-        assert!(matches!(asked, Asked::Unknown));
+        assert!(matches!(asked, RequestFrame::Unknown));
     }
 }

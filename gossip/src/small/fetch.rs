@@ -19,7 +19,7 @@ pub(crate) struct WaiterId(pub(crate) u64);
 pub(crate) struct AskId(pub(crate) u64);
 
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum FetchEvent {
     Want {
         waiter: WaiterId,
         root: Digest,
@@ -55,7 +55,7 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum FetchAction {
     Ask {
         ask: AskId,
         peer: PeerKey,
@@ -101,7 +101,7 @@ struct Waiter {
 }
 
 #[derive(Debug, Default)]
-struct Tried {
+struct Attempts {
     again: Option<Instant>,
     times: u32,
     lacks: bool,
@@ -112,13 +112,13 @@ struct Want {
     root: Digest,
     waiters: Vec<Waiter>,
     hints: Vec<Hint>,
-    tried: HashMap<PeerKey, Tried>,
+    tried: HashMap<PeerKey, Attempts>,
     asks: Vec<AskId>,
     storing: bool,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct OpenAsk {
     peer: PeerKey,
     root: Digest,
     bytes: u64,
@@ -142,7 +142,7 @@ pub(crate) struct Fetches {
     wants: BTreeMap<u64, Want>,
     by_root: HashMap<Digest, u64>,
     by_waiter: HashMap<WaiterId, u64>,
-    asks: HashMap<AskId, Asked>,
+    asks: HashMap<AskId, OpenAsk>,
     peers: HashMap<PeerKey, Peer>,
     bytes: u64,
     next: u64,
@@ -167,29 +167,35 @@ impl Fetches {
         self.wants.is_empty()
     }
 
-    pub(crate) fn handle(&mut self, now: Instant, event: Event, reach: &Reach<'_>, actions: &mut Vec<Action>) {
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        event: FetchEvent,
+        reach: &Reach<'_>,
+        actions: &mut Vec<FetchAction>,
+    ) {
         match event {
-            Event::Want { waiter, root, size, hints, deadline } => {
+            FetchEvent::Want { waiter, root, size, hints, deadline } => {
                 self.want(Waiter { id: waiter, size, deadline }, root, hints, actions);
             }
-            Event::Cancel { waiter } => self.cancel(waiter),
-            Event::Blob { ask, bytes, digest } => self.blob(ask, bytes, digest, now, actions),
-            Event::Nothing { ask } => self.ended(ask, true, now),
-            Event::Failed { ask, breach } => self.failed(ask, breach, now, actions),
-            Event::Stored { root, result } => self.stored(&root, result, actions),
-            Event::Lost => self.lost(),
-            Event::Tick => {}
+            FetchEvent::Cancel { waiter } => self.cancel(waiter),
+            FetchEvent::Blob { ask, bytes, digest } => self.blob(ask, bytes, digest, now, actions),
+            FetchEvent::Nothing { ask } => self.ended(ask, true, now),
+            FetchEvent::Failed { ask, breach } => self.failed(ask, breach, now, actions),
+            FetchEvent::Stored { root, result } => self.stored(&root, result, actions),
+            FetchEvent::Lost => self.lost(),
+            FetchEvent::Tick => {}
         }
         self.expire(now, reach.connected, actions);
         self.pump(now, reach, actions);
     }
 
-    fn want(&mut self, waiter: Waiter, root: Digest, hints: Vec<Hint>, actions: &mut Vec<Action>) {
+    fn want(&mut self, waiter: Waiter, root: Digest, hints: Vec<Hint>, actions: &mut Vec<FetchAction>) {
         let number = match self.by_root.get(&root) {
             Some(number) => *number,
             None if self.wants.len() >= self.limits.wants_max => {
                 let result = Err(FetchError::TooMany(self.wants.len()));
-                return actions.push(Action::Finish { waiter: waiter.id, result });
+                return actions.push(FetchAction::Finish { waiter: waiter.id, result });
             }
             None => {
                 self.next += 1;
@@ -238,7 +244,7 @@ impl Fetches {
     }
 
     /// An ask is over at its peer: frees its place. Returns what it was.
-    fn close(&mut self, ask: AskId) -> Option<Asked> {
+    fn close(&mut self, ask: AskId) -> Option<OpenAsk> {
         let asked = self.asks.remove(&ask)?;
         if !asked.stale {
             self.bytes -= asked.bytes;
@@ -273,11 +279,11 @@ impl Fetches {
         }
     }
 
-    fn failed(&mut self, ask: AskId, breach: bool, now: Instant, actions: &mut Vec<Action>) {
+    fn failed(&mut self, ask: AskId, breach: bool, now: Instant, actions: &mut Vec<FetchAction>) {
         let Some(asked) = self.asks.get(&ask) else { return };
         let (peer, root) = (asked.peer, asked.root);
         if breach {
-            actions.push(Action::Punish { peer, root });
+            actions.push(FetchAction::Punish { peer, root });
         }
         self.blame_silence(peer, now);
         self.ended(ask, false, now);
@@ -292,11 +298,11 @@ impl Fetches {
         }
     }
 
-    fn blob(&mut self, ask: AskId, bytes: Vec<u8>, digest: Digest, now: Instant, actions: &mut Vec<Action>) {
+    fn blob(&mut self, ask: AskId, bytes: Vec<u8>, digest: Digest, now: Instant, actions: &mut Vec<FetchAction>) {
         let Some(asked) = self.asks.get(&ask) else { return };
         let (peer, root) = (asked.peer, asked.root);
         if digest != root {
-            actions.push(Action::Punish { peer, root });
+            actions.push(FetchAction::Punish { peer, root });
             return self.ended(ask, false, now);
         }
         self.close(ask);
@@ -309,7 +315,7 @@ impl Fetches {
         want.waiters = right;
         want.storing = !want.waiters.is_empty();
         if want.storing {
-            actions.push(Action::Store { root, bytes });
+            actions.push(FetchAction::Store { root, bytes });
         }
         let others = std::mem::take(&mut want.asks);
         for other in others {
@@ -318,7 +324,7 @@ impl Fetches {
         for waiter in wrong {
             self.by_waiter.remove(&waiter.id);
             let result = Err(FetchError::Size { root, named: waiter.size.most(), got });
-            actions.push(Action::Finish { waiter: waiter.id, result });
+            actions.push(FetchAction::Finish { waiter: waiter.id, result });
         }
         if let Some(number) = self.by_root.get(&root).copied() {
             self.drop_unwanted(number);
@@ -332,7 +338,7 @@ impl Fetches {
         }
     }
 
-    fn stored(&mut self, root: &Digest, result: Result<Arc<[u8]>, Arc<StoreError>>, actions: &mut Vec<Action>) {
+    fn stored(&mut self, root: &Digest, result: Result<Arc<[u8]>, Arc<StoreError>>, actions: &mut Vec<FetchAction>) {
         let Some(number) = self.by_root.get(root).copied() else {
             return;
         };
@@ -343,7 +349,7 @@ impl Fetches {
                 Ok(bytes) if waiter.size.admits(bytes.len() as u64) => Ok(bytes.clone()),
                 Ok(bytes) => Err(FetchError::Size { root: *root, named: waiter.size.most(), got: bytes.len() as u64 }),
             };
-            actions.push(Action::Finish { waiter: waiter.id, result });
+            actions.push(FetchAction::Finish { waiter: waiter.id, result });
         }
     }
 
@@ -358,7 +364,7 @@ impl Fetches {
     }
 
     /// Ends waiters whose time is up, and stops counting on asks whose time is.
-    fn expire(&mut self, now: Instant, connected: &BTreeSet<PeerKey>, actions: &mut Vec<Action>) {
+    fn expire(&mut self, now: Instant, connected: &BTreeSet<PeerKey>, actions: &mut Vec<FetchAction>) {
         let late: Vec<AskId> = self
             .asks
             .iter()
@@ -384,7 +390,7 @@ impl Fetches {
             let ended = want.waiters.extract_if(.., |waiter| waiter.deadline <= now);
             for waiter in ended {
                 self.by_waiter.remove(&waiter.id);
-                actions.push(Action::Finish { waiter: waiter.id, result: Err(error.clone()) });
+                actions.push(FetchAction::Finish { waiter: waiter.id, result: Err(error.clone()) });
             }
             if want.waiters.is_empty() {
                 unwanted.push(*number);
@@ -400,7 +406,7 @@ impl Fetches {
     }
 
     /// Asks for what is wanted, oldest wants first, as far as the bounds allow.
-    fn pump(&mut self, now: Instant, reach: &Reach<'_>, actions: &mut Vec<Action>) {
+    fn pump(&mut self, now: Instant, reach: &Reach<'_>, actions: &mut Vec<FetchAction>) {
         let Fetches { limits, wants, asks, peers, bytes, next, .. } = self;
         let mut open = asks.values().filter(|asked| !asked.stale).count();
         for want in wants.values_mut().filter(|want| !want.storing) {
@@ -427,7 +433,7 @@ impl Fetches {
             *next += 1;
             let ask = AskId(*next);
             let at_rate = |rate: u64| Duration::from_secs_f64(size as f64 / rate.max(1) as f64);
-            let asked = Asked {
+            let asked = OpenAsk {
                 peer,
                 root: want.root,
                 bytes: size,
@@ -441,7 +447,7 @@ impl Fetches {
             peers.entry(peer).or_default().asks += 1;
             *bytes += size;
             open += 1;
-            actions.push(Action::Ask { ask, peer, root: want.root, bytes_max: size });
+            actions.push(FetchAction::Ask { ask, peer, root: want.root, bytes_max: size });
         }
     }
 }
@@ -452,12 +458,12 @@ impl Want {
         &mut self,
         now: Instant,
         reach: &Reach<'_>,
-        asks: &HashMap<AskId, Asked>,
+        asks: &HashMap<AskId, OpenAsk>,
         free: impl Fn(&PeerKey) -> bool,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<FetchAction>,
     ) -> Option<PeerKey> {
         let asked: Vec<PeerKey> = self.asks.iter().filter_map(|ask| asks.get(ask)).map(|asked| asked.peer).collect();
-        let ready = |tried: &HashMap<PeerKey, Tried>, peer: &PeerKey| {
+        let ready = |tried: &HashMap<PeerKey, Attempts>, peer: &PeerKey| {
             let rests = tried.get(peer).and_then(|tried| tried.again).is_some_and(|again| again > now);
             !rests && !asked.contains(peer)
         };
@@ -474,7 +480,7 @@ impl Want {
             if !reach.connected.contains(&peer) {
                 let tried = self.tried.entry(peer).or_default();
                 tried.again = Some(now + AGAIN_MIN * 5);
-                actions.push(Action::Dial { peer });
+                actions.push(FetchAction::Dial { peer });
             } else if free(&peer) {
                 return Some(peer);
             }

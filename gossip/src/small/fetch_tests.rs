@@ -1,3 +1,5 @@
+//! Tests of `fetch.rs`: whom it asks, when it asks another, and what each waiter is told.
+
 use super::*;
 use crate::peers::test_peer;
 use proptest::prelude::*;
@@ -9,7 +11,7 @@ struct Rig {
     fetches: Fetches,
     connected: BTreeSet<PeerKey>,
     now: Instant,
-    actions: Vec<Action>,
+    actions: Vec<FetchAction>,
     waiters: u64,
 }
 
@@ -23,7 +25,7 @@ impl Rig {
             waiters: 0,
         }
     }
-    fn handle(&mut self, event: Event) -> &mut Rig {
+    fn handle(&mut self, event: FetchEvent) -> &mut Rig {
         let peer_of = |uid: Uid| Some(test_peer(uid.number() as u8));
         let reach = Reach { connected: &self.connected, peer_of: &peer_of };
         self.fetches.handle(self.now, event, &reach, &mut self.actions);
@@ -31,19 +33,19 @@ impl Rig {
     }
     fn after(&mut self, time: Duration) -> &mut Rig {
         self.now += time;
-        self.handle(Event::Tick)
+        self.handle(FetchEvent::Tick)
     }
     fn want(&mut self, bytes: &[u8], size: Size, hints: &[Hint]) -> WaiterId {
         self.waiters += 1;
         let waiter = WaiterId(self.waiters);
         let deadline = self.now + 60 * SECOND;
-        self.handle(Event::Want { waiter, root: Digest::of(bytes), size, hints: hints.to_vec(), deadline });
+        self.handle(FetchEvent::Want { waiter, root: Digest::of(bytes), size, hints: hints.to_vec(), deadline });
         waiter
     }
     fn asks(&mut self) -> Vec<(AskId, PeerKey)> {
-        let asks = self.actions.extract_if(.., |action| matches!(action, Action::Ask { .. }));
+        let asks = self.actions.extract_if(.., |action| matches!(action, FetchAction::Ask { .. }));
         asks.filter_map(|action| match action {
-            Action::Ask { ask, peer, .. } => Some((ask, peer)),
+            FetchAction::Ask { ask, peer, .. } => Some((ask, peer)),
             _ => None,
         })
         .collect()
@@ -54,22 +56,22 @@ impl Rig {
         asks[0]
     }
     fn answer(&mut self, ask: AskId, bytes: &[u8]) -> &mut Rig {
-        self.handle(Event::Blob { ask, bytes: bytes.to_vec(), digest: Digest::of(bytes) })
+        self.handle(FetchEvent::Blob { ask, bytes: bytes.to_vec(), digest: Digest::of(bytes) })
     }
     fn store(&mut self) -> &mut Rig {
-        let stores: Vec<Action> =
-            self.actions.extract_if(.., |action| matches!(action, Action::Store { .. })).collect();
+        let stores: Vec<FetchAction> =
+            self.actions.extract_if(.., |action| matches!(action, FetchAction::Store { .. })).collect();
         for action in stores {
-            if let Action::Store { root, bytes } = action {
-                self.handle(Event::Stored { root, result: Ok(bytes.into()) });
+            if let FetchAction::Store { root, bytes } = action {
+                self.handle(FetchEvent::Stored { root, result: Ok(bytes.into()) });
             }
         }
         self
     }
     fn finished(&mut self) -> Vec<(WaiterId, Fetched)> {
-        let ends = self.actions.extract_if(.., |action| matches!(action, Action::Finish { .. }));
+        let ends = self.actions.extract_if(.., |action| matches!(action, FetchAction::Finish { .. }));
         ends.filter_map(|action| match action {
-            Action::Finish { waiter, result } => Some((waiter, result)),
+            FetchAction::Finish { waiter, result } => Some((waiter, result)),
             _ => None,
         })
         .collect()
@@ -100,7 +102,7 @@ fn who_has_none_is_followed_by_the_others_and_asked_again_later() {
     for _ in 0..3 {
         let (ask, peer) = rig.one_ask();
         asked.insert(peer);
-        rig.handle(Event::Nothing { ask });
+        rig.handle(FetchEvent::Nothing { ask });
     }
     assert_eq!(asked, rig.connected);
     assert!(rig.asks().is_empty());
@@ -114,7 +116,7 @@ fn wrong_bytes_are_punished_and_another_peer_gives_the_right_ones() {
     rig.want(b"blob", Size::Exactly(4), &[test_peer(1).into()]);
     let (ask, liar) = rig.one_ask();
     rig.answer(ask, b"bleb");
-    assert!(rig.actions.iter().any(|action| matches!(action, Action::Punish { peer, .. } if *peer == liar)));
+    assert!(rig.actions.iter().any(|action| matches!(action, FetchAction::Punish { peer, .. } if *peer == liar)));
     let (ask, other) = rig.one_ask();
     assert_ne!(other, liar);
     rig.answer(ask, b"blob").store();
@@ -158,7 +160,7 @@ fn fetches_of_one_blob_are_one_and_a_cancelled_one_takes_nothing_from_the_rest()
     let first = rig.want(b"blob", Size::Exactly(4), &[]);
     let second = rig.want(b"blob", Size::Exactly(4), &[]);
     let (ask, _) = rig.one_ask();
-    rig.handle(Event::Cancel { waiter: first });
+    rig.handle(FetchEvent::Cancel { waiter: first });
     rig.answer(ask, b"blob").store();
     assert!(matches!(rig.finished()[..], [(waiter, Ok(_))] if waiter == second));
     rig.idle();
@@ -168,9 +170,9 @@ fn fetches_of_one_blob_are_one_and_a_cancelled_one_takes_nothing_from_the_rest()
 fn a_blob_that_nobody_has_times_out_and_a_new_peer_is_asked_meanwhile() {
     let mut rig = Rig::new(1);
     rig.want(b"blob", Size::Exactly(4), &[test_peer(9).into()]);
-    assert!(matches!(rig.actions.remove(0), Action::Dial { peer } if peer == test_peer(9)));
+    assert!(matches!(rig.actions.remove(0), FetchAction::Dial { peer } if peer == test_peer(9)));
     let (ask, _) = rig.one_ask();
-    rig.handle(Event::Nothing { ask });
+    rig.handle(FetchEvent::Nothing { ask });
     rig.connected.insert(test_peer(9));
     rig.after(2 * SECOND);
     let asks = rig.asks();
@@ -199,7 +201,7 @@ fn a_rebuilt_network_asks_again() {
     let mut rig = Rig::new(1);
     rig.want(b"blob", Size::Exactly(4), &[]);
     let (old, _) = rig.one_ask();
-    rig.handle(Event::Lost);
+    rig.handle(FetchEvent::Lost);
     let (ask, _) = rig.one_ask();
     assert_ne!(old, ask);
     rig.answer(old, b"blob");
@@ -253,20 +255,20 @@ proptest! {
                 }
                 Move::Right(n) => if let Some((ask, root)) = pick(&mut open, n) { rig.answer(ask, &[roots[&root]; 8]); },
                 Move::Wrong(n) => if let Some((ask, _)) = pick(&mut open, n) { rig.answer(ask, b"wrong"); },
-                Move::Nothing(n) => if let Some((ask, _)) = pick(&mut open, n) { rig.handle(Event::Nothing { ask }); },
-                Move::Fail(n) => if let Some((ask, _)) = pick(&mut open, n) { rig.handle(Event::Failed { ask, breach: false }); },
+                Move::Nothing(n) => if let Some((ask, _)) = pick(&mut open, n) { rig.handle(FetchEvent::Nothing { ask }); },
+                Move::Fail(n) => if let Some((ask, _)) = pick(&mut open, n) { rig.handle(FetchEvent::Failed { ask, breach: false }); },
                 Move::Store => { rig.store(); }
                 Move::Cancel(waiter) => {
                     if wanted.contains_key(&WaiterId(waiter)) && !ended.contains(&WaiterId(waiter)) {
                         cancelled.insert(WaiterId(waiter));
                     }
-                    rig.handle(Event::Cancel { waiter: WaiterId(waiter) });
+                    rig.handle(FetchEvent::Cancel { waiter: WaiterId(waiter) });
                 }
                 Move::Wait(millis) => { rig.after(Duration::from_millis(millis)); }
-                Move::Lost => { open.clear(); rig.handle(Event::Lost); }
+                Move::Lost => { open.clear(); rig.handle(FetchEvent::Lost); }
             }
             for action in &rig.actions {
-                if let Action::Ask { ask, root, .. } = action { open.push((*ask, *root)); }
+                if let FetchAction::Ask { ask, root, .. } = action { open.push((*ask, *root)); }
             }
             rig.asks();
             for (waiter, result) in rig.finished() {

@@ -3,7 +3,7 @@
 //!
 //! [`fetch`] decides which blob to ask of whom and when to ask another; [`answers`] bounds what others may ask at a time;
 //! [`terms`] is what a fetch is given and how it ends, for small blobs and large ones alike. None of them does I/O.
-//! [`codec`] is the stream's form. Large blobs travel in pieces: [`crate::downloads`] and the crate `covey_exchange`.
+//! [`codec`] is the stream's form. Large blobs travel in pieces: `downloads.rs` and the crate `covey_exchange`.
 
 pub(crate) mod answers;
 pub(crate) mod codec;

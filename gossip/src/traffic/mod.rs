@@ -1,8 +1,15 @@
-//! What was sent and received: counters that the network writes and anyone reads.
+//! What was sent and received: counters that the network writes and anyone reads. [`meter`] counts by peer.
+//!
+//! A new counter is a line in the table below, and one of the page in `metrics/page.rs`, whose test says so.
+
+mod meter;
+
+pub(crate) use meter::{Meter, PeerBytes, PeerRate};
 
 use crate::small::terms::FetchError;
 use covey_exchange::Class;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A number of things and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +68,23 @@ impl Gauge {
     }
 }
 
+/// The name of the congestion control that the newest connection runs, as the kernel says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CongestionSeen(Arc<Mutex<Option<String>>>);
+
+impl CongestionSeen {
+    pub(crate) fn name(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, name: &str) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.as_deref() != Some(name) {
+            *seen = Some(name.to_owned());
+        }
+    }
+}
+
 impl Counters {
     /// Counts how a fetch ended.
     pub(crate) fn fetched<T>(&self, result: &Result<T, FetchError>) {
@@ -70,6 +94,24 @@ impl Counters {
             Err(_) => &self.fetches_failed,
         };
         count.add(1);
+    }
+}
+
+/// A counter's value, for the test that shows each of them.
+#[cfg(test)]
+pub(crate) trait Numbered {
+    fn number(n: u64) -> Self;
+}
+#[cfg(test)]
+impl Numbered for u64 {
+    fn number(n: u64) -> u64 {
+        n
+    }
+}
+#[cfg(test)]
+impl Numbered for Tally {
+    fn number(n: u64) -> Tally {
+        Tally { count: n, bytes: n + 1000 }
     }
 }
 
@@ -86,6 +128,20 @@ macro_rules! traffic {
         impl Counters {
             pub(crate) fn read(&self) -> Traffic {
                 Traffic { $($name: self.$name.read(),)* }
+            }
+        }
+
+        #[cfg(test)]
+        impl Traffic {
+            /// Another number in each counter, and the counters' names with them.
+            pub(crate) fn numbered(first: u64) -> (Traffic, Vec<(&'static str, u64)>) {
+                let mut names = Vec::new();
+                let mut next = |name| {
+                    names.push((name, first + names.len() as u64));
+                    first + names.len() as u64 - 1
+                };
+                let traffic = Traffic { $($name: Numbered::number(next(stringify!($name))),)* };
+                (traffic, names)
             }
         }
     };
