@@ -58,11 +58,14 @@ fn the_modules_of_a_folder_form_no_circle() {
     none(&breaches);
 }
 
+/// From which module to which, and the imports that make it so.
+type Arrows = BTreeMap<(String, String), Vec<String>>;
+
 /// Modules of a folder, each of which leads to each.
 struct Circle {
     folder: String,
     rooms: BTreeSet<String>,
-    arrows: BTreeMap<(String, String), Vec<String>>,
+    arrows: Arrows,
 }
 
 impl Circle {
@@ -102,7 +105,7 @@ fn circles(files: &[Source]) -> Vec<Circle> {
 fn circles_of_a_crate(folder: &str, modules: &[Module]) -> Vec<Circle> {
     let by_name: BTreeMap<&[String], &Module> = modules.iter().map(|module| (&module.name[..], module)).collect();
     // By folder of modules, arrows between those in it.
-    let mut arrows: BTreeMap<Vec<String>, BTreeMap<(String, String), Vec<String>>> = BTreeMap::new();
+    let mut arrows: BTreeMap<Vec<String>, Arrows> = BTreeMap::new();
     for module in modules {
         for path in module.paths.iter().filter(|path| !path.passes_on) {
             let Some(target) = resolve(&by_name, &path.names, 0) else { continue };
@@ -135,7 +138,7 @@ fn room(name: &[String], depth: usize) -> String {
 }
 
 /// The rooms that lead to one another, each with all those of its knot.
-fn knots(arrows: &BTreeMap<(String, String), Vec<String>>) -> BTreeSet<BTreeSet<String>> {
+fn knots(arrows: &Arrows) -> BTreeSet<BTreeSet<String>> {
     let rooms: BTreeSet<&String> = arrows.keys().flat_map(|(from, to)| [from, to]).collect();
     let reached = |start: &String| {
         let mut seen: BTreeSet<&String> = BTreeSet::new();
