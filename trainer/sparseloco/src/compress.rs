@@ -87,7 +87,7 @@ pub enum CompressError {
 /// That is the next round's `e`, once this round's contribution counts.
 ///
 /// Beside the shards' bytes, chosen values are held until they are encoded, 6 bytes each: those of four pieces of 1 Mi
-/// elements a thread and of a shard. Of all elements with Templar's quantiser, which rounds a tensor as a whole. See
+/// elements a thread, of one more and of a shard. Of all elements with Templar's quantiser, which rounds a tensor as a whole. See
 /// [`working_bytes`].
 ///
 /// # Errors
@@ -135,7 +135,8 @@ pub fn compress(
 /// the shards.
 pub fn working_bytes(threads: usize, layout: &Layout, how: &Compression) -> usize {
     let (elements, k) = (layout.elements(), how.k);
-    let window = PIECES_HELD * threads.max(1) * split::PIECE_ELEMENTS + how.shard_chunks * CHUNK;
+    // The last piece may end inside a shard: it waits for the next ones.
+    let window = (PIECES_HELD * threads.max(1) + 1) * split::PIECE_ELEMENTS + how.shard_chunks * CHUNK;
     let held = match how.quantiser {
         // As they are, and rounded.
         Quantiser::Templar => 2 * elements,
