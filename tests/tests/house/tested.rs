@@ -107,7 +107,6 @@ const UNTESTED: &[&str] = &[
     "node/src/swarm/chronicle/mod.rs",
     "node/src/swarm/mod.rs",
     "node/src/swarm/prepare.rs",
-    "node/src/watch/mod.rs",
 ];
 
 #[test]
