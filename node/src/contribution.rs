@@ -257,6 +257,9 @@ mod tests {
 
     const ROUND: Round = Round(3);
 
+    /// Makes a manifest say something else.
+    type Lie = fn(&mut Manifest);
+
     /// A run, how its parameters lie, an honest contribution's bytes by name, and its manifest.
     struct Honest {
         run: Run,
@@ -318,7 +321,7 @@ mod tests {
         let Honest { run, layout, manifest, .. } = honest();
         let check = |manifest: &Manifest| check_manifest(&run, &layout, &expected(&run), manifest);
         assert!(check(&manifest).is_ok());
-        let lies: [(&str, fn(&mut Manifest)); 8] = [
+        let lies: [(&str, Lie); 8] = [
             ("run", |manifest| manifest.run.0 = Digest::ZERO),
             ("round", |manifest| manifest.round = ROUND.next()),
             ("uid", |manifest| manifest.uid = Uid::from(6)),

@@ -46,7 +46,7 @@ use covey_proto::record::{UidSet, Vote};
 use covey_proto::{Digest, Round};
 use covey_round::engine::{Action, Collection, Engine, Event, Settlement, Task, Tip};
 use covey_round::gather;
-use gathering::{Gathering, Heard};
+use gathering::{Gathering, Heard, ToDo, Work};
 use identity::Identity;
 use jobs::{Done, Jobs};
 use mining::{Mining, TrainBase, TrainJob, Trained};
@@ -207,13 +207,33 @@ impl<L: Ledger> Peer<L> {
 
     fn on_heard(&mut self, heard: Heard) -> Vec<Event> {
         match heard {
-            Heard::Announcement(announcement) => self.gather(gather::Event::Announced(announcement)),
+            Heard::Announcement(announcement) => self.gather(gather::Event::Announced(*announcement)),
             Heard::PeersChanged => Vec::new(),
         }
     }
 
     fn gather(&mut self, event: gather::Event<covey_gossip::PeerKey, Received>) -> Vec<Event> {
-        self.gathering.handle((&self.context, &mut self.jobs), &self.engine, event)
+        let to_do = self.gathering.handle(&self.engine, event);
+        self.start_gathering(to_do)
+    }
+
+    /// Starts what the gatherer wants; gives what it has for the state machine.
+    fn start_gathering(&mut self, to_do: ToDo) -> Vec<Event> {
+        for work in to_do.work {
+            let context = self.context.clone();
+            match work {
+                Work::Remember { round, uid, bytes } => context.network.remember(round, uid, bytes),
+                Work::Fetch(job) => drop(self.jobs.spawn(async move {
+                    let (fetched, took) = gathering::fetch(context, *job).await;
+                    Done::Fetched(fetched, took)
+                })),
+                Work::Pull { round, have } => {
+                    drop(self.jobs.spawn(async move { Done::Pulled(gathering::pull(context, round, have).await) }))
+                }
+                Work::Ban(peer) => self.jobs.spawn_silent(async move { context.network.clone().ban(peer).await }),
+            }
+        }
+        to_do.events
     }
 
     /// Takes a job's result in; gives the events that it is for the state machine.
@@ -225,10 +245,12 @@ impl<L: Ledger> Peer<L> {
             Done::Sent(round) => Event::Sent(round),
             Done::Fetched(fetched, took) => {
                 self.reports.spent("check", took);
-                return Ok(self.gathering.on_fetched((&self.context, &mut self.jobs), &self.engine, fetched));
+                let to_do = self.gathering.on_fetched(&self.context.name, &self.engine, fetched);
+                return Ok(self.start_gathering(to_do));
             }
             Done::Pulled(pulled) => {
-                return Ok(self.gathering.on_pulled((&self.context, &mut self.jobs), &self.engine, pulled));
+                let to_do = self.gathering.on_pulled(&self.engine, pulled);
+                return Ok(self.start_gathering(to_do));
             }
             Done::Applying(Progress::Starving(round)) => Event::Starving(round),
             // A starved round that came through after the node had to rejoin is an old one.
@@ -371,7 +393,8 @@ impl<L: Ledger> Peer<L> {
     fn collect(&mut self, collection: Arc<Collection>) -> Vec<Event> {
         let journal = self.context.journal.read();
         let mine = journal.contribution.filter(|made| made.round == collection.round).map(|made| made.manifest);
-        self.gathering.open((&self.context, &mut self.jobs), &self.engine, collection, mine)
+        let to_do = self.gathering.open(&self.engine, collection, mine);
+        self.start_gathering(to_do)
     }
 
     fn vote(&mut self, round: Round, head: Digest, held: UidSet) {

@@ -170,7 +170,7 @@ impl<L: Ledger> Peer<L> {
         // The store takes the folder's lock: until then another node may be at home in it.
         let store = Store::open(&config.directory, config.store_bytes_max)?;
         disk.remove_leftovers()?;
-        let parts = Parts { data: config.data.clone(), device: config.device.clone(), save_rounds: config.save_rounds };
+        let parts = Parts { data: config.data.clone(), device: config.device, save_rounds: config.save_rounds };
         let (observer, patience) = (config.observer.clone(), config.patience);
         let (context, network_events, orders) = open(config, disk, store).await?;
         let state = restore_state(&context)?;

@@ -263,7 +263,7 @@ mod tests {
         };
         let one = ["wss://entrypoint-finney.opentensor.ai:443"];
         assert_eq!((of(&one, 8), of(&one, 1_024)), (Ok(()), Ok(())));
-        let many = vec!["ws://127.0.0.1:9944"; ENDPOINTS_MAX + 1];
+        let many = ["ws://127.0.0.1:9944"; ENDPOINTS_MAX + 1];
         for (endpoints, mortality, why) in [
             (&[][..], 64, "0 endpoints of the chain"),
             (&many[..], 64, "endpoints of the chain: 1 to"),

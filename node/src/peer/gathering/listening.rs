@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 /// What was heard.
 pub(in crate::peer) enum Heard {
     /// An announcement of this run, by gossip.
-    Announcement(Announcement),
+    Announcement(Box<Announcement>),
     /// Peers have come or gone.
     PeersChanged,
 }
@@ -88,7 +88,7 @@ pub(in crate::peer) async fn listen<L: Send + Sync + 'static>(
                 match read {
                     Ok(Announced { round, uid, digest, from, body }) => {
                         let body = body.with_ticket(ticket);
-                        Heard::Announcement(Announced { round, uid, digest, from, body })
+                        Heard::Announcement(Box::new(Announced { round, uid, digest, from, body }))
                     }
                     Err(blame) => {
                         tracing::debug!(node = %context.name, %from, %blame, "announcement refused");

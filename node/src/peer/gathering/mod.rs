@@ -1,8 +1,8 @@
 //! Gathering what a round offers: the shell around [`Gatherer`], which decides whom to believe, what to fetch, whom to ask.
 //!
-//! `listening` turns what the network says into checked announcements before the node's loop hears of it; [`fetch`] has a
-//! contribution's bytes and makes sure that they stay; [`Gathering`] carries out what the gatherer says, and keeps what of
-//! the round is held.
+//! `listening` turns what the network says into checked announcements before the node's loop hears of it; [`Gathering`]
+//! carries out what the gatherer says, or gives it to the loop as [`Work`], and keeps what of the round is held; [`fetch`]
+//! has a contribution's bytes and makes sure that they stay.
 
 mod fetching;
 mod listening;
@@ -12,7 +12,6 @@ pub(super) use listening::{Heard, listen};
 pub use listening::{Malformed, Received, read};
 
 use super::context::Context;
-use super::{Done, Jobs};
 use crate::chain::Ledger;
 use crate::compute::off_the_queue;
 use crate::contribution::Contribution;
@@ -86,28 +85,16 @@ impl Gathering {
     }
 
     /// A round's offers are known: gather them. `mine` is this node's own contribution, if it made one.
-    pub(super) fn open<L: Ledger>(
-        &mut self,
-        (context, jobs): (&Arc<Context<L>>, &mut Jobs),
-        engine: &Engine,
-        collection: Arc<Collection>,
-        mine: Option<Digest>,
-    ) -> Vec<engine::Event> {
+    pub(in crate::peer) fn open(&mut self, engine: &Engine, collection: Arc<Collection>, mine: Option<Digest>) -> ToDo {
         let event = Event::Opened { round: collection.round, offered: collection.offered.clone(), mine };
         self.collection = Some(collection);
         self.held.clear();
-        self.handle((context, jobs), engine, event)
+        self.handle(engine, event)
     }
 
-    /// A fetch has ended.
-    pub(super) fn on_fetched<L: Ledger>(
-        &mut self,
-        with: (&Arc<Context<L>>, &mut Jobs),
-        engine: &Engine,
-        fetched: Fetched,
-    ) -> Vec<engine::Event> {
+    /// A fetch has ended; `node` is for the log.
+    pub(in crate::peer) fn on_fetched(&mut self, node: &str, engine: &Engine, fetched: Fetched) -> ToDo {
         let Fetched { round, uid, found } = fetched;
-        let node = &with.0.name;
         let outcome = match found {
             Ok(contribution) => {
                 if self.collection.as_ref().is_some_and(|collection| collection.round == round) {
@@ -124,86 +111,93 @@ impl Gathering {
                 Outcome::NotHad
             }
         };
-        self.handle(with, engine, Event::Fetched { round, uid, outcome })
+        self.handle(engine, Event::Fetched { round, uid, outcome })
     }
 
     /// Peers have answered.
-    pub(super) fn on_pulled<L: Ledger>(
-        &mut self,
-        with: (&Arc<Context<L>>, &mut Jobs),
-        engine: &Engine,
-        pulled: Pulled,
-    ) -> Vec<engine::Event> {
+    pub(in crate::peer) fn on_pulled(&mut self, engine: &Engine, pulled: Pulled) -> ToDo {
         let Pulled { round, announcements, malformed } = pulled;
-        self.handle(with, engine, Event::Pulled { round, announcements, malformed })
+        self.handle(engine, Event::Pulled { round, announcements, malformed })
     }
 
-    /// Tells the gatherer, does what it says; gives what it has for the node's state machine.
-    pub(super) fn handle<L: Ledger>(
-        &mut self,
-        (context, jobs): (&Arc<Context<L>>, &mut Jobs),
-        engine: &Engine,
-        event: Event<PeerKey, Received>,
-    ) -> Vec<engine::Event> {
+    /// Tells the gatherer; gives what is to be done for it.
+    pub(in crate::peer) fn handle(&mut self, engine: &Engine, event: Event<PeerKey, Received>) -> ToDo {
         let mut actions = Vec::new();
         self.gatherer.stand_at(engine.tip().next(), engine.is_collecting());
         self.gatherer.handle(self.start.elapsed(), event, &mut actions);
-        let mut events = Vec::new();
-        for action in actions {
-            match action {
-                Action::Tell(event) => events.push(event),
-                action => self.perform(context, jobs, action),
-            }
-        }
-        events
+        let mut to_do = ToDo::default();
+        actions.into_iter().for_each(|action| self.carry_out(action, &mut to_do));
+        to_do
     }
 
-    fn perform<L: Ledger>(&self, context: &Arc<Context<L>>, jobs: &mut Jobs, action: Action<PeerKey, Received>) {
+    /// Judges at once; what takes time is for the loop to start.
+    fn carry_out(&self, action: Action<PeerKey, Received>, to_do: &mut ToDo) {
         match action {
-            Action::Take(announced) => {
-                let Announced { round, uid, digest, from, mut body } = announced;
+            Action::Take(Announced { round, uid, digest, from, mut body }) => {
                 body.judge(Verdict::Accept);
-                context.network.remember(round, uid, body.bytes);
-                self.fetch(context, jobs, (uid, digest), Some((from, body.announcement)));
+                to_do.work.push(Work::Remember { round, uid, bytes: body.bytes });
+                self.fetch((uid, digest), Some((from, body.announcement)), to_do);
             }
-            Action::TakeOwn { uid, digest, .. } => self.fetch(context, jobs, (uid, digest), None),
+            Action::TakeOwn { uid, digest, .. } => self.fetch((uid, digest), None, to_do),
             Action::PassOn(mut announced) => announced.body.judge(Verdict::Accept),
             Action::Ignore(mut announced) => announced.body.judge(Verdict::Ignore),
             Action::Refuse(Announced { round, uid, from, mut body, .. }) => {
                 body.judge(Verdict::Reject);
-                tracing::debug!(node = %context.name, %from, %round, %uid, "announced what its author did not commit");
+                tracing::debug!(%from, %round, %uid, "announced what its author did not commit");
             }
-            Action::Pull { round, have } => {
-                let pull = pull(context.clone(), round, have);
-                jobs.spawn(async move { Done::Pulled(pull.await) });
-            }
-            Action::Ban(peer) => {
-                let network = context.network.clone();
-                jobs.spawn_silent(async move { network.ban(peer).await });
-            }
-            // The caller takes it.
-            Action::Tell(_) => {}
+            Action::Pull { round, have } => to_do.work.push(Work::Pull { round, have }),
+            Action::Ban(peer) => to_do.work.push(Work::Ban(peer)),
+            Action::Tell(event) => to_do.events.push(event),
         }
     }
 
-    fn fetch<L: Ledger>(
+    fn fetch(
         &self,
-        context: &Arc<Context<L>>,
-        jobs: &mut Jobs,
         (uid, digest): (Uid, Digest),
         from: Option<(PeerKey, covey_proto::message::Announcement)>,
+        to_do: &mut ToDo,
     ) {
-        let Some(collection) = self.collection.clone() else { return };
-        let fetch = fetch(context.clone(), Fetch { collection, uid, digest, from });
-        jobs.spawn(async move {
-            let (fetched, took) = fetch.await;
-            Done::Fetched(fetched, took)
-        });
+        if let Some(collection) = self.collection.clone() {
+            to_do.work.push(Work::Fetch(Box::new(Fetch { collection, uid, digest, from })));
+        }
     }
 }
 
+/// What the gatherer wants of the node's loop.
+#[derive(Default)]
+pub(in crate::peer) struct ToDo {
+    /// For the node's state machine.
+    pub(in crate::peer) events: Vec<engine::Event>,
+    /// To be started, in order.
+    pub(in crate::peer) work: Vec<Work>,
+}
+
+/// Something that takes time, or the network.
+pub(in crate::peer) enum Work {
+    /// Keep an announcement for peers that missed it.
+    Remember {
+        /// Its round.
+        round: Round,
+        /// Its author.
+        uid: Uid,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Have a contribution: [`fetch`].
+    Fetch(Box<Fetch>),
+    /// Ask peers: [`pull`].
+    Pull {
+        /// The round.
+        round: Round,
+        /// What has been announced already.
+        have: UidSet,
+    },
+    /// Connect to this peer no more.
+    Ban(PeerKey),
+}
+
 /// Asks peers for a round's announcements, but for those of `have`.
-async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet) -> Pulled {
+pub(in crate::peer) async fn pull<L: Ledger>(context: Arc<Context<L>>, round: Round, have: UidSet) -> Pulled {
     let found = context.network.announcements(round, have).await;
     let (run_id, inline_max) = (context.run_id, context.run.compress.inline_max);
     let read_all = move || {

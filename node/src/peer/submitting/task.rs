@@ -1,7 +1,8 @@
 //! The task behind [`super::SubmitHandle`]: takes wishes and blocks to the state machine, and does what that says. All I/O
 //! runs inside this task: dropped with it, nothing goes on.
 
-use super::{Order, Orders, Signer, log};
+use super::log;
+use super::orders::{Order, Orders, Signer};
 use crate::chain::{Call, Heads, Ledger, LedgerError};
 use crate::compute::off_the_queue;
 use covey_proto::record::{self, Record};

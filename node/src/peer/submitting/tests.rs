@@ -149,7 +149,7 @@ async fn a_contribution_is_in_the_journal_before_the_chain_and_in_one_block_only
     rig.start().await.unwrap();
     rig.put(Wish::Contribution(mine()), rig.commit()).await;
     let call = rig.journalled().expect("it is journalled");
-    assert_eq!(rig.block().await, [call.clone()]);
+    assert_eq!(rig.block().await, std::slice::from_ref(&call));
     for _ in 0..6 {
         assert_eq!(rig.block().await, [], "sent again, and in a block once");
     }

@@ -8,8 +8,8 @@ mod scoring;
 mod validator;
 mod voting;
 
-pub(super) use scoring::{ScoreJob, Scored, open, score};
-pub(super) use validator::{Validator, ValidatorError};
+pub(super) use scoring::{Scored, open, score};
+pub(super) use validator::{ScoreJob, Validator, ValidatorError};
 pub(super) use voting::vote;
 
 use super::worker::Worker;

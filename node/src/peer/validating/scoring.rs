@@ -1,32 +1,14 @@
 //! A round's scoring as a task: evaluate on the model's device, rate, keep the ratings, put the weights on chain.
 
-use super::validator::{Validator, ValidatorError};
+use super::validator::{ScoreJob, Validator, ValidatorError};
 use crate::chain::Ledger;
-use crate::compute::{Cancel, off_the_queue};
-use crate::contribution::Contribution;
+use crate::compute::off_the_queue;
 use crate::disk::{DiskError, StateFile};
 use crate::peer::context::Context;
 use crate::peer::states::Sealed;
-use covey_proto::record::UidSet;
 use covey_proto::{BlockNumber, Round, Uid};
-use covey_round::engine::Collection;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A round to score.
-pub(in crate::peer) struct ScoreJob {
-    /// What it offered.
-    pub collection: Arc<Collection>,
-    /// The state before it, open on the disk: it is loaded when its turn comes, and in memory only once.
-    pub before: StateFile,
-    /// What is held.
-    pub held: BTreeMap<Uid, Arc<Contribution>>,
-    /// What the electorate has applied: if it is not held here, that is no fault of its author.
-    pub chosen: UidSet,
-    /// Cancelled with the node.
-    pub life: Cancel,
-}
 
 /// A round's scoring is over.
 pub(in crate::peer) struct Scored {

@@ -1,17 +1,19 @@
 //! What a validator keeps from round to round (a model on its device, the data, ratings), and what it does: evaluate a
 //! round's contributions, move the ratings, say which weights follow.
 
-use super::scoring::ScoreJob;
 use crate::chain::Ledger;
-use crate::compute::{Resident, off_the_queue};
-use crate::disk::DiskError;
+use crate::compute::{Cancel, Resident, off_the_queue};
+use crate::contribution::Contribution;
+use crate::disk::{DiskError, StateFile};
 use crate::peer::context::Context;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
+use covey_proto::record::UidSet;
 use covey_proto::{Digest, Uid};
 use covey_round::engine::Collection;
 use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
 use covey_trainer::data::Dataset;
 use covey_trainer::{BackendError, Device, LanguageModel, open_backend};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,20 @@ pub enum ValidatorError {
     /// The device's thread does not start.
     #[error("no thread for the device: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// A round to score.
+pub(in crate::peer) struct ScoreJob {
+    /// What it offered.
+    pub collection: Arc<Collection>,
+    /// The state before it, open on the disk: it is loaded when its turn comes, and in memory only once.
+    pub before: StateFile,
+    /// What is held.
+    pub held: BTreeMap<Uid, Arc<Contribution>>,
+    /// What the electorate has applied: if it is not held here, that is no fault of its author.
+    pub chosen: UidSet,
+    /// Cancelled with the node.
+    pub life: Cancel,
 }
 
 /// What a validator keeps from round to round.
@@ -62,7 +78,7 @@ impl Validator {
             }
             None => Ratings::new(scoring),
         };
-        let (device, model) = (device.clone(), context.run.model.clone());
+        let (device, model) = (*device, context.run.model.clone());
         let make = move || -> Result<_, ValidatorError> { Ok(open_backend(&device, &model)?.model()?) };
         Ok(Validator { model: Resident::start("scorer", make)?, data, ratings })
     }
