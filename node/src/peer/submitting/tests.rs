@@ -3,12 +3,17 @@
 use super::*;
 use crate::chain::memory::{Genesis, MemoryLedger};
 use crate::chain::{Call, Fate, Heads, Weights};
+use crate::disk::JournalFile;
 use crate::disk::{Disk, JournalContribution};
 use crate::preset::Template;
 use covey_proto::chain::ChainView;
+use covey_proto::run::Run;
 use covey_proto::run::{Chain, Data};
 use covey_proto::{Digest, Hotkey, Round};
+use covey_proto::{HotkeyPair, Uid};
+use covey_round::submit::Wish;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
