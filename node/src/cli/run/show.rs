@@ -1,18 +1,13 @@
 //! A run as a person reads it before joining: what it is, how long a round takes, what a node must have. 80 columns.
 
+use crate::footprint::{Footprint, footprint};
 use crate::report::units::{bytes, seconds, short, thousands};
+use crate::service::DEVICE;
 use covey_proto::Round;
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::{Beacon, Quantiser, Run};
+use covey_round::engine::Roles;
 use std::fmt::Write;
-
-/// Parameters as f32 that a miner has in memory at once: three states while a round is applied; weights, gradient and
-/// two moments in the trainer; the difference, the old error feedback and the new one.
-const MINER_COPIES: u64 = 10;
-/// A validator: three states, the trainer's four, one on trial.
-const VALIDATOR_COPIES: u64 = 8;
-/// A node that only follows: three states.
-const FOLLOWER_COPIES: u64 = 3;
 
 /// The whole text; a block takes `block` seconds.
 pub(super) fn text(run: &Run, block: f64) -> String {
@@ -86,19 +81,35 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     let mbit = |number: u64| number as f64 * 8.0 / 1e6 / window.max(1e-3);
     page.line("a node", &format!("receives a full round within {}: {} down", seconds(window), rate(mbit(all))));
     page.line("", &format!("a miner sends its own twice or more: {} up", rate(2.0 * mbit(contribution))));
-    page.line(
-        "memory",
-        &format!(
-            "miner {}, validator {}, seeder {};",
-            bytes(state * MINER_COPIES),
-            bytes(state * VALIDATOR_COPIES),
-            bytes(state * FOLLOWER_COPIES)
-        ),
-    );
-    page.line("", "and what a batch takes in the trainer");
+    for (name, says) in ["memory", "", ""].into_iter().zip(memory(run)) {
+        page.line(name, &says);
+    }
     let kept = u64::from(run.electorate.checkpoint).saturating_add(4).saturating_mul(all).saturating_add(2 * state);
     page.line("disk", &format!("{} of states, {} of blobs that are kept for others", bytes(2 * state), bytes(kept)));
     page.line("on chain", &stake(run));
+}
+
+/// The most memory that a node of each role will have at once, and what most of it is for.
+fn memory(run: &Run) -> [String; 3] {
+    let roles = [
+        ("miner", Roles { miner: true, validator: false }),
+        ("validator", Roles { miner: false, validator: true }),
+        ("seeder", Roles::default()),
+    ];
+    roles.map(|(role, roles)| match footprint(run, roles, &DEVICE) {
+        Ok(needed) => {
+            let Footprint { process, activations, data, contributions, .. } = needed;
+            let model = bytes(needed.state + needed.device);
+            let mut parts = vec![format!("model {model}")];
+            let others =
+                [("activations", activations), ("contributions", contributions), ("data", data), ("process", process)];
+            parts.extend(
+                others.into_iter().filter(|(_, size)| *size > 0).map(|(of, size)| format!("{of} {}", bytes(size))),
+            );
+            format!("{role} {}: {}", bytes(needed.total()), parts.join(", "))
+        }
+        Err(error) => format!("{role} unknown: {error}"),
+    })
 }
 
 fn stake(run: &Run) -> String {

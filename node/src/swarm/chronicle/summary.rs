@@ -43,7 +43,7 @@ pub(super) async fn finish(
         })
         .collect();
     let processes = summaries.iter().map(|node| (node.role.as_str(), node.usage));
-    let usage = by_role(processes.chain([(SUPERVISOR, Usage::of_this_process())]), parameters, count);
+    let usage = by_role(processes.chain([(SUPERVISOR, Usage::of_this_process_alone())]), parameters, count);
     let disagreements = rounds.disagreements();
     Summary {
         rounds: count,
