@@ -1,11 +1,10 @@
 //! What a node needs to start, and every bound that it keeps.
 
-use crate::exchange::serve::ServeLimits;
-use crate::exchange::wanted::FetchLimits;
-use crate::links::LinkLimits;
 use crate::peers::admission::ConnectionLimits;
 use crate::peers::bucket::Rate;
-use covey_exchange::governor::GovernorLimits;
+use crate::small::answers::ServeLimits;
+use crate::small::terms::FetchLimits;
+use covey_exchange::governor::{ByteRate, GovernorLimits};
 use covey_exchange::scheduler::Limits as SchedulerLimits;
 use covey_proto::{Digest, RunId};
 use std::path::PathBuf;
@@ -101,6 +100,23 @@ impl Default for TransportOptions {
             quic_stream_window: 8 << 20,
             quic_connection_window: 12 << 20,
         }
+    }
+}
+
+/// Bounds on the streams of the exchange.
+#[derive(Clone, Debug)]
+pub struct LinkLimits {
+    /// A peer that does not take 64 KiB off its stream for so long is disconnected.
+    pub write_timeout: Duration,
+    /// New pieces are told after so long, or once there are sixteen.
+    pub news_each: Duration,
+    /// Bytes of pieces that may come, a second and at once; none: as the line brings them.
+    pub download: Option<ByteRate>,
+}
+
+impl Default for LinkLimits {
+    fn default() -> LinkLimits {
+        LinkLimits { write_timeout: Duration::from_secs(30), news_each: Duration::from_millis(250), download: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the network tells the node, and the node's verdict on what gossip brought.
 
-use crate::exchange::claims::Claim;
+use crate::announcements::claims::Claim;
 use crate::peers::PeerKey;
 use covey_proto::Uid;
 use libp2p::PeerId;

@@ -1,13 +1,14 @@
 //! The face of a node: what others ask of it. Cheap to clone; the network's task does the work.
 
+use crate::command::{Command, PublishError, Published};
+use crate::downloads::Waiter;
 use crate::event::{Ticket, Verdict};
-use crate::exchange::downloads::Waiter;
-use crate::exchange::wanted::{FetchError, Fetched, Hint, Size};
 use crate::metrics::{self, Gauges, PeerInfo, StoreGauges};
 use crate::peers::PeerKey;
+use crate::peers::way::Way;
 use crate::shared::Shared;
+use crate::small::terms::{FetchError, Fetched, Hint, Size};
 use crate::store::{Store, StoreError};
-use crate::swarm::gauges::is_relayed;
 use crate::traffic::Traffic;
 use covey_exchange::Class;
 use covey_exchange::scheduler::Progress;
@@ -23,76 +24,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
-/// A published announcement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Neighbours that it was sent to.
-    pub peers: usize,
-    /// Whether it had been seen here before, and so was not sent again.
-    pub repeated: bool,
-}
-
-/// Why an announcement was not published.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PublishError {
-    /// Nobody would hear it.
-    #[error("no connected peer listens to this run's announcements; publish again once one does")]
-    NoPeers,
-    /// It is larger than gossip carries.
-    #[error("the announcement is {got} bytes; the limit is {limit}")]
-    TooLarge {
-        /// Its bytes.
-        got: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// Every neighbour's queue is full.
-    #[error("the queues to all {0} neighbours are full; publish again shortly")]
-    Busy(usize),
-    /// Gossip refused.
-    #[error("gossip refused the announcement: {0}")]
-    Refused(String),
-    /// The network was shut down.
-    #[error("the network is shut down")]
-    Closed,
-}
-
-pub(crate) enum Command {
-    Publish {
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<Published, PublishError>>,
-    },
-    Fetch {
-        root: Digest,
-        size: Size,
-        hints: Vec<Hint>,
-        deadline: Instant,
-        reply: oneshot::Sender<Fetched>,
-    },
-    Download {
-        blob: BlobRef,
-        class: Class,
-        hints: Vec<Hint>,
-        waiter: Waiter,
-    },
-    Pull {
-        round: Round,
-        have: UidSet,
-        reply: oneshot::Sender<Vec<(PeerKey, Vec<u8>)>>,
-    },
-    Ban {
-        peer: PeerKey,
-    },
-    Providers {
-        state: Digest,
-        reply: oneshot::Sender<Vec<PeerKey>>,
-    },
-    #[cfg(debug_assertions)]
-    Panic,
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
-}
+/// States that a node says it holds: the newest two, and two on their way. Others keep no more keys of one peer.
+const PROVIDED_MAX: usize = 4;
 
 /// A running node. Clones share it; it stops when the last one goes, or at [`Handle::shutdown`].
 #[derive(Clone, Debug)]
@@ -134,7 +67,7 @@ impl Handle {
 
     /// Keeps an announcement that was checked, for peers that missed it. The oldest rounds make room.
     pub fn remember(&self, round: Round, uid: Uid, announcement: Vec<u8>) {
-        self.shared.reveals().remember(round, uid, announcement);
+        self.shared.announcements().remember(round, uid, announcement);
     }
 
     /// Asks several connected peers for a round's announcements, but for those of `have`. Each different one is
@@ -294,15 +227,13 @@ impl Handle {
     /// Sets the own peer record: shown to every peer, and gossiped. Sign one anew before it expires.
     pub fn set_record(&self, record: SignedPeerRecord) {
         self.shared.book().set_own(record);
-        self.shared.record_changed.store(true, Ordering::Release);
-        self.shared.changed.notify_one();
+        self.shared.bell.record_changed();
     }
 
     /// Tells who is a member, from the chain. Bindings that do not hold any more end; waiting ones begin.
     pub fn set_members(&self, view: Arc<ChainView>) {
         let changes = self.shared.book().set_view(view);
-        self.shared.changes().extend(changes);
-        self.shared.changed.notify_one();
+        self.shared.bell.view_changed(changes);
     }
 
     /// The peers that are connected.
@@ -312,14 +243,14 @@ impl Handle {
         let info = connected.into_iter().map(|(peer, seen)| PeerInfo {
             peer,
             uid: book.uid_of(&peer),
-            direct: !seen.addresses.iter().all(|address| is_relayed(address)),
+            direct: seen.way == Way::Direct,
             addresses: seen.addresses,
             rtt: seen.rtt,
             score: seen.score,
-            up: seen.up,
-            down: seen.down,
+            up: seen.rate.up(),
+            down: seen.rate.down(),
             in_mesh: seen.in_mesh,
-            connected: seen.since.map(|since| since.elapsed()).unwrap_or_default(),
+            connected: seen.since.elapsed(),
         });
         info.collect()
     }
@@ -354,6 +285,36 @@ impl Handle {
     /// The congestion control that the newest TCP connection runs, as the kernel says; none before the first connection.
     pub fn congestion(&self) -> Option<String> {
         self.shared.congestion.name()
+    }
+
+    /// Says by Kademlia that this node holds the state of this root, from now on each ten minutes, until
+    /// [`Handle::stop_providing`]. At most four: the one that was named first makes room. Others forget it half an hour
+    /// after it was last said. Members say by themselves that they take part in the run.
+    pub fn provide(&self, state: Digest) {
+        let mut provided = self.shared.provided();
+        provided.retain(|other| *other != state);
+        provided.push_back(state);
+        if provided.len() > PROVIDED_MAX {
+            provided.pop_front();
+        }
+    }
+
+    /// Ceases to say that this node holds a state.
+    pub fn stop_providing(&self, state: Digest) {
+        self.shared.provided().retain(|other| *other != state);
+    }
+
+    /// Peers that are said to hold the state of this root: hints for a fetch, which dials them. Members first, then from
+    /// as many networks as there are; at most 64. Nothing is believed of them but where they may be dialled, and nobody
+    /// need answer: empty if nobody did within 20 seconds.
+    ///
+    /// Cancel safe: the look-up goes on, and what it finds is dialled if a fetch names it.
+    pub async fn providers(&self, state: Digest) -> Vec<PeerKey> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.send(Command::Providers { state, reply }).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Judges an announcement that gossip brought.

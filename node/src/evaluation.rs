@@ -112,9 +112,8 @@ fn spread(count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preset::Template;
+    use crate::testing::{made_up_text, tiny_run};
     use covey_sparseloco::state::as_le_bytes;
-    use covey_trainer::data::{PrepareOptions, prepare, synthetic};
     use covey_trainer::genesis::initial_state;
 
     #[test]
@@ -129,13 +128,9 @@ mod tests {
 
     #[test]
     fn threads_change_no_bit_and_whoever_stops_early_is_told_of_how_many() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data");
-        let options = PrepareOptions { name: "synthetic".into(), vocabulary: 512, ..PrepareOptions::default() };
-        prepare(synthetic::documents(3, 200_000), &options, &path, &mut |_| ()).unwrap();
-        let data = Arc::new(Dataset::open(&path, None).unwrap());
-        let template = Template::load("tiny").unwrap().with(&["model.vocabulary=512".to_owned()]).unwrap();
-        let model = crate::lab::resolve(&template, data.digest()).unwrap().model;
+        let (_folder, data) = made_up_text(3);
+        let data = Arc::new(data);
+        let model = tiny_run(data.digest()).model;
         let state = initial_state(&model);
         let loss = |threads, go_on: &mut dyn FnMut(Progress) -> bool| {
             let mut evaluator = Evaluator::new(Device::Cpu { threads }, data.clone(), &model);

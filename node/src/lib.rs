@@ -44,5 +44,7 @@ pub mod service;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;
+#[cfg(test)]
+mod testing;
 pub mod wallet;
 pub mod watch;

@@ -1,10 +1,12 @@
 //! What can go wrong with a store, and whose fault it is.
 
-use crate::TAG_CHARACTERS_MAX;
 use covey_proto::Digest;
 use covey_proto::pieces::PIECED_BLOB_BYTES_MAX;
 use std::io;
 use std::path::PathBuf;
+
+/// Characters of a pin's tag.
+pub const TAG_CHARACTERS_MAX: usize = 64;
 
 /// Why the store failed. Nothing that was stored before is harmed.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! whichever streams they came.
 
 use crate::files::Kind;
-use crate::serve::Files;
+use crate::open_files::Files;
 use crate::state::{Over, State, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX};
 use crate::tree::{Node, PAIR, Pair, outboard_bytes};
 use crate::{ReceiveError, Store, StoreError};

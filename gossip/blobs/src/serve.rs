@@ -2,29 +2,17 @@
 //! it did costs the piece, not the peer who asked.
 
 use crate::files::{Kind, has_outboard};
+use crate::open_files::{Files, read};
 use crate::state::State;
-use crate::tree::{self, Fault, InMemory, PAIR, Pair, Source, Take, walk};
+use crate::tree::{self, Fault, PAIR, Take};
 use crate::{ServeError, Store, StoreError};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
-use covey_proto::pieces::{GROUP_BYTES, PieceSet, Pieces};
-use std::fs::File;
-use std::io;
+use covey_proto::pieces::{PieceSet, Pieces};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Bytes of an outboard that are read at once: the nodes of a piece lie side by side, those above it do not.
-const WINDOW_BYTES: usize = 4096;
-
-/// A blob's open files.
-#[derive(Debug)]
-pub(crate) struct Files {
-    pub(crate) data: File,
-    /// None for a blob of one piece.
-    pub(crate) obao: Option<File>,
-}
 
 /// A blob that is open to be read.
 #[derive(Debug)]
@@ -34,56 +22,6 @@ pub(crate) struct Opened {
     pub(crate) files: Files,
     /// None if its file is a whole one.
     pub(crate) state: Option<Arc<State>>,
-}
-
-struct OnDisk<'a> {
-    data: &'a File,
-    obao: &'a File,
-    window: Vec<u8>,
-    at: u64,
-}
-
-impl Source for OnDisk<'_> {
-    fn pair(&mut self, at: u64) -> io::Result<Pair> {
-        let wanted = at * PAIR as u64;
-        let inside = |window: &[u8], start: u64| {
-            let from = usize::try_from(wanted.checked_sub(start)?).ok()?;
-            window.get(from..)?.first_chunk::<PAIR>().copied()
-        };
-        if let Some(pair) = inside(&self.window, self.at) {
-            return Ok(pair);
-        }
-        self.window.resize(WINDOW_BYTES, 0);
-        let read = self.obao.read_at(&mut self.window, wanted);
-        self.window.truncate(*read.as_ref().unwrap_or(&0));
-        self.at = wanted;
-        read?;
-        inside(&self.window, self.at).ok_or(io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn group(&mut self, group: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.data.read_exact_at(bytes, group * GROUP_BYTES)
-    }
-}
-
-/// Appends groups of a blob, checked up to the root.
-pub(crate) fn read(
-    files: &Files,
-    blob: &BlobRef,
-    pieces: Pieces,
-    wanted: &Range<u64>,
-    take: Take,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
-    if let Some(obao) = &files.obao {
-        let mut source = OnDisk { data: &files.data, obao, window: Vec::new(), at: 0 };
-        return walk(&blob.root, pieces, wanted, &mut source, take, out);
-    }
-    // One piece, at most 1 MiB: its nodes are made anew.
-    let mut bytes = vec![0; pieces.size() as usize];
-    files.data.read_exact_at(&mut bytes, 0).map_err(|_| Fault::Group(wanted.start))?;
-    let (_, nodes) = tree::outboard_of(&bytes, pieces);
-    walk(&blob.root, pieces, wanted, &mut InMemory { bytes: &bytes, nodes: &nodes }, take, out)
 }
 
 impl Store {
@@ -261,15 +199,5 @@ impl Store {
         tracing::warn!(blob = %root, "a stored blob was missing or corrupt; it is forgotten and will be fetched again");
         let mut index = self.index();
         self.remove_entry(&mut index, root)
-    }
-}
-
-impl Files {
-    /// Brings what was written to the disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        if let Some(obao) = &self.obao {
-            obao.sync_data()?;
-        }
-        self.data.sync_data()
     }
 }

@@ -2,15 +2,14 @@
 //! crash left. Whoever receives tells it; [`flush`](crate::flush) brings it to the disk.
 
 use crate::StoreError;
-use crate::files::{Folder, Kind, has_outboard};
-use crate::serve::{Files, read};
-use crate::tree::{PAIR, Pair, Take, outboard_bytes};
+use crate::files::{Folder, has_outboard};
+use crate::open_files::{Files, read};
+use crate::tree::Take;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{GROUP_BYTES, PieceSet, Pieces};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -291,41 +290,6 @@ impl Held {
         if let Some(word) = self.nodes.get_mut(at as usize / 64) {
             *word |= 1 << (at % 64);
         }
-    }
-}
-
-impl Files {
-    /// Opens a partial blob's files, creating what is missing; whether all were there comes with them.
-    pub(crate) fn open_to_write(folder: &Folder, blob: &BlobRef, pieces: Pieces) -> Result<(Files, bool), StoreError> {
-        // The data last: its name says that there is a partial blob.
-        let obao = match has_outboard(blob.size) {
-            true => Some(folder.open_to_write(&blob.root, Kind::Outboard, outboard_bytes(pieces))?),
-            false => None,
-        };
-        let (data, there) = folder.open_to_write(&blob.root, Kind::Partial, blob.size)?;
-        let all = there && obao.as_ref().is_none_or(|(_, there)| *there);
-        Ok((Files { data, obao: obao.map(|(file, _)| file) }, all))
-    }
-
-    pub(crate) fn write(
-        &self,
-        folder: &Folder,
-        blob: &BlobRef,
-        nodes: &[(u64, Pair)],
-        group: u64,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        let refused =
-            |kind| move |error| folder.refused("write", &folder.path(&blob.root, kind), bytes.len() as u64, error);
-        if let Some(obao) = &self.obao {
-            // Nodes one below the other on the left lie side by side.
-            for run in nodes.chunk_by(|(at, _), (next, _)| at + 1 == *next) {
-                let pairs: Vec<u8> = run.iter().flat_map(|(_, pair)| *pair).collect();
-                let at = run.first().map_or(0, |(at, _)| at * PAIR as u64);
-                obao.write_all_at(&pairs, at).map_err(refused(Kind::Outboard))?;
-            }
-        }
-        self.data.write_all_at(bytes, group * GROUP_BYTES).map_err(refused(Kind::Partial))
     }
 }
 

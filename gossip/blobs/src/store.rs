@@ -1,12 +1,12 @@
 //! The store itself: opening, whole blobs in memory, pins, what makes room.
 
-use crate::StoreError;
 use crate::files::{Folder, Found, Kind, has_outboard};
 use crate::flush::{Shared, USED_TIME_MAX};
 use crate::index::Index;
 use crate::meta::{Change, Held, Meta, Opened, Record};
 use crate::state::{Over, State};
 use crate::tree;
+use crate::{StoreError, TAG_CHARACTERS_MAX};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{PieceSet, Pieces};
@@ -14,9 +14,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
-
-/// Characters of a pin's tag.
-pub const TAG_CHARACTERS_MAX: usize = 64;
 
 /// How sure it must be that bytes outlive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

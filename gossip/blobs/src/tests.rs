@@ -1,3 +1,5 @@
+//! Tests of the store as a whole that need what is private to it.
+
 use super::*;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;

@@ -29,7 +29,7 @@ use places::Places;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 use turns::Turns;
-pub use types::{Asked, Cancelled, GovernorLimits, Load, Next, Rank, Refused, Ticket};
+pub use types::{Asked, Cancelled, GovernorLimits, Next, Rank, Refused, Ticket};
 
 /// One byte in so many is kept for each class that is not the most urgent, while it has something to send.
 pub const KEPT: u64 = 20;
@@ -125,11 +125,6 @@ impl<P: Copy + Ord> Governor<P> {
             looked_at: 0,
             limits,
         }
-    }
-
-    /// Another rate of sending from now on.
-    pub fn set_upload(&mut self, rate: Option<ByteRate>, now: Instant) {
-        self.upload.set_rate(rate.map(|rate| at_least(rate, self.limits.grant_max)), now);
     }
 
     /// Counts bytes that were sent without asking against the rate of sending: answers that are no pieces.
@@ -267,18 +262,8 @@ impl<P: Copy + Ord> Governor<P> {
         self.end(ticket, false);
     }
 
-    /// How loaded it is.
-    pub fn load(&self) -> Load {
-        Load {
-            peers: self.peers.len(),
-            active: self.places.seated(),
-            requests: self.open.len(),
-            bytes: self.peers.values().map(|peer| peer.bytes).sum(),
-            buffered: self.pools.iter().sum(),
-        }
-    }
-
-    /// Gives places to who waits. Who must leave and has nothing under way leaves at once, which lets another in.
+    /// Gives free places to peers that wait, and ends turns. A peer whose turn has ended and for whom nothing is under way
+    /// leaves at once, and its place is free for another: hence a second round.
     fn settle(&mut self, now: Instant) {
         for _ in 0..2 {
             if !self.places.settle(now) {
@@ -291,7 +276,8 @@ impl<P: Copy + Ord> Governor<P> {
         }
     }
 
-    /// An answer being read for nobody has been read.
+    /// Frees the memory of an answer that was taken back while it was being read, now that it has been read. False if the
+    /// answer is not such a one.
     fn orphan(&mut self, ticket: Ticket) -> bool {
         let Some(open) = self.orphans.remove(&ticket) else { return false };
         self.pools[open.pool] -= open.bytes;

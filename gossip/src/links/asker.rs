@@ -3,8 +3,10 @@
 //! A stream that breaks is opened again, later each time, and what is wanted then is asked anew.
 
 use super::block::Block;
+use super::end::End;
+use super::env::{Env, Pacer, flush, write};
+use super::protocol::Protocol;
 use super::report::Reports;
-use super::{End, Env, Paced, Protocol, flush, write};
 use crate::peers::PeerKey;
 use covey_exchange::frames::{Frame, Holding, Wish};
 use covey_exchange::governor::ByteRate;
@@ -107,7 +109,7 @@ impl Task {
 
     async fn talk(&mut self, mut stream: Stream) -> End {
         let mut block = Block::new();
-        let mut heard = Paced::new(HEARD);
+        let mut heard = Pacer::new(HEARD);
         let mut out = Vec::new();
         self.wanted.values().for_each(|blob| Wish::Want(*blob).encode(&mut out));
         loop {
@@ -121,7 +123,7 @@ impl Task {
         &mut self,
         stream: &mut Stream,
         block: &mut Block,
-        heard: &mut Paced,
+        heard: &mut Pacer,
         out: &mut Vec<u8>,
     ) -> Result<(), End> {
         if !out.is_empty() {

@@ -1,6 +1,6 @@
 //! What has come on a stream and was not used yet: one run of bytes, so that frames and groups are read where they lie.
 
-use super::End;
+use super::end::End;
 use covey_exchange::frames::{Frame, Split, split};
 use futures::{AsyncRead, AsyncReadExt};
 

@@ -6,8 +6,10 @@
 //! others while it writes, if the runtime has several.
 
 use super::block::{BUSY_BYTES, Block};
-use super::report::{Report, Reports};
-use super::{End, Env, Protocol, flush, write};
+use super::end::End;
+use super::env::{Env, Report, flush, write};
+use super::protocol::Protocol;
+use super::report::Reports;
 use crate::peers::PeerKey;
 use crate::store::{Fed, Partial, Receive, ReceiveError, StoreError};
 use covey_exchange::Class;
@@ -34,7 +36,7 @@ const SLOW: Duration = Duration::from_millis(5);
 const SLOW_BLOCKS: u32 = 64;
 
 /// What the network's task wants of a link.
-pub(crate) enum Order {
+pub(crate) enum FetchOrder {
     /// Ask for these groups, for this blob of the store's.
     Request { request: RequestId, groups: Range<u64>, partial: Partial },
     /// Take it back.
@@ -42,7 +44,7 @@ pub(crate) enum Order {
 }
 
 /// The network's end of a link. The link's task ends when it goes.
-pub(crate) struct Fetcher(mpsc::Sender<Order>);
+pub(crate) struct Fetcher(mpsc::Sender<FetchOrder>);
 
 impl Fetcher {
     /// A link of `class` to `peer`, and the task that runs it. The stream is opened at the first request, and again after
@@ -53,21 +55,21 @@ impl Fetcher {
     }
 
     /// Whether there was room for the order.
-    pub(crate) fn send(&self, order: Order) -> bool {
+    pub(crate) fn send(&self, order: FetchOrder) -> bool {
         self.0.try_send(order).is_ok()
     }
 }
 
-async fn run(env: Arc<Env>, peer: PeerKey, class: Class, mut orders: mpsc::Receiver<Order>) {
+async fn run(env: Arc<Env>, peer: PeerKey, class: Class, mut orders: mpsc::Receiver<FetchOrder>) {
     let mut reports = Reports::new();
     while let Some(order) = orders.recv().await {
-        let Order::Request { request, .. } = &order else { continue };
+        let FetchOrder::Request { request, .. } = &order else { continue };
         let request = *request;
         match env.open(peer, Protocol::Pieces).await {
             None => {
                 reports.event(Event::Failed { request });
                 while let Ok(order) = orders.try_recv() {
-                    if let Order::Request { request, .. } = order {
+                    if let FetchOrder::Request { request, .. } = order {
                         reports.event(Event::Failed { request });
                     }
                 }
@@ -83,7 +85,7 @@ async fn run(env: Arc<Env>, peer: PeerKey, class: Class, mut orders: mpsc::Recei
     }
 }
 
-struct Open {
+struct OpenRequest {
     request: RequestId,
     asked: Asked,
     partial: Partial,
@@ -92,7 +94,7 @@ struct Open {
 
 /// An answer that is being read.
 struct Current {
-    open: Open,
+    open: OpenRequest,
     left: usize,
     /// None once the store did not take it: the rest is passed over.
     receive: Option<Receive>,
@@ -106,7 +108,7 @@ struct Link {
     stream: Stream,
     block: Block,
     /// By the number on the wire.
-    open: HashMap<u32, Open>,
+    open: HashMap<u32, OpenRequest>,
     current: Option<Current>,
     reports: Reports,
     out: Vec<u8>,
@@ -124,7 +126,7 @@ impl Link {
         Link { env, class, stream, block, open, current: None, reports, out, slow: 0 }
     }
 
-    async fn run(&mut self, first: Order, orders: &mut mpsc::Receiver<Order>) -> End {
+    async fn run(&mut self, first: FetchOrder, orders: &mut mpsc::Receiver<FetchOrder>) -> End {
         frames::Order::Hello(self.class).encode(&mut self.out);
         let mut first = Some(first);
         loop {
@@ -138,7 +140,7 @@ impl Link {
         }
     }
 
-    async fn step(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<(), End> {
+    async fn step(&mut self, orders: &mut mpsc::Receiver<FetchOrder>) -> Result<(), End> {
         // What is told late is told before anything is waited for.
         let due = self.reports.due();
         tokio::select! {
@@ -161,7 +163,7 @@ impl Link {
     }
 
     /// Writes an order, and those that wait behind it.
-    async fn order(&mut self, order: Order, orders: &mut mpsc::Receiver<Order>) -> Result<(), End> {
+    async fn order(&mut self, order: FetchOrder, orders: &mut mpsc::Receiver<FetchOrder>) -> Result<(), End> {
         self.put(order);
         for _ in 1..ORDERS_AT_ONCE {
             match orders.try_recv() {
@@ -180,9 +182,9 @@ impl Link {
         Ok(())
     }
 
-    fn put(&mut self, order: Order) {
+    fn put(&mut self, order: FetchOrder) {
         match order {
-            Order::Request { request, groups, partial } => {
+            FetchOrder::Request { request, groups, partial } => {
                 let count = (groups.end - groups.start) as u16;
                 let Ok(asked) = Asked::new(number(request), partial.blob(), groups.start, count) else {
                     return self.reports.event(Event::Failed { request });
@@ -190,9 +192,9 @@ impl Link {
                 self.env.shared.traffic.piece_requests_out.add(1);
                 self.env.shared.traffic.piece_requests_open.add(1);
                 frames::Order::Request(asked.clone()).encode(&mut self.out);
-                self.open.insert(asked.id, Open { request, asked, partial, cancelled: false });
+                self.open.insert(asked.id, OpenRequest { request, asked, partial, cancelled: false });
             }
-            Order::Cancel { request } => {
+            FetchOrder::Cancel { request } => {
                 // What is on its way goes on: its groups count.
                 if let Some(open) = self.open.get_mut(&number(request)) {
                     open.cancelled = true;
@@ -301,7 +303,7 @@ impl Link {
 
     /// All of an answer came.
     fn finish(&mut self, current: Current) {
-        let Current { open: Open { request, asked, cancelled, .. }, receive, fresh, .. } = current;
+        let Current { open: OpenRequest { request, asked, cancelled, .. }, receive, fresh, .. } = current;
         let traffic = &self.env.shared.traffic;
         traffic.piece_requests_open.sub(1);
         if cancelled {

@@ -1,9 +1,10 @@
 //! One connection's streams of the exchange: opens what it is told to, and counts what the other side opens.
 //!
 //! A stream that is one too many is closed at once: nothing waits for a place. Streams keep their connection, and end
-//! with it.
+//! with it. A relayed connection speaks none of the exchange's protocols.
 
-use super::{OPEN_TIMEOUT, Place, Protocol};
+use super::protocol::{OPEN_TIMEOUT, Protocol, StreamPlace};
+use crate::peers::way::Way;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, SubstreamProtocol,
@@ -55,12 +56,12 @@ impl OutboundUpgrade<Stream> for Speak {
 }
 
 /// To open a stream: whoever waits gets it, or sees its sender dropped.
-pub(crate) struct Open {
+pub(crate) struct OpenStream {
     pub(super) protocol: Protocol,
     pub(super) reply: oneshot::Sender<Stream>,
 }
 
-impl fmt::Debug for Open {
+impl fmt::Debug for OpenStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "open {:?}", self.protocol)
     }
@@ -68,27 +69,37 @@ impl fmt::Debug for Open {
 
 /// A stream that the other side opened, with its place among those that it may.
 #[derive(Debug)]
-pub(crate) struct Came {
+pub(crate) struct InboundStream {
     pub(crate) protocol: Protocol,
     pub(crate) stream: Stream,
-    pub(crate) place: Place,
+    pub(crate) place: StreamPlace,
 }
 
 pub(crate) struct Handler {
-    opens: VecDeque<Open>,
+    way: Way,
+    opens: VecDeque<OpenStream>,
     /// Places, of which no more streams than there may be hold one.
     holdings_in: Arc<Semaphore>,
     pieces_in: Arc<Semaphore>,
-    came: VecDeque<Came>,
+    opened: VecDeque<InboundStream>,
 }
 
 impl Handler {
-    pub(super) fn new() -> Handler {
+    pub(super) fn new(way: Way) -> Handler {
         Handler {
+            way,
             opens: VecDeque::new(),
             holdings_in: Arc::new(Semaphore::new(HOLDINGS_IN_MAX)),
             pieces_in: Arc::new(Semaphore::new(PIECES_IN_MAX)),
-            came: VecDeque::new(),
+            opened: VecDeque::new(),
+        }
+    }
+
+    /// What the other side may open here.
+    pub(super) fn protocols(&self) -> &'static [Protocol] {
+        match self.way {
+            Way::Direct => &[Protocol::Holdings, Protocol::Pieces],
+            Way::Relayed => &[],
         }
     }
 
@@ -99,29 +110,32 @@ impl Handler {
         };
         match places.clone().try_acquire_owned() {
             // No longer than there are places.
-            Ok(place) => self.came.push_back(Came { protocol, stream, place: Place(place) }),
+            Ok(place) => self.opened.push_back(InboundStream { protocol, stream, place: StreamPlace(place) }),
             Err(_) => tracing::debug!(?protocol, "a stream too many is closed"),
         }
     }
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Open;
-    type ToBehaviour = Came;
+    type FromBehaviour = OpenStream;
+    type ToBehaviour = InboundStream;
     type InboundProtocol = Speak;
     type OutboundProtocol = Speak;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = oneshot::Sender<Stream>;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Speak> {
-        SubstreamProtocol::new(Speak(&[Protocol::Holdings, Protocol::Pieces]), ())
+        SubstreamProtocol::new(Speak(self.protocols()), ())
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Speak, oneshot::Sender<Stream>, Came>> {
-        if let Some(came) = self.came.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(came));
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Speak, oneshot::Sender<Stream>, InboundStream>> {
+        if let Some(stream) = self.opened.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
         }
-        while let Some(Open { protocol, reply }) = self.opens.pop_front() {
+        while let Some(OpenStream { protocol, reply }) = self.opens.pop_front() {
             if !reply.is_closed() {
                 let speak = match protocol {
                     Protocol::Holdings => Speak(&[Protocol::Holdings]),
@@ -134,7 +148,7 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    fn on_behaviour_event(&mut self, open: Open) {
+    fn on_behaviour_event(&mut self, open: OpenStream) {
         if self.opens.len() < OPENS_MAX {
             self.opens.push_back(open);
         }

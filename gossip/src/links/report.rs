@@ -1,12 +1,10 @@
 //! What the tasks of streams tell the network's task, a batch at a time: a fast transfer brings thousands of groups a
 //! second, and the task that hears of them has every socket to look after.
 
-use super::{End, Env};
+use super::end::End;
+use super::env::{Env, Report};
 use crate::peers::PeerKey;
-use crate::store::StoreError;
 use covey_exchange::scheduler::Event;
-use covey_proto::Digest;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Groups told at once, at the latest: 256 KiB of them.
@@ -15,18 +13,6 @@ const GROUPS_MAX: usize = 4;
 const TELL_EACH: Duration = Duration::from_millis(4);
 /// Events kept untold when nothing is urgent, at the latest.
 const EVENTS_MAX: usize = 64;
-
-/// What happened on a stream.
-pub(crate) enum Report {
-    /// For the scheduler.
-    Event(Event<PeerKey>),
-    /// The peer broke the protocol.
-    Breach { peer: PeerKey, why: String },
-    /// The peer is to be disconnected.
-    Nuisance { peer: PeerKey, why: &'static str },
-    /// A blob cannot be stored.
-    Store { root: Digest, error: Arc<StoreError> },
-}
 
 /// A task's reports that were not sent yet.
 pub(super) struct Reports {
@@ -83,5 +69,41 @@ impl Reports {
             End::Nuisance(why) => self.push(Report::Nuisance { peer, why }),
             End::Released | End::Closed | End::Wrong => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::test_peer;
+    use covey_exchange::scheduler::RequestId;
+
+    fn group(n: u64) -> Event<PeerKey> {
+        Event::Group { request: RequestId(1), group: n }
+    }
+
+    #[test]
+    fn groups_are_told_four_at_a_time_and_what_ends_a_request_at_once() {
+        let mut reports = Reports::new();
+        assert!(reports.due().is_none(), "there is nothing to tell");
+        (0..3).for_each(|n| reports.event(group(n)));
+        assert!(!reports.is_urgent() && reports.due().is_some());
+        reports.event(group(3));
+        assert!(reports.is_urgent());
+        let mut reports = Reports::new();
+        reports.event(Event::Done { request: RequestId(1) });
+        assert!(reports.is_urgent());
+    }
+
+    #[test]
+    fn a_stream_that_ends_is_told_of_only_if_its_peer_is_to_blame() {
+        let blamed = |end: End| {
+            let mut reports = Reports::new();
+            reports.end(test_peer(1), end);
+            reports.is_urgent()
+        };
+        assert!(blamed(End::Breach("a frame".into())) && blamed(End::Nuisance("it does not read")));
+        // Of wrong bytes the scheduler knows already.
+        assert!(!blamed(End::Released) && !blamed(End::Closed) && !blamed(End::Wrong));
     }
 }

@@ -5,9 +5,11 @@
 //! not read is disconnected after a while, and holds one answer and a socket's buffer until then.
 
 use super::block::Block;
+use super::end::End;
+use super::env::{Env, Pacer, flush, write};
+use super::protocol::StreamPlace;
 use super::report::Reports;
 use super::serving::{Buffer, HEAD_BYTES, Outbox, Turn};
-use super::{End, Env, Paced, Place, flush, write};
 use crate::peers::PeerKey;
 use covey_exchange::Class;
 use covey_exchange::frames::{Answer, Asked, Frame, Order, Reject};
@@ -28,7 +30,7 @@ const REJECTS_MAX: usize = 256;
 const REJECTS_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves one stream of pieces until it ends.
-pub(super) async fn run(env: Arc<Env>, peer: PeerKey, mut stream: Stream, place: Place) {
+pub(super) async fn run(env: Arc<Env>, peer: PeerKey, mut stream: Stream, place: StreamPlace) {
     let mut block = Block::new();
     let end = match block.next::<Order, _>(&mut stream).await {
         Ok(Order::Hello(class)) => serve(&env, peer, class, block, stream).await,
@@ -45,7 +47,7 @@ pub(super) async fn run(env: Arc<Env>, peer: PeerKey, mut stream: Stream, place:
 async fn serve(env: &Arc<Env>, peer: PeerKey, class: Class, block: Block, stream: Stream) -> End {
     let outbox = Outbox::new(peer, class);
     let (input, output) = stream.split();
-    let reader = Reader { env, outbox: &outbox, block, orders: Paced::new(ORDERS) };
+    let reader = Reader { env, outbox: &outbox, block, orders: Pacer::new(ORDERS) };
     let writer = Writer { env, outbox: &outbox, class, current: None };
     let end = tokio::select! {
         end = reader.run(input) => end,
@@ -59,7 +61,7 @@ struct Reader<'a> {
     env: &'a Arc<Env>,
     outbox: &'a Arc<Outbox>,
     block: Block,
-    orders: Paced,
+    orders: Pacer,
 }
 
 impl Reader<'_> {

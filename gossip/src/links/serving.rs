@@ -35,12 +35,12 @@ pub(super) const HEAD_BYTES: usize = 9;
 pub(super) struct Outbox {
     peer: PeerKey,
     class: Class,
-    state: Mutex<Out>,
+    state: Mutex<OutboxState>,
     pub(super) bell: Notify,
 }
 
 #[derive(Default)]
-struct Out {
+struct OutboxState {
     /// Requests that are open, by their number.
     tickets: HashMap<u32, Ticket>,
     rejects: VecDeque<(u32, Reject)>,
@@ -61,7 +61,7 @@ impl Outbox {
         Arc::new(Outbox { peer, class, state: Mutex::default(), bell: Notify::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, Out> {
+    fn state(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,21 +103,21 @@ impl Outbox {
     }
 }
 
-struct Job {
+struct Answering {
     outbox: Arc<Outbox>,
     asked: frames::Asked,
 }
 
-struct State {
+struct ServingState {
     governor: Governor<PeerKey>,
-    jobs: HashMap<Ticket, Job>,
+    jobs: HashMap<Ticket, Answering>,
     /// To whom a piece was promised first.
     first: HashMap<(Digest, u32), PeerKey>,
     /// When the governor wants to be asked again.
     wake: Option<Instant>,
 }
 
-impl State {
+impl ServingState {
     /// Whether another peer was promised the same piece before: then others of this one's requests go first, so that a
     /// node which alone has a blob gives all of it away once before it gives anything twice.
     fn is_repeat(&mut self, peer: PeerKey, asked: &frames::Asked) -> bool {
@@ -132,7 +132,7 @@ impl State {
 /// All answers that wait or are under way.
 pub(crate) struct Serving {
     shared: Arc<Shared>,
-    state: Mutex<State>,
+    state: Mutex<ServingState>,
     timer: Notify,
     reads: Arc<Semaphore>,
 }
@@ -140,7 +140,7 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn new(shared: Arc<Shared>, limits: GovernorLimits) -> Arc<Serving> {
         let governor = Governor::new(limits, Instant::now());
-        let state = Mutex::new(State { governor, jobs: HashMap::new(), first: HashMap::new(), wake: None });
+        let state = Mutex::new(ServingState { governor, jobs: HashMap::new(), first: HashMap::new(), wake: None });
         Arc::new(Serving { shared, state, timer: Notify::new(), reads: Arc::new(Semaphore::new(READS_MAX as usize)) })
     }
 
@@ -149,7 +149,7 @@ impl Serving {
         self.state().governor.charge(bytes, Instant::now());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,8 +178,7 @@ impl Serving {
     }
 
     fn rank(&self, peer: &PeerKey) -> Rank {
-        let book = self.shared.book();
-        if book.has_view() && book.uid_of(peer).is_none() { Rank::Stranger } else { Rank::Member }
+        if self.shared.is_stranger(peer) { Rank::Stranger } else { Rank::Member }
     }
 
     /// Takes a request in.
@@ -192,7 +191,7 @@ impl Serving {
             let request = Asked { rank, class: outbox.class, bytes, repeat };
             let ticket = state.governor.enqueue(outbox.peer, request)?;
             outbox.state().tickets.insert(asked.id, ticket);
-            state.jobs.insert(ticket, Job { outbox: outbox.clone(), asked });
+            state.jobs.insert(ticket, Answering { outbox: outbox.clone(), asked });
         }
         self.shared.traffic.piece_answers_open.add(1);
         self.pump();

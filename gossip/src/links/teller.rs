@@ -4,8 +4,10 @@
 //! say so: pieces that came, blobs that were put, what was evicted.
 
 use super::block::Block;
+use super::end::End;
+use super::env::{Env, flush, write};
+use super::protocol::StreamPlace;
 use super::report::Reports;
-use super::{End, Env, Place, flush, write};
 use crate::peers::PeerKey;
 use covey_exchange::frames::{Frame, HAVE_RUNS_MAX, Holding, Wish};
 use covey_proto::Digest;
@@ -28,7 +30,7 @@ const WISHES_EACH: u32 = 64;
 /// Bytes gathered before they are written.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
-struct Told {
+struct ToldHoldings {
     blob: BlobRef,
     set: PieceSet,
 }
@@ -37,13 +39,13 @@ struct Teller {
     env: Arc<Env>,
     stream: Stream,
     block: Block,
-    told: HashMap<Digest, Told>,
+    told: HashMap<Digest, ToldHoldings>,
     out: Vec<u8>,
     wishes: u32,
 }
 
 /// Serves one stream of holdings until it ends.
-pub(super) async fn run(env: Arc<Env>, peer: PeerKey, stream: Stream, place: Place) {
+pub(super) async fn run(env: Arc<Env>, peer: PeerKey, stream: Stream, place: StreamPlace) {
     let news = env.news.watch();
     let wishes = WISHES_AT_ONCE;
     let mut teller =
@@ -87,7 +89,7 @@ impl Teller {
             Wish::Want(blob) => {
                 let set = self.env.shared.store.holdings(&blob);
                 Holding::Bitfield { root: blob.root, set: set.as_bytes().to_vec() }.encode(&mut self.out);
-                self.told.insert(blob.root, Told { blob, set });
+                self.told.insert(blob.root, ToldHoldings { blob, set });
                 let bytes: usize = self.told.values().map(|told| told.set.as_bytes().len()).sum();
                 if self.told.len() > WANTS_MAX || bytes > SETS_BYTES_MAX {
                     // Not proof of ill will: its stream ends, with all that it wanted to hear.

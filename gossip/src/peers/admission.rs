@@ -243,6 +243,25 @@ mod tests {
         }
     }
 
+    /// Whoever comes through a relay has no place of its own: see [`super::super::place::counted_at`].
+    #[test]
+    fn relayed_peers_do_not_count_for_their_relays_address_nor_for_one_another() {
+        use super::super::place::counted_at;
+        use super::super::way::Way;
+        let mut admission = Admission::new(ConnectionLimits { per_address_max: 1, ..Default::default() });
+        let (peers, now) = (many_peers(20), Instant::now());
+        let relay: libp2p::Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
+        for (n, peer) in peers.iter().enumerate() {
+            let place = counted_at(Way::Relayed, &relay, true);
+            assert_eq!(admission.ask_pending(n, place, now), Ok(()), "neither its number nor its pace");
+            assert_eq!(admission.ask_established(*peer, Direction::In(place), Some(&|_| false)), Ok(()));
+            admission.established(n, *peer, Direction::In(place));
+        }
+        let direct = counted_at(Way::Direct, &relay, true);
+        assert_eq!(admission.ask_pending(90, direct, now), Ok(()), "the relay itself may still come");
+        assert_eq!(admission.ask_pending(91, direct, now), Err(NotAdmitted::Address(1)));
+    }
+
     #[test]
     fn directions_peers_and_pending_ones_are_bounded() {
         let limits = ConnectionLimits { in_max: 2, out_max: 1, pending_in_max: 1, ..Default::default() };

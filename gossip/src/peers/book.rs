@@ -5,6 +5,7 @@
 
 use super::PeerKey;
 use super::bans::MemberKey;
+use super::way::Way;
 use covey_proto::chain::ChainView;
 use covey_proto::message::{PEER_RECORDS_MAX, PeerRecord, SignedPeerRecord};
 use covey_proto::record::UidSet;
@@ -133,14 +134,16 @@ impl Book {
     }
 
     /// Peers to dial, with their addresses: those that members' records name. A member may name another's peer, so the
-    /// addresses of all records that name one are dialled, those that it showed itself first.
+    /// addresses of all records that name one are dialled, those that it showed itself first. Where a record leads through
+    /// a relay it says nothing of where its peer is.
     pub(crate) fn addresses(&self) -> BTreeMap<PeerKey, Vec<String>> {
         let mut found: BTreeMap<PeerKey, Vec<String>> = BTreeMap::new();
         for signed in self.bound.values().map(|bound| &bound.record).chain(self.heard.values()) {
             let Ok(peer) = PeerKey::from_bytes(&signed.record().peer) else { continue };
             let known = found.entry(peer).or_default();
             for address in &signed.record().addresses {
-                if known.len() < ADDRESSES_MAX && !known.contains(address) {
+                let fresh = known.len() < ADDRESSES_MAX && !known.contains(address);
+                if fresh && Way::to_text(address) == Way::Direct {
                     known.push(address.clone());
                 }
             }

@@ -1,3 +1,5 @@
+//! Tests of `book.rs`: which records bind, which are only heard, and what a chain view changes.
+
 use super::super::key::test_peer;
 use super::*;
 use covey_proto::chain::Member;
@@ -220,4 +222,14 @@ fn a_sample_has_sixteen_records_others_each_time_and_none_that_the_asker_has() {
     assert_eq!(uids(5)[..3], [40, 5, 6].map(Uid::from), "the own one first");
     assert_eq!(uids(39)[..3], [40, 39, 1].map(Uid::from));
     assert_eq!(book.known_uids().len(), 40);
+}
+
+#[test]
+fn an_address_that_leads_through_a_relay_is_not_where_a_member_is_dialled() {
+    let mut book = book(&[1]);
+    let direct = "/ip4/1.2.3.4/tcp/7".to_owned();
+    let relayed = format!("/ip4/5.5.5.5/tcp/1/p2p/{}/p2p-circuit", test_peer(9));
+    let record = PeerRecord { addresses: vec![relayed, direct.clone()], ..record(1, 1, 1) };
+    assert_eq!(book.hear(record.sign(&pair(1))), Ok(true));
+    assert_eq!(book.addresses(), BTreeMap::from([(test_peer(1), vec![direct])]));
 }

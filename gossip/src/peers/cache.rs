@@ -2,11 +2,12 @@
 //!
 //! A line is `MULTIADDR/p2p/PEER SEEN FAILS KIND`: seconds since 1970 when it was last reached, lives in which it was
 //! not while others were, `member` or `other`. What a line lacks is taken kindly, a line that cannot be read is skipped.
+//! So is an address that leads through a relay: where a relay was is not where its peer will be.
 
 use super::PeerKey;
-use super::place::{Net, Place, address_of};
+use super::place::{Net, Place, address_of, split};
+use super::way::Way;
 use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Peers that are kept, and those of them that speak for no uid.
@@ -43,7 +44,11 @@ impl Cache {
         let mut cache = Cache::default();
         for line in text.lines().take(4 * PEERS_MAX) {
             let mut words = line.split_whitespace();
-            let Some((peer, address)) = words.next().and_then(|word| split(&word.parse().ok()?)) else { continue };
+            let parsed = words.next().and_then(|word| word.parse().ok());
+            let Some((Some(peer), address)) = parsed.as_ref().map(split) else { continue };
+            if Way::to_text(&address) == Way::Relayed {
+                continue;
+            }
             let seen = words.next().and_then(|word| word.parse().ok()).unwrap_or(now).min(now);
             let fails = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
             let member = words.next() == Some("member");
@@ -75,7 +80,7 @@ impl Cache {
 
     /// These are connected now, there (without the peer).
     pub(crate) fn reached(&mut self, peers: impl Iterator<Item = (PeerKey, String, bool)>, now: u64) {
-        for (peer, address, member) in peers {
+        for (peer, address, member) in peers.filter(|(_, address, _)| Way::to_text(address) == Way::Direct) {
             self.failed.remove(&peer);
             self.peers.insert(peer, Entry { net: net_of(&address), address, seen: now, fails: 0, member });
         }
@@ -119,14 +124,6 @@ fn net_of(address: &str) -> Option<Net> {
     Some(Place::of(address_of(&address)?)?.net())
 }
 
-fn split(address: &Multiaddr) -> Option<(PeerKey, String)> {
-    let mut address = address.clone();
-    match address.pop() {
-        Some(Protocol::P2p(peer)) => Some((PeerKey::of(peer), address.to_string())),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::key::many_peers;
@@ -147,6 +144,22 @@ mod tests {
         assert!(text.lines().any(|line| line.ends_with(" 1 other")), "a failure counts once a life: {text}");
         let old = format!("/ip4/9.9.9.9/tcp/1/p2p/{}\nrubbish\n/ip4/9.9.9.9/tcp/2\n", peers[0]);
         assert_eq!(Cache::read(&old, 5).addresses(), [(peers[0], "/ip4/9.9.9.9/tcp/1".to_owned())]);
+    }
+
+    #[test]
+    fn where_a_peer_was_reached_through_a_relay_is_not_remembered() {
+        let peers = many_peers(3);
+        let circuit = format!("/ip4/5.5.5.5/tcp/1/p2p/{}/p2p-circuit", peers[2]);
+        let mut cache = Cache::default();
+        cache.reached(
+            [(peers[0], circuit.clone(), true), (peers[1], "/ip4/1.2.3.4/tcp/7".into(), true)].into_iter(),
+            DAY,
+        );
+        assert_eq!(cache.addresses(), [(peers[1], "/ip4/1.2.3.4/tcp/7".to_owned())]);
+        assert!(Cache::read(&format!("{circuit}/p2p/{} 5 0 member\n", peers[0]), DAY).addresses().is_empty());
+        // A direct address that is known stays when the peer is next reached through a relay.
+        cache.reached([(peers[1], circuit, true)].into_iter(), 2 * DAY);
+        assert_eq!(cache.addresses(), [(peers[1], "/ip4/1.2.3.4/tcp/7".to_owned())]);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Whom to dial next: bootstrap and remembered addresses, then those that members' records name, up to a target.
 
 use super::PeerKey;
+use super::place::{begins_with_name, may_dial};
+use super::way::Way;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -19,6 +23,46 @@ pub(crate) struct Dial {
     pub(crate) again: bool,
     /// The operator named the address, or it worked before; not a stranger's word.
     pub(crate) trusted: bool,
+}
+
+/// What a dial comes to, once its addresses are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DialPlan {
+    /// None of them may be dialled.
+    Nothing,
+    /// The name in this one must be looked up first.
+    Resolve(Multiaddr),
+    /// These are dialled, as one dial.
+    To(Vec<Multiaddr>),
+}
+
+impl Dial {
+    /// What to do. `here`: the swarm lives on this machine. Names are looked up for the operator only, and one address each
+    /// is what the operator and the cache name. QUIC is for where TCP does not get through: bulk over it is slower by far
+    /// on long lines.
+    pub(crate) fn plan(&self, here: bool) -> DialPlan {
+        let mut addresses: Vec<Multiaddr> = self.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        if !self.trusted {
+            addresses.retain(|address| may_dial(address, here));
+        }
+        if let Some(named) = addresses.iter().find(|address| begins_with_name(address)) {
+            return if self.trusted { DialPlan::Resolve(named.clone()) } else { DialPlan::Nothing };
+        }
+        let tcp = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        if !self.again && addresses.iter().any(tcp) {
+            addresses.retain(tcp);
+        }
+        if addresses.is_empty() { DialPlan::Nothing } else { DialPlan::To(addresses) }
+    }
+
+    /// The dials to make once its name has become `addresses`: without a peer's name, each may be another peer.
+    pub(crate) fn resolved(self, addresses: &[Multiaddr]) -> Vec<Dial> {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        match self.peer {
+            Some(_) => vec![Dial { addresses, ..self }],
+            None => addresses.into_iter().map(|one| Dial { addresses: vec![one], ..self.clone() }).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +89,14 @@ impl Dialer {
         Dialer { own, peers_target, fixed, waits: HashMap::new(), found: HashMap::new(), aliases: Vec::new() }
     }
 
-    /// A dial of this address ended at this peer.
-    pub(crate) fn reached(&mut self, address: &str, peer: PeerKey) {
+    /// A dial of this address ended at this peer. Through a relay it does not show that the peer itself can be dialled.
+    pub(crate) fn reached(&mut self, address: &str, peer: PeerKey, way: Way) {
         let alias = self.aliases.iter().find(|(alias, _)| alias == address).map(|(_, name)| name.clone());
         let address = alias.as_deref().unwrap_or(address);
         self.waits.remove(address);
-        self.waits.remove(&peer.to_string());
+        if way == Way::Direct {
+            self.waits.remove(&peer.to_string());
+        }
         if self.fixed.iter().any(|(_, fixed)| fixed == address) {
             self.found.insert(address.to_owned(), peer);
         }
@@ -150,8 +196,51 @@ mod tests {
         let fixed = vec![(None, "/ip4/1.2.3.4/tcp/1".to_owned())];
         let mut dialer = Dialer::new(test_peer(0), 5, fixed);
         dialer.resolved("/ip4/1.2.3.4/tcp/1", &["/ip4/9.9.9.9/tcp/1".to_owned()]);
-        dialer.reached("/ip4/9.9.9.9/tcp/1", test_peer(1));
+        dialer.reached("/ip4/9.9.9.9/tcp/1", test_peer(1), Way::Direct);
         assert!(dialer.next(Instant::now(), &BTreeSet::from([test_peer(1)]), std::iter::empty()).is_empty());
         assert_eq!(dialer.next(Instant::now(), &BTreeSet::new(), std::iter::empty()).len(), 1);
+    }
+
+    #[test]
+    fn who_was_reached_through_a_relay_is_no_sooner_dialled_directly() {
+        let mut dialer = Dialer::new(test_peer(0), 5, vec![]);
+        let records = || std::iter::once((test_peer(1), vec!["/ip4/5.6.7.8/tcp/2".to_owned()]));
+        let now = Instant::now();
+        assert_eq!(dialer.next(now, &BTreeSet::new(), records()).len(), 1);
+        dialer.reached("/ip4/9.9.9.9/tcp/1/p2p-circuit", test_peer(1), Way::Relayed);
+        assert!(dialer.next(now, &BTreeSet::new(), records()).is_empty(), "its wait goes on");
+        dialer.reached("/ip4/5.6.7.8/tcp/2", test_peer(1), Way::Direct);
+        assert_eq!(dialer.next(now, &BTreeSet::new(), records()).len(), 1);
+    }
+
+    #[test]
+    fn a_dial_takes_tcp_first_and_strangers_have_neither_names_nor_relays_nor_this_machine_looked_up() {
+        let dial = |addresses: &[&str], trusted: bool, again: bool| {
+            let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+            Dial { peer: None, addresses, again, trusted }
+        };
+        let to = |addresses: &[&str]| DialPlan::To(addresses.iter().map(|text| text.parse().unwrap()).collect());
+        let (tcp, quic) = ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1");
+        assert_eq!(dial(&[quic, tcp], false, false).plan(false), to(&[tcp]));
+        assert_eq!(dial(&[quic, tcp], false, true).plan(false), to(&[quic, tcp]));
+        assert_eq!(dial(&[quic], false, false).plan(false), to(&[quic]));
+        assert_eq!(dial(&["/ip4/127.0.0.1/tcp/1"], false, false).plan(false), DialPlan::Nothing);
+        assert_eq!(dial(&["/ip4/127.0.0.1/tcp/1"], true, false).plan(false), to(&["/ip4/127.0.0.1/tcp/1"]));
+        assert_eq!(dial(&["rubbish"], true, false).plan(true), DialPlan::Nothing);
+        let name = "/dns4/a.b/tcp/1";
+        assert_eq!(dial(&[name], false, false).plan(true), DialPlan::Nothing);
+        assert_eq!(dial(&[name], true, false).plan(true), DialPlan::Resolve(name.parse().unwrap()));
+        let relayed = format!("{tcp}/p2p/{}/p2p-circuit", test_peer(7));
+        assert_eq!(dial(&[&relayed], false, true).plan(true), DialPlan::Nothing);
+        assert_eq!(dial(&[&relayed], true, true).plan(true), to(&[&relayed]), "the operator may name one");
+    }
+
+    #[test]
+    fn a_name_of_several_machines_is_several_dials_unless_the_peer_is_known() {
+        let addresses: Vec<Multiaddr> = ["/ip4/1.1.1.1/tcp/1", "/ip4/2.2.2.2/tcp/1"].map(|a| a.parse().unwrap()).into();
+        let named = |peer| Dial { peer, addresses: vec!["/dns4/a.b/tcp/1".into()], again: false, trusted: true };
+        assert_eq!(named(None).resolved(&addresses).len(), 2);
+        let known = named(Some(test_peer(1))).resolved(&addresses);
+        assert_eq!((known.len(), known[0].addresses.len()), (1, 2));
     }
 }

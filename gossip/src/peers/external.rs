@@ -15,6 +15,12 @@ const CANDIDATES_MAX: usize = 16;
 /// Addresses that count.
 pub(crate) const EXTERNAL_MAX: usize = 8;
 
+/// Whether an address on which this node listens is one of its external ones: only the operator can know, and says so
+/// (`reachable`). `known` of them count already; `here`: the swarm lives on this machine.
+pub(crate) fn counts_at_once(address: &Multiaddr, reachable: bool, known: usize, here: bool) -> bool {
+    reachable && known < EXTERNAL_MAX && (here || !address_of(address).is_some_and(is_here))
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     waiting: VecDeque<(Multiaddr, PeerKey, Place)>,
@@ -71,6 +77,24 @@ mod tests {
         }
         assert!(!seen("/ip4/192.168.0.3/tcp/1", 1, "192.168.0.1"));
         assert!(seen("/ip4/192.168.0.3/tcp/1", 2, "192.168.0.2"));
+    }
+
+    #[test]
+    fn where_a_node_listens_counts_at_once_only_if_its_operator_says_so() {
+        let (far, near): (Multiaddr, Multiaddr) =
+            ("/ip4/5.5.5.5/tcp/1".parse().unwrap(), "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+        assert!(counts_at_once(&far, true, 0, false) && !counts_at_once(&far, false, 0, false));
+        assert!(!counts_at_once(&far, true, EXTERNAL_MAX, false));
+        assert!(counts_at_once(&near, true, 0, true) && !counts_at_once(&near, true, 0, false));
+    }
+
+    #[test]
+    fn a_relays_address_is_not_where_this_node_is_reached() {
+        let mut candidates = Candidates::default();
+        let relayed = format!("/ip4/5.5.5.5/tcp/1/p2p/{}/p2p-circuit", test_peer(9)).parse().unwrap();
+        for (by, from) in [(1, [1, 1, 1, 1]), (2, [2, 2, 2, 2]), (3, [3, 3, 3, 3])] {
+            assert_eq!(candidates.seen(&relayed, test_peer(by), from.into()), None);
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Loopback has no place: it is this machine's own swarms, unless the options say otherwise.
 
+use super::PeerKey;
+use super::way::Way;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use std::net::IpAddr;
@@ -55,6 +57,24 @@ pub(crate) fn address_of(multiaddr: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// The peer that an address names at its end, and the text of the address without it.
+pub(crate) fn split(address: &Multiaddr) -> (Option<PeerKey>, String) {
+    let mut address = address.clone();
+    let peer = match address.iter().last() {
+        Some(Protocol::P2p(peer)) => {
+            address.pop();
+            Some(PeerKey::of(peer))
+        }
+        _ => None,
+    };
+    (peer, address.to_string())
+}
+
+/// An address's text without the peer at its end.
+pub(crate) fn without_peer(address: &str) -> String {
+    address.rsplit_once("/p2p/").map_or(address, |(address, _)| address).to_owned()
+}
+
 /// Whether it can only mean the machine that dials it (0.0.0.0 does, on Linux).
 pub(crate) fn is_here(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
@@ -70,6 +90,24 @@ pub(crate) fn is_local(ip: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => is_here(ip) || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
+}
+
+/// What an inbound connection counts for, by address; none where no count is kept. Of a relayed one the address is the
+/// relay's, or nobody's: all who come through a relay would count as one.
+pub(crate) fn counted_at(way: Way, remote: &Multiaddr, loopback_exempt: bool) -> Option<Place> {
+    let ip = address_of(remote).filter(|_| way == Way::Direct)?;
+    if loopback_exempt { Place::of(ip) } else { Some(Place::even_of(ip)) }
+}
+
+/// Whether an address that strangers named may be dialled: their records must not make this machine talk to its own ports,
+/// unless its swarm lives there (`here`), nor to a peer through a relay of their choice.
+pub(crate) fn may_dial(address: &Multiaddr, here: bool) -> bool {
+    Way::to(address) == Way::Direct && (here || !address_of(address).is_some_and(is_here))
+}
+
+/// Whether an address begins with a name that the system's resolver must be asked for.
+pub(crate) fn begins_with_name(address: &Multiaddr) -> bool {
+    matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)))
 }
 
 /// An address that this version dials on somebody's word: an IP address, TCP or QUIC, and nothing else but the peer.
@@ -138,6 +176,28 @@ mod tests {
         let relayed = format!("/ip4/1.2.3.4/tcp/5/p2p/{id}/p2p-circuit");
         let refused = ["/dns4/a.b/tcp/5", "/ip4/1.2.3.4/tcp/0", "/ip4/0.0.0.0/tcp/5", "/ip4/1.2.3.4/udp/5", &relayed];
         assert!(refused.iter().all(|text| dialable(text).is_none()));
+    }
+
+    #[test]
+    fn a_relayed_connection_counts_for_nobodys_address_and_loopback_only_if_it_is_not_exempt() {
+        let remote: Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
+        let here: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        assert_eq!(counted_at(Way::Direct, &remote, true), Some(place("10.0.0.1")));
+        assert_eq!(counted_at(Way::Relayed, &remote, true), None);
+        assert_eq!(counted_at(Way::Relayed, &here, false), None);
+        assert_eq!(
+            (counted_at(Way::Direct, &here, true), counted_at(Way::Direct, &here, false).is_some()),
+            (None, true)
+        );
+    }
+
+    #[test]
+    fn a_strangers_address_leads_neither_to_this_machine_nor_through_a_relay() {
+        let may = |text: &str, here: bool| may_dial(&text.parse().unwrap(), here);
+        assert!(may("/ip4/1.2.3.4/tcp/5", false) && may("/ip4/127.0.0.1/tcp/5", true));
+        assert!(!may("/ip4/127.0.0.1/tcp/5", false) && !may("/ip4/0.0.0.0/tcp/5", false));
+        let relayed = format!("/ip4/1.2.3.4/tcp/5/p2p/{}/p2p-circuit", super::super::test_peer(1));
+        assert!(!may(&relayed, true));
     }
 
     #[test]

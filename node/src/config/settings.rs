@@ -60,7 +60,7 @@ pub struct WalletConfig {
 /// How the chain is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainConfig {
-    /// WebSocket URLs, the preferred one first; 1 to [`ENDPOINTS_MAX`].
+    /// WebSocket URLs, the preferred one first; 1 to [`super::ENDPOINTS_MAX`].
     pub endpoints: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! node.toml as `covey init` writes it: every key with what it is for, those that have their default as comments.
 
-use super::settings::NodeConfig;
+use super::settings::{NetworkConfig, NodeConfig};
 use super::units::Mbit;
 use covey_gossip::Congestion;
 use std::fmt::Write;
@@ -43,8 +43,27 @@ fn write(config: &NodeConfig) -> String {
     file.section("chain", "");
     file.key("endpoints", list(&chain.endpoints), list(&default.chain.endpoints), "The preferred one first; when it does not answer, the next one is asked. Chain and subnet are\nthose of run.toml.");
 
+    write_network(&mut file, network, &default.network);
+
+    file.section("storage", "");
+    file.key("quota", text(&storage.quota.to_string()), text(&default.storage.quota.to_string()), "What the blob store may hold. The least recently used makes room; what the node still needs\nstays whatever the quota.");
+    file.key(
+        "archive",
+        flag(storage.archive),
+        flag(default.storage.archive),
+        "Keep every round for ever, so that the whole run can be computed again: seeders do.",
+    );
+    file.key(
+        "save_rounds",
+        whole(storage.save_rounds as usize),
+        whole(default.storage.save_rounds as usize),
+        "A miner's moments and error feedback, three times the model, go to the disk every so many rounds and\nat a clean end. A crash costs what it had not sent by then.",
+    );
+    file.text
+}
+
+fn write_network(file: &mut File, network: &NetworkConfig, usual: &NetworkConfig) {
     file.section("network", "");
-    let usual = &default.network;
     file.key(
         "listen",
         list(&network.listen),
@@ -87,22 +106,6 @@ fn write(config: &NodeConfig) -> String {
     let milliseconds = |time: std::time::Duration| whole(usize::try_from(time.as_millis()).unwrap_or(usize::MAX));
     file.key("heartbeat_ms", milliseconds(network.heartbeat), milliseconds(usual.heartbeat), "Time between gossip heartbeats, and how long a node that waits for others' bytes does not\ncall itself idle. For swarms on one machine.");
     file.key("patience_ms", milliseconds(network.patience), milliseconds(usual.patience), "");
-
-    file.section("storage", "");
-    file.key("quota", text(&storage.quota.to_string()), text(&default.storage.quota.to_string()), "What the blob store may hold. The least recently used makes room; what the node still needs\nstays whatever the quota.");
-    file.key(
-        "archive",
-        flag(storage.archive),
-        flag(default.storage.archive),
-        "Keep every round for ever, so that the whole run can be computed again: seeders do.",
-    );
-    file.key(
-        "save_rounds",
-        whole(storage.save_rounds as usize),
-        whole(default.storage.save_rounds as usize),
-        "A miner's moments and error feedback, three times the model, go to the disk every so many rounds and\nat a clean end. A crash costs what it had not sent by then.",
-    );
-    file.text
 }
 
 fn text(text: &str) -> Value {

@@ -127,3 +127,144 @@ fn losses<const N: usize>(model: &mut dyn LanguageModel, batches: &[Batch]) -> R
         message: format!("{} losses of {N} batches", losses.len()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{made_up_text, tiny_run};
+    use covey_proto::{Digest, Round};
+    use covey_round::assign::{Assignment, samples_per_member};
+    use covey_sparseloco::state::as_le_bytes;
+    use covey_sparseloco::{Compression, decode_shard, outer_step};
+    use covey_trainer::genesis::initial_state;
+    use covey_trainer::inner::train_round;
+    use covey_trainer::{Backend, Device, open_backend};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    struct Rig {
+        _folder: tempfile::TempDir,
+        data: Dataset,
+        run: Run,
+        layout: Layout,
+        collection: Collection,
+        backend: Box<dyn Backend>,
+        base: Vec<f32>,
+    }
+
+    fn uid(number: u32) -> Uid {
+        Uid::new(number).unwrap()
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let (folder, data) = made_up_text(5);
+            let run = tiny_run(data.digest());
+            let per_member = samples_per_member(&run, Round(0));
+            let samples = data.samples(run.model.sequence);
+            let collection = Collection {
+                round: Round(0),
+                base: Digest::of(b"base"),
+                members: Arc::new(BTreeMap::new()),
+                offered: BTreeMap::new(),
+                assignment: Arc::new(Assignment::new(Digest::of(b"seed"), samples, (0..3).map(uid), per_member)),
+                beacon: Digest::of(b"beacon"),
+            };
+            let backend = open_backend(&Device::Cpu { threads: 2 }, &run.model).unwrap();
+            let (layout, base) = (run.layout(), initial_state(&run.model));
+            Rig { _folder: folder, data, run, layout, collection, backend, base }
+        }
+
+        fn setting(&self) -> Setting<'_> {
+            let Rig { data, run, layout, collection, .. } = self;
+            Setting { data, run, layout, collection, voter: uid(2) }
+        }
+
+        /// What a miner with this uid would send.
+        fn contribution(&self, of: u32) -> Vec<SparseShard> {
+            let Rig { data, run, layout, collection, base, .. } = self;
+            let mut trainer = self.backend.trainer().unwrap();
+            trainer.load(&mut as_le_bytes(base)).unwrap();
+            let mut samples = collection.assignment.samples_of(uid(of)).into_iter().flatten();
+            let batches = |_| data.batch(&run.model, samples.by_ref().take(run.inner.batch as usize));
+            train_round(&mut *trainer, run, Round(0), batches, |_, _| true).unwrap();
+            let (quantiser, shard_chunks) = (run.compress.quantiser, run.compress.shard_chunks as usize);
+            let how = Compression { beta: 0.95, k: 256, quantiser, shard_chunks };
+            let shards = trainer.contribute(base, &how).unwrap().shards;
+            let decode = |(number, shard): (usize, &Vec<u8>)| {
+                decode_shard(shard, layout, layout.shard(number, shard_chunks), how.k, quantiser).unwrap()
+            };
+            shards.iter().enumerate().map(decode).collect()
+        }
+
+        /// The evaluation by its definition: whole states, loaded one after the other.
+        fn by_definition(&self, of: u32, shards: &[SparseShard]) -> Evaluation {
+            let Rig { data, run, layout, collection, base, .. } = self;
+            let count = run.scoring.sequences as usize;
+            let own = collection.assignment.own_samples(collection.beacon, uid(2), uid(of), count).unwrap();
+            let random = collection.assignment.evaluation(collection.beacon, uid(2), count);
+            let batches = [own, random].map(|samples| data.batch(&run.model, samples).unwrap());
+            let mut after = base.clone();
+            let alpha = run.outer.rate.linear(0.0) * run.scoring.rate;
+            outer_step(layout, &mut after, &[shards], OuterStep { alpha, rho: run.outer.rho }).unwrap();
+            let losses = |state: &[f32]| {
+                let mut model = self.backend.model().unwrap();
+                model.load(&mut as_le_bytes(state)).unwrap();
+                model.losses(&batches).unwrap()
+            };
+            let (before, after) = (losses(base), losses(&after));
+            let gain = |at: usize| (before[at] - after[at]) / before[at];
+            Evaluation::Gains { own: gain(0), random: gain(1) }
+        }
+    }
+
+    /// One contribution after the other on one model gives what each would give on a model of its own.
+    #[test]
+    fn contributions_are_evaluated_in_place_as_if_each_were_the_first() {
+        let rig = Rig::new();
+        let sent: Vec<Vec<SparseShard>> = (0..2).map(|of| rig.contribution(of)).collect();
+        let mut model = rig.backend.model().unwrap();
+        let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
+        for of in [0, 1, 0] {
+            let shards = &sent[of as usize];
+            let found = bench.evaluate(uid(of), &mut shards.iter().cloned().map(Ok)).unwrap();
+            assert_eq!(found, rig.by_definition(of, shards));
+            let Evaluation::Gains { own, random } = found else { panic!("{found:?}") };
+            assert!(own > 0.0 && random > 0.0, "uid {of} learned something: {found:?}");
+        }
+        let stranger = bench.evaluate(uid(9), &mut sent[0].iter().cloned().map(Ok)).unwrap();
+        assert_eq!(stranger, Evaluation::Failed, "who was assigned nothing is judged by nothing");
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_an_error_and_leaves_the_base() {
+        let rig = Rig::new();
+        let sent = rig.contribution(0);
+        let mut model = rig.backend.model().unwrap();
+        assert!(Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base[1..])).is_err());
+        let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
+        let expected = bench.evaluate(uid(0), &mut sent.iter().cloned().map(Ok)).unwrap();
+        let cut = bench.evaluate(uid(0), &mut sent[1..].iter().cloned().map(Ok));
+        assert!(matches!(cut, Err(ScoreError::Try(_))));
+        assert_eq!(bench.evaluate(uid(0), &mut sent.iter().cloned().map(Ok)).unwrap(), expected);
+    }
+
+    /// A step that makes the loss infinite is the contribution's fault, not this machine's.
+    #[test]
+    fn a_loss_that_is_not_finite_fails_the_contribution() {
+        let mut rig = Rig::new();
+        let mut loud = SparseShard::with_capacity(0, rig.layout.chunks(), 0);
+        let last = rig.layout.tensor("model.norm.weight").unwrap().first_chunk;
+        for chunk in 0..rig.layout.chunks() {
+            let values: &[(u16, f32)] = if chunk == last { &[(0, 1e37), (1, 1e37)] } else { &[] };
+            let (indices, values): (Vec<u16>, Vec<f32>) = values.iter().copied().unzip();
+            loud.push_chunk(&indices, &values);
+        }
+        rig.run.scoring.rate = 30.0;
+        let mut model = rig.backend.model().unwrap();
+        let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
+        let found = bench.evaluate(uid(0), &mut [Ok(loud)].into_iter()).unwrap();
+        assert_eq!(found, Evaluation::Failed);
+        assert!(bench.random_before.is_finite());
+    }
+}

@@ -4,7 +4,7 @@
 //! rounded, are sent; the new e is a less what the decoder gives (docs/protocol.md, 14). The old e stays as it is: when the
 //! new one counts, its owner decides.
 
-use crate::codec::{EncodeError, encode_chunks};
+use crate::codec::{EncodeError, encode_chunks, max_shard_bytes};
 use crate::quantise::quantise;
 use crate::select::Selector;
 use crate::simd::{Ahead, Tiles, sum_tiles};
@@ -87,7 +87,8 @@ pub enum CompressError {
 /// That is the next round's `e`, once this round's contribution counts.
 ///
 /// Beside the shards' bytes, chosen values are held until they are encoded, 6 bytes each: those of four pieces of 1 Mi
-/// elements a thread and of a shard. Of all elements with Templar's quantiser, which rounds a tensor as a whole.
+/// elements a thread, of one more and of a shard. Of all elements with Templar's quantiser, which rounds a tensor as a whole. See
+/// [`working_bytes`].
 ///
 /// # Errors
 /// Another number of elements (nothing has changed), or the first element of a that is not finite, by name (`trained` is
@@ -128,6 +129,22 @@ pub fn compress(
         }
         encoder.take(choose(threads, layout, how, from, jobs)?)?;
     }
+}
+
+/// About the most bytes that [`compress`] takes beside what it is given: values that are held until they are encoded, and
+/// the shards.
+pub fn working_bytes(threads: usize, layout: &Layout, how: &Compression) -> usize {
+    let (elements, k) = (layout.elements(), how.k);
+    // The last piece may end inside a shard: it waits for the next ones.
+    let window = (PIECES_HELD * threads.max(1) + 1) * split::PIECE_ELEMENTS + how.shard_chunks * CHUNK;
+    let held = match how.quantiser {
+        // As they are, and rounded.
+        Quantiser::Templar => 2 * elements,
+        _ => window.min(elements),
+    };
+    let shards = (0..layout.shards(how.shard_chunks)).map(|number| layout.shard(number, how.shard_chunks));
+    let encoded: usize = shards.map(|chunks| max_shard_bytes(layout, chunks, k, how.quantiser)).sum();
+    held / CHUNK * (6 * k + 4) + encoded
 }
 
 /// Pieces of work, a thread, whose chosen values are held until they are encoded: enough for threads not to wait for one

@@ -43,7 +43,7 @@ pub mod trial;
 
 pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step, outer_step_decoding, outer_step_on};
 pub use codec::{CODEC_VERSION, CodecError, EncodeError, decode_shard, encode_shard, max_shard_bytes};
-pub use compress::{CompressError, CompressStats, Compression, Encoded, compress};
+pub use compress::{CompressError, CompressStats, Compression, Encoded, compress, working_bytes};
 pub use sparse::SparseShard;
 pub use state::{
     Assembly, ReadError, StateError, state_from_shards, state_manifest, state_manifest_on, state_root, state_shards,

@@ -11,7 +11,7 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 /// Elements of a piece of work: 4 MiB of f32, enough to hide what handing it out costs. A wider band is one piece.
-const PIECE_ELEMENTS: usize = 1 << 20;
+pub(crate) const PIECE_ELEMENTS: usize = 1 << 20;
 /// Chunks of a band of what is no matrix.
 const RUN_CHUNKS: usize = 16;
 

@@ -46,7 +46,8 @@ pub trait Backend: Send + Sync {
     /// The memory that [`Backend::model`] takes.
     fn model_memory(&self) -> Memory;
 
-    /// The memory that [`Backend::trainer`] takes. [`Trainer::contribute`] takes a little more while it runs.
+    /// The memory that [`Backend::trainer`] takes. [`Trainer::contribute`] takes a little more while it runs
+    /// ([`covey_sparseloco::working_bytes`]).
     fn trainer_memory(&self) -> Memory;
 }
 

@@ -29,17 +29,6 @@ impl TokenBucket {
         TokenBucket { rate, level: rate.map_or(0, full), at: now }
     }
 
-    /// Another rate from now on: what is saved up stays, up to the new burst.
-    pub fn set_rate(&mut self, rate: Option<ByteRate>, now: Instant) {
-        self.fill(now);
-        self.level = match (self.rate, rate) {
-            (None, Some(rate)) => full(rate),
-            (_, Some(rate)) => self.level.min(full(rate)),
-            (_, None) => 0,
-        };
-        self.rate = rate;
-    }
-
     /// Takes `bytes`; else says when to ask again. More than a whole burst goes when the bucket is full, and is paid off
     /// before anything else goes. `None`: never, because the rate is 0.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Option<Instant>> {
@@ -62,13 +51,6 @@ impl TokenBucket {
         self.fill(now);
         if self.rate.is_some() {
             self.level -= i128::from(bytes) * NANOS;
-        }
-    }
-
-    /// Returns bytes that were taken and did not go.
-    pub fn give_back(&mut self, bytes: u64) {
-        if let Some(rate) = self.rate {
-            self.level = (self.level + i128::from(bytes) * NANOS).min(full(rate));
         }
     }
 

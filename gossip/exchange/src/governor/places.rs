@@ -6,7 +6,7 @@ use crate::Class;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Rank;
+use super::types::Rank;
 
 /// One in so many places goes to who waits longest, whatever it waits for: else the last class might wait for ever.
 const OLDEST_EACH: u32 = 20;

@@ -1,8 +1,6 @@
 //! What is asked of the governor and what it says: bounds, requests, refusals, orders.
 
-use super::ByteRate;
-#[cfg(doc)]
-use super::Governor;
+use super::bucket::ByteRate;
 use crate::Class;
 use std::time::{Duration, Instant};
 
@@ -156,19 +154,4 @@ pub enum Cancelled {
     Underway,
     /// There is none such: it has ended.
     Unknown,
-}
-
-/// How loaded it is now: gauges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Peers that are served or wait.
-    pub peers: usize,
-    /// Of them, those that are served.
-    pub active: usize,
-    /// Requests that wait or are being answered.
-    pub requests: usize,
-    /// Their bytes that are not written yet.
-    pub bytes: u64,
-    /// Bytes of answers in memory.
-    pub buffered: u64,
 }

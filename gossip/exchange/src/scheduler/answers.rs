@@ -1,7 +1,8 @@
 //! What came of requests: groups, refusals, wrong bytes, broken streams; and taking requests back.
 
 use super::Scheduler;
-use super::table::{Got, Known};
+use super::known::Known;
+use super::table::Got;
 use super::types::{Action, Misdeed, Rejected, RequestId};
 use covey_proto::pieces::PieceSet;
 use std::fmt::Debug;

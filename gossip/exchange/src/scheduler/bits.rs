@@ -1,6 +1,6 @@
 //! A set of pieces from which one of several can be drawn quickly, and the scheduler's source of chance.
 
-use super::table::Known;
+use super::known::Known;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one multiplication chain a number, good enough to break ties.
 #[derive(Debug)]

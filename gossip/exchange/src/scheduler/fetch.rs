@@ -1,7 +1,8 @@
 //! What the scheduler remembers of each blob, peer and request. Data only; the rules are in the files beside.
 
+use super::known::Known;
 use super::link::Link;
-use super::table::{self, Known, Table};
+use super::table::{self, Table};
 use super::types::RequestId;
 use crate::Class;
 use covey_proto::Digest;

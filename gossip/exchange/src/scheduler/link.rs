@@ -78,14 +78,6 @@ impl Link {
         self.rate
     }
 
-    pub(super) fn rtt(&self) -> Option<Duration> {
-        self.rtt
-    }
-
-    pub(super) fn strikes(&self) -> u32 {
-        self.strikes
-    }
-
     /// Bytes of one request, if a piece has so many: 1 MiB, all of a larger piece for who delivers it in two seconds, and
     /// down to a group for who is slow.
     pub(super) fn unit(&self, piece: u64) -> u64 {
@@ -274,4 +266,85 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
 
 fn over(rate: u64, time: Duration) -> u64 {
     (u128::from(rate) * time.as_micros() / 1_000_000).min(1 << 40) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// What comes over a link of `rate` bytes a second in `seconds`, 100 ms away, if it is always asked for more.
+    fn fed(link: &mut Link, from: Duration, seconds: u64, rate: u64, limits: &Limits) -> Duration {
+        let step = Duration::from_millis(10);
+        let mut now = from;
+        link.asked(now, Class::Round, true, true);
+        now += Duration::from_millis(100);
+        link.first(now, Class::Round, Duration::from_millis(100));
+        while now < from + Duration::from_secs(seconds) {
+            now += step;
+            link.is_full();
+            link.bytes(now, Class::Round, over(rate, step), limits);
+        }
+        now
+    }
+
+    #[test]
+    fn a_new_link_starts_with_four_requests_and_ends_with_twice_what_the_pipe_holds() {
+        let (mut link, limits) = (Link::new(), Limits::default());
+        assert_eq!(link.window(MIB, &limits), 4 * MIB);
+        fed(&mut link, Duration::ZERO, 10, 10 * MIB, &limits);
+        let rate = link.rate() as f64 / (10 * MIB) as f64;
+        assert!((0.95..1.05).contains(&rate), "{rate}");
+        // 2 · 10 MiB/s · 0.1 s and two requests.
+        let window = link.window(MIB, &limits) as f64 / MIB as f64;
+        assert!((3.9..4.1).contains(&window), "{window}");
+        assert_eq!(link.round_trip(), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_slow_link_is_asked_for_what_it_delivers_in_two_seconds_and_no_more_than_eight_are_open() {
+        let (mut link, limits) = (Link::new(), Limits::default());
+        fed(&mut link, Duration::ZERO, 20, 100_000, &limits);
+        let unit = link.unit(MIB);
+        assert!(unit.is_multiple_of(GROUP_BYTES) && unit <= 200_000, "{unit}");
+        assert!(link.window(unit, &limits) <= 820_000, "{}", link.window(unit, &limits));
+        assert!(link.takes(Duration::from_secs(20), 1_000_000) >= Duration::from_secs(9));
+    }
+
+    #[test]
+    fn moved_three_times_within_a_minute_it_rests_and_a_refusal_pauses_longer_each_time() {
+        let (mut link, limits) = (Link::new(), Limits::default());
+        let second = Duration::from_secs(1);
+        link.strike(second, &limits);
+        assert_eq!(link.pause, 2 * second);
+        link.strike(3 * second, &limits);
+        assert_eq!(link.pause, 5 * second);
+        link.strike(6 * second, &limits);
+        assert_eq!(link.pause, 6 * second + limits.rest);
+        let mut link = Link::new();
+        let mut now = Duration::ZERO;
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            link.refuse(now);
+            pauses.push((link.pause - now).as_millis());
+            link.refuse(now);
+            now = link.pause;
+        }
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 8000], "what comes within a pause does not lengthen it");
+        link.first(now, Class::Round, second);
+        link.refuse(now);
+        assert_eq!(link.pause - now, BACK_OFF_MIN);
+    }
+
+    #[test]
+    fn a_class_stalls_after_four_seconds_or_four_round_trips_without_progress() {
+        let (mut link, limits) = (Link::new(), Limits::default());
+        link.asked(Duration::ZERO, Class::State, true, true);
+        assert!(!link.stalls(Duration::from_secs(3), Class::State, &limits));
+        assert!(link.stalls(Duration::from_secs(4), Class::State, &limits));
+        link.first(Duration::from_secs(2), Class::State, Duration::from_secs(2));
+        assert!(!link.stalls(Duration::from_secs(9), Class::State, &limits), "it is far away");
+        assert!(link.stalls(Duration::from_secs(10), Class::State, &limits));
+    }
 }

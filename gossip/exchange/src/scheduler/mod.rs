@@ -11,7 +11,7 @@
 //! | every peer at hand is a source, hinted ones first; at most 32 a blob | `wants_per_blob_max` | rarity shows with a few dozen; each more costs HAVEs |
 //! | with all places taken: after 10 s a source that has or delivers little makes room for another, after 30 s the worst in any case | `sources.rs` | a crowd that drips or refuses must not keep the one good peer out |
 //! | begun pieces first, then the rarest, ties by lot; 8 levels of rarity | `table.rs` | only whole pieces can be served on; near-optimal in measured swarms (Legout 2006) |
-//! | what a holder has not begun gives way to something rarer once others have it | `sources.rs` | a lone seed then sends 9 % twice, not 14 % |
+//! | a holder that has not begun to send a piece which others have got meanwhile is asked for a rarer one instead | `sources.rs` | a lone seed then sends 9 % of its bytes twice, not 14 % |
 //! | the most urgent class first, the oldest blob first; 5 % to each less urgent one, which fills ¾ of any bound at most | `trickle_percent`, `asking.rs` | everybody waits for the round; nothing starves; a round always finds room |
 //! | open with a peer: 2 · rate · shortest round trip + 2 requests, 2 MiB (8 s at its rate, if that is less) to 32 MiB; all: 128 MiB | `window_*`, `in_flight_max` | the pipe is full at rate × round trip; twice that lets a growing rate show |
 //! | slow start: 4 requests, doubled each round trip until the rate no longer grows by a quarter in three, or half as much would fill the pipe | `first_requests`, `link.rs` | BBR's |
@@ -55,13 +55,14 @@ mod answers;
 mod asking;
 mod bits;
 mod fetch;
+mod known;
 mod link;
 mod sources;
 mod table;
 mod types;
 mod watch;
 
-pub use types::{Action, Event, Limits, LinkView, Misdeed, Progress, Refusal, Rejected, RequestId};
+pub use types::{Action, Event, Limits, Misdeed, Progress, Refusal, Rejected, RequestId};
 
 use bits::Chance;
 use covey_proto::Digest;
@@ -158,24 +159,6 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             rate: fetch.rate,
             rarest: table.rarest(),
             duplicate_bytes: fetch.duplicate_bytes,
-        })
-    }
-
-    /// The blobs that are wanted, the oldest first.
-    pub fn wanted(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.fetches.values().map(|fetch| fetch.blob.root)
-    }
-
-    /// What is believed of a connected peer's link.
-    pub fn link(&self, peer: P) -> Option<LinkView> {
-        let peer = self.peers.get(&peer)?;
-        Some(LinkView {
-            rate: peer.link.rate(),
-            rtt: peer.link.rtt(),
-            window: peer.link.window(covey_proto::pieces::PIECE_BYTES, &self.limits),
-            open_bytes: peer.open_bytes(),
-            open_requests: peer.requests.len(),
-            strikes: peer.link.strikes(),
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Scheduler;
 use super::fetch::{Fetch, Peer, Request, Source};
-use super::table::{Known, Table};
+use super::known::Known;
+use super::table::Table;
 use super::types::{Action, Refusal};
 use crate::Class;
 use covey_proto::Digest;
@@ -259,9 +260,10 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         }
     }
 
-    /// Where all places for sources are taken: leaves the one, of those that had a fair trial, that has least to offer or
-    /// delivered least, if that is nothing or little; from time to time whatever it is, or a crowd that drips would keep
-    /// the places for ever.
+    /// Frees a place for another source of a blob, if all are taken and one of them is of little use. Of the sources that
+    /// have had [`TRIAL`], the worst is the one that holds nothing that is missing, else the one that delivered least. It
+    /// goes if it holds nothing, or delivered a [`LITTLE`]th of the mean; each [`EXCHANGE`] it goes in any case, or a crowd
+    /// that delivers a trickle would keep its places for ever.
     fn make_room(&mut self, now: Duration, id: u64, actions: &mut Vec<Action<P>>) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         if fetch.sources.len() < self.limits.wants_per_blob_max {

@@ -7,57 +7,13 @@
 //! each 64 of them: 20 µs for 70,000.
 
 use super::bits::{Bits, Counts};
+use super::known::{Known, word_of};
 use covey_proto::pieces::{GROUP_BYTES, PieceSet, Pieces};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Levels of rarity that are told apart: where seven others hold a piece, it is no longer rare.
 const LEVELS: usize = 8;
-
-/// What a peer holds of a blob.
-#[derive(Debug)]
-pub(super) enum Known {
-    Nothing,
-    Some(PieceSet),
-    All,
-}
-
-impl Known {
-    pub(super) fn of(set: PieceSet) -> Known {
-        if set.is_empty() {
-            Known::Nothing
-        } else if set.is_full() {
-            Known::All
-        } else {
-            Known::Some(set)
-        }
-    }
-
-    pub(super) fn has(&self, piece: u32) -> bool {
-        match self {
-            Known::Nothing => false,
-            Known::Some(set) => set.contains(piece),
-            Known::All => true,
-        }
-    }
-
-    /// Pieces 64·`at` and on, the first in the least bit.
-    pub(super) fn word(&self, at: usize) -> u64 {
-        match self {
-            Known::Nothing => 0,
-            Known::All => u64::MAX,
-            Known::Some(set) => word_of(set, at),
-        }
-    }
-}
-
-fn word_of(set: &PieceSet, at: usize) -> u64 {
-    let bytes = set.as_bytes().get(at * 8..).unwrap_or_default();
-    let mut word = [0; 8];
-    let taken = bytes.len().min(8);
-    word[..taken].copy_from_slice(&bytes[..taken]);
-    u64::from_le_bytes(word)
-}
 
 /// A piece of which something is asked or got. Bit i of a mask is the piece's group i.
 #[derive(Clone, Copy, Debug, Default)]
@@ -271,7 +227,8 @@ impl Table {
     pub(super) fn got(&mut self, piece: u32, bit: u64) -> Got {
         let full = self.full(piece);
         let Some(begun) = self.begun.get_mut(&piece).filter(|begun| begun.got & bit == 0) else {
-            // Released by all, back among the fresh, and come all the same; or simply here already.
+            // Either the group is here already; or its piece is fresh, because everybody who was asked for it was released
+            // from it, and one of them sent it all the same: then it counts as asked.
             return if self.is_fresh(piece) { self.got_unasked(piece, bit) } else { Got::Again };
         };
         begun.got |= bit;
@@ -378,4 +335,84 @@ fn ones(count: u32) -> u64 {
 
 fn level(spread: u8) -> usize {
     usize::from(spread).min(LEVELS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of 130 pieces of 16 groups, of which nothing is here.
+    fn table() -> Table {
+        Table::new(Pieces::of(130 << 20).unwrap(), PieceSet::none(130))
+    }
+
+    fn holding(pieces: impl IntoIterator<Item = u32>) -> Known {
+        let mut set = PieceSet::none(130);
+        for piece in pieces {
+            set.insert(piece);
+        }
+        Known::of(set)
+    }
+
+    #[test]
+    fn a_begun_piece_comes_before_the_rarest_and_that_before_the_others() {
+        let mut table = table();
+        let (one, other) = (holding(0..100), holding([7, 8]));
+        [&one, &one, &other].into_iter().for_each(|known| table.gain(known));
+        assert_eq!(table.rarest(), Some(0), "what nobody holds");
+        // Of what the two hold, only 7 and 8 have three holders: never those first.
+        for random in 0..50u64 {
+            let (piece, mask) = table.pick(&one, 16, random << 32 | random).unwrap();
+            assert!(piece < 100 && piece != 7 && piece != 8 && mask == 0xffff, "{piece}");
+        }
+        table.ask(7, 0x000f);
+        assert_eq!(table.pick(&one, 3, 9), Some((7, 0x0070)), "the rest of what is begun, as much as may be asked");
+        assert_eq!(table.pick(&holding([8]), 16, 9).map(|(piece, _)| piece), Some(8));
+        assert!(table.has_rarer(&one, 8) && !table.has_rarer(&other, 8));
+        table.lose(&one);
+        assert_eq!(table.pick(&Known::All, 16, 9), Some((7, 0xfff0)));
+    }
+
+    #[test]
+    fn a_group_counts_once_however_often_it_comes_and_the_last_completes_its_piece() {
+        let mut table = table();
+        table.ask(3, 0xffff);
+        assert!(!table.is_free(3) && table.is_unbegun(3));
+        assert_eq!(table.got(3, 1), Got::New);
+        assert_eq!(table.got(3, 1), Got::Again);
+        table.ask_again(3, 0b110);
+        assert_eq!(table.twice_bytes(), 2 * GROUP_BYTES);
+        assert!(!table.release(3, 0b10), "the other peer is still asked for it");
+        assert!(table.release(3, 0b1000), "nobody is");
+        assert!(table.is_free(3) && table.missing(3, 0xf) == 0b1110);
+        (1..15).for_each(|bit| assert_eq!(table.got(3, 1 << bit), Got::New));
+        assert_eq!(table.got(3, 1 << 15), Got::Piece);
+        assert!(table.held().contains(3) && table.twice_bytes() == 0);
+        assert_eq!((table.got(3, 1), table.got_bytes()), (Got::Again, 1 << 20));
+    }
+
+    #[test]
+    fn what_comes_after_it_was_taken_back_from_all_counts_all_the_same() {
+        let mut table = table();
+        table.ask(3, 0b11);
+        assert!(table.release(3, 0b11));
+        assert!(table.is_free(3) && !table.is_unbegun(3), "as if it had never been asked");
+        assert_eq!(table.got(3, 0b10), Got::New);
+        assert_eq!(table.missing(3, 0b11), 0b01);
+    }
+
+    #[test]
+    fn a_blob_lacks_what_nobody_holds_or_sends() {
+        let mut table = table();
+        assert!(table.lacks());
+        let most = holding(1..130);
+        table.gain(&most);
+        assert!(table.lacks(), "piece 0");
+        table.ask(0, 0xffff);
+        assert!(!table.lacks(), "it is asked of somebody");
+        table.release(0, 0xffff);
+        table.gain(&Known::All);
+        assert!(!table.lacks());
+        assert!(table.wants_of(&Known::All) && !table.wants_of(&Known::Nothing));
+    }
 }

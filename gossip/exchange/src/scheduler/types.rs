@@ -334,20 +334,3 @@ pub struct Progress {
     /// Bytes that came twice.
     pub duplicate_bytes: u64,
 }
-
-/// What a peer's link is believed to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkView {
-    /// Bytes a second delivered lately, while something was asked.
-    pub rate: u64,
-    /// The shortest time from a request to its first byte.
-    pub rtt: Option<Duration>,
-    /// Bytes that may be open.
-    pub window: u64,
-    /// Bytes that are.
-    pub open_bytes: u64,
-    /// Requests that are, cancelled ones among them.
-    pub open_requests: usize,
-    /// Times that its requests were moved, of late.
-    pub strikes: u32,
-}

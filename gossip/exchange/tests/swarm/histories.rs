@@ -146,17 +146,11 @@ fn play(seed: u64, sum: &mut Sum) {
     let done = |sim: &Sim| sim.scripts == 0 && fetchers.iter().all(|node| sim.is_done(*node));
     if !sim.run(30 * MINUTE, done) {
         for node in &fetchers {
-            for root in sim.peers[*node].scheduler.wanted() {
-                println!("{node}: {:?}", sim.peers[*node].scheduler.progress(root));
+            let peer = &sim.peers[*node];
+            for progress in peer.copies.keys().filter_map(|root| peer.scheduler.progress(*root)) {
+                println!("{node}: {progress:?}");
             }
-            let links = sim.peers[*node].links.keys();
-            links.for_each(|other| {
-                println!(
-                    "  {other} {:?}: {:?}",
-                    sim.peers[*other].server.fault,
-                    sim.peers[*node].scheduler.link(*other)
-                )
-            });
+            peer.links.keys().for_each(|other| println!("  {other} {:?}", sim.peers[*other].server.fault));
         }
         panic!("not done after half an hour");
     }

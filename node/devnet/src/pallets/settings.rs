@@ -46,15 +46,15 @@ pub mod pallet {
     #[pallet::genesis_config]
     #[derive(frame_support::DefaultNoBound)]
     pub struct GenesisConfig<T: Config> {
-        /// See [`StatefulEpochs`].
+        /// Whether epochs are counted from the last one, or by block number alone.
         pub stateful_epochs: bool,
         /// Milliseconds between two blocks.
         pub slot_ms: u64,
-        /// See [`LocalAxons`].
+        /// Whether loopback and private addresses may be axons.
         pub local_axons: bool,
         /// A scalar of BLS12-381, little-endian.
         pub beacon_secret: [u8; 32],
-        /// See [`Nonce`].
+        /// Tells two devnets of equal settings apart.
         pub nonce: H256,
         /// BLAKE2b-256 of the metadata, version 15.
         pub metadata_hash: H256,
