@@ -20,16 +20,12 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("gossip/exchange/src/scheduler", &["bits", "table"]),
     // FRAME's macros: the runtime's version lists its APIs, and the APIs are the runtime's.
     ("node/devnet/src/runtime", &["apis", "mod"]),
-    ("node/src/report/html/plots", &["bars", "duration", "loss", "mod", "selection", "weights"]),
-    ("node/src/swarm/display", &["lines", "mod"]),
     ("trainer/src/data", &["dataset", "shards"]),
     ("trainer/sparseloco/src", &["codec", "select", "simd"]),
     ("node/src/lab", &["run", "worker"]),
     ("node/src/peer", &["gathering", "jobs"]),
     ("node/src/peer/submitting", &["mod", "task"]),
     ("node/src/peer/validating", &["scoring", "validator"]),
-    ("node/src/swarm", &["devnet", "error"]),
-    ("node/src/swarm/chronicle", &["mod", "summary"]),
     ("trainer/src/cpu", &["attention", "network"]),
 ];
 

@@ -7,6 +7,7 @@ use covey_proto::Round;
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::{Beacon, Quantiser, Run};
 use covey_round::engine::Roles;
+use covey_trainer::BackendError;
 use std::fmt::Write;
 
 /// The whole text; a block takes `block` seconds.
@@ -81,7 +82,7 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     let mbit = |number: u64| number as f64 * 8.0 / 1e6 / window.max(1e-3);
     page.line("a node", &format!("receives a full round within {}: {} down", seconds(window), rate(mbit(all))));
     page.line("", &format!("a miner sends its own twice or more: {} up", rate(2.0 * mbit(contribution))));
-    for (name, says) in ["memory", "", ""].into_iter().zip(memory(run)) {
+    for (name, says) in std::iter::once("memory").chain(std::iter::repeat("")).zip(memory(run)) {
         page.line(name, &says);
     }
     let kept = u64::from(run.electorate.checkpoint).saturating_add(4).saturating_mul(all).saturating_add(2 * state);
@@ -89,27 +90,26 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     page.line("on chain", &stake(run));
 }
 
-/// The most memory that a node of each role will have at once, and what most of it is for.
-fn memory(run: &Run) -> [String; 3] {
-    let roles = [
-        ("miner", Roles { miner: true, validator: false }),
-        ("validator", Roles { miner: false, validator: true }),
-        ("seeder", Roles::default()),
-    ];
-    roles.map(|(role, roles)| match footprint(run, roles, &DEVICE) {
-        Ok(needed) => {
-            let Footprint { process, activations, data, contributions, .. } = needed;
-            let model = bytes(needed.state + needed.device);
-            let mut parts = vec![format!("model {model}")];
-            let others =
-                [("activations", activations), ("contributions", contributions), ("data", data), ("process", process)];
-            parts.extend(
-                others.into_iter().filter(|(_, size)| *size > 0).map(|(of, size)| format!("{of} {}", bytes(size))),
-            );
-            format!("{role} {}: {}", bytes(needed.total()), parts.join(", "))
+/// The most memory that a node of each role will have at once, and what a miner's is for.
+fn memory(run: &Run) -> Vec<String> {
+    let miner = Roles { miner: true, validator: false };
+    let roles =
+        [("miner", miner), ("validator", Roles { miner: false, validator: true }), ("seeder", Roles::default())];
+    let needed = |(role, roles)| Ok(format!("{role} {}", bytes(footprint(run, roles, &DEVICE)?.total())));
+    let all: Result<Vec<String>, BackendError> = roles.into_iter().map(needed).collect();
+    match (all, footprint(run, miner, &DEVICE)) {
+        (Ok(all), Ok(of_miner)) => {
+            let Footprint { process, state, device, activations, data, contributions } = of_miner;
+            let (model, activations, data) = (bytes(state + device), bytes(activations), bytes(data));
+            let (contributions, process) = (bytes(contributions), bytes(process));
+            vec![
+                format!("{} at most;", all.join(", ")),
+                format!("of a miner's, the model takes {model}, activations {activations},"),
+                format!("data {data}, contributions {contributions}, the process {process}"),
+            ]
         }
-        Err(error) => format!("{role} unknown: {error}"),
-    })
+        (Err(error), _) | (_, Err(error)) => vec![format!("unknown: {error}")],
+    }
 }
 
 fn stake(run: &Run) -> String {
