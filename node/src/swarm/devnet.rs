@@ -184,7 +184,7 @@ impl BlockMaker {
     /// # Errors
     /// It does not come back.
     pub(super) async fn make(&mut self) -> Result<NewBlock, ChainError> {
-        match self.ask("covey_makeBlock", |made| number(made)).await {
+        match self.ask("covey_makeBlock", number).await {
             Ok(best) => Ok(NewBlock { best, was_away: false }),
             Err(error) => {
                 tracing::warn!(%error, "no block: the chain's process is gone, most likely");
