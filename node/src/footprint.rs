@@ -16,7 +16,7 @@ use covey_trainer::{BackendError, Device, open_backend};
 const PROCESS_BYTES: u64 = if cfg!(debug_assertions) { 66_000_000 } else { 50_000_000 };
 
 /// Pieces that are fetched and shards that are decoded at a time, of contributions that are not kept decoded. Measured.
-const PASSING_BYTES_MAX: u64 = 12 << 20;
+const PASSING_BYTES_MAX: u64 = 14 << 20;
 
 /// The most memory that a node will have at once, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
