@@ -246,3 +246,128 @@ impl ShardCheck {
         (checked == manifest.shards.len()).then(|| Contribution { digest: manifest.digest(), manifest, decoded })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::blob::BlobRef;
+    use covey_proto::{BlockNumber, Hotkey, Uid};
+    use covey_sparseloco::{Compression, compress};
+    use std::collections::HashMap;
+
+    const ROUND: Round = Round(3);
+
+    /// A run, how its parameters lie, an honest contribution's bytes by name, and its manifest.
+    struct Honest {
+        run: Run,
+        layout: Layout,
+        blobs: HashMap<Digest, Vec<u8>>,
+        manifest: Manifest,
+    }
+
+    fn author() -> Member {
+        let hotkey = Hotkey::new([1; 32]);
+        Member { uid: Uid::from(5), hotkey, registered_at: BlockNumber(7), permit: false, stake: 0 }
+    }
+
+    fn expected(run: &Run) -> Expected {
+        Expected { run_id: run.id(), round: ROUND, base: Digest::of(b"base"), author: author() }
+    }
+
+    fn honest() -> Honest {
+        let run = crate::testing::tiny_run(Digest::ZERO);
+        let layout = run.layout();
+        let how = Compression {
+            beta: run.compress.beta,
+            k: run.compress.k.count(ROUND),
+            quantiser: run.compress.quantiser,
+            shard_chunks: run.compress.shard_chunks as usize,
+        };
+        let feedback = vec![0.0; layout.elements()];
+        let base = feedback.clone();
+        let mut trained: Vec<f32> = (0..layout.elements()).map(|at| (at % 97) as f32 * 1e-3 - 0.05).collect();
+        let shards = compress(1, &layout, &how, &base, &feedback, &mut trained).unwrap().shards;
+        let (of, author) = (expected(&run), author());
+        let manifest = Manifest {
+            run: of.run_id,
+            round: ROUND,
+            uid: author.uid,
+            hotkey: author.hotkey,
+            registered_at: author.registered_at.0,
+            base: of.base,
+            samples: samples_per_member(&run, ROUND) as u32,
+            codec: CODEC_VERSION,
+            shards: shards.iter().map(|shard| BlobRef::of(shard)).collect(),
+        };
+        let blobs = shards.into_iter().map(|shard| (Digest::of(&shard), shard)).collect();
+        Honest { run, layout, blobs, manifest }
+    }
+
+    impl Honest {
+        fn check(&self) -> Result<Contribution, Unfit> {
+            let mut check = ShardCheck::new(self.manifest.clone());
+            for shard in &self.manifest.shards {
+                check.push(&self.run, &self.layout, &self.blobs[&shard.root])?;
+            }
+            Ok(check.finish().unwrap())
+        }
+    }
+
+    #[test]
+    fn an_honest_manifest_passes_and_one_with_any_other_field_is_named_by_it() {
+        let Honest { run, layout, manifest, .. } = honest();
+        let check = |manifest: &Manifest| check_manifest(&run, &layout, &expected(&run), manifest);
+        assert!(check(&manifest).is_ok());
+        let lies: [(&str, fn(&mut Manifest)); 8] = [
+            ("run", |manifest| manifest.run.0 = Digest::ZERO),
+            ("round", |manifest| manifest.round = ROUND.next()),
+            ("uid", |manifest| manifest.uid = Uid::from(6)),
+            ("hotkey", |manifest| manifest.hotkey = Hotkey::new([2; 32])),
+            ("registered_at", |manifest| manifest.registered_at += 1),
+            ("base", |manifest| manifest.base = Digest::ZERO),
+            ("samples", |manifest| manifest.samples += 1),
+            ("codec", |manifest| manifest.codec += 1),
+        ];
+        for (field, lie) in lies {
+            let mut manifest = manifest.clone();
+            lie(&mut manifest);
+            assert!(matches!(check(&manifest), Err(Unfit::Field { field: named, .. }) if named == field), "{field}");
+        }
+        let mut more = manifest.clone();
+        more.shards.push(more.shards[0]);
+        assert!(matches!(check(&more), Err(Unfit::Field { field: "number of shards", .. })));
+        let mut larger = manifest;
+        larger.shards[0].size = 1 << 40;
+        assert!(matches!(check(&larger), Err(Unfit::ShardTooLarge { shard: 0, .. })));
+    }
+
+    #[test]
+    fn a_small_contribution_stays_decoded_and_is_the_same_from_its_blobs() {
+        let honest = honest();
+        let small = honest.check().unwrap();
+        assert_eq!(small.digest, honest.manifest.digest());
+        let decoded = small.decoded().unwrap().to_vec();
+        let large = Contribution { decoded: None, manifest: honest.manifest.clone(), digest: small.digest };
+        let blobs = |root: &Digest| Ok(honest.blobs.get(root).cloned());
+        for (number, shard) in decoded.iter().enumerate() {
+            for contribution in [&small, &large] {
+                assert_eq!(&contribution.shard(&honest.run, &honest.layout, &blobs, number).unwrap(), shard);
+            }
+        }
+        let none = |_: &Digest| Ok(None);
+        assert!(matches!(large.shard(&honest.run, &honest.layout, &none, 0), Err(ShardError::Gone(_))));
+        let other = |_: &Digest| Ok(Some(vec![0; 9]));
+        let broken = large.shard(&honest.run, &honest.layout, &other, 0);
+        assert!(matches!(broken, Err(ShardError::Codec { shard: 0, .. })));
+    }
+
+    #[test]
+    fn a_shard_that_does_not_decode_is_named_and_none_may_be_missing() {
+        let mut honest = honest();
+        let missing = ShardCheck::new(honest.manifest.clone()).finish();
+        assert!(missing.is_none());
+        let last = honest.manifest.shards.len() - 1;
+        honest.blobs.get_mut(&honest.manifest.shards[last].root).unwrap().push(0);
+        assert!(matches!(honest.check(), Err(Unfit::Shard { shard, .. }) if shard == last));
+    }
+}

@@ -34,7 +34,8 @@ impl Probation {
     }
 }
 
-/// The ballot: of those whose contributions are `held`, valid and on the disk, the first `places` (K) of [`ranking`].
+/// The ballot: of those whose contributions are `held`, valid and on the disk, the first `places` (K): the rated by score,
+/// falling, then the unrated in the order that all share.
 ///
 /// Who is not in `standings` counts as unrated. A vote with fewer than K names is no fault: the rest is not held or bad.
 pub fn ballot(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>, places: u32) -> UidSet {

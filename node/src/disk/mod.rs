@@ -27,12 +27,12 @@ pub use states::{SavedState, StateFile};
 
 use covey_proto::{Digest, Round};
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
-/// What a stream gathers before it goes to the file: few calls, and no matter beside a model.
+/// What a stream is read by at most: few calls, and no matter beside a model.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes begun in this process: each has a temporary file of its own.
@@ -102,7 +102,7 @@ impl Disk {
         self.write_with(name, |file| file.write_all(bytes))
     }
 
-    /// [`write`](Disk::write) of what `content` writes, piece by piece.
+    /// [`write`](Disk::write) of what `content` writes, in pieces that are worth a call each.
     ///
     /// # Errors
     /// The file system or `content` refuses; the file is as it was.
@@ -115,9 +115,9 @@ impl Disk {
         let number = WRITES.fetch_add(1, Ordering::Relaxed);
         let beside = self.path(&format!("{name}.{number}.part"));
         let write = || -> io::Result<()> {
-            let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(&beside)?);
+            let mut file = File::create(&beside)?;
             content(&mut file)?;
-            file.into_inner()?.sync_data()?;
+            file.sync_data()?;
             fs::rename(&beside, self.path(name))?;
             File::open(&self.root)?.sync_all()
         };
@@ -133,8 +133,13 @@ impl Disk {
     /// # Errors
     /// The file system refuses.
     pub fn open_file(&self, name: &str) -> Result<Option<BufReader<File>>, DiskError> {
-        match File::open(self.path(name)) {
-            Ok(file) => Ok(Some(BufReader::with_capacity(BUFFER_BYTES, file))),
+        let open = || -> io::Result<_> {
+            let file = File::open(self.path(name))?;
+            let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            Ok(BufReader::with_capacity(bytes.clamp(1, BUFFER_BYTES), file))
+        };
+        match open() {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(DiskError { path: self.path(name), error }),
         }

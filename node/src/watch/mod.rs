@@ -365,3 +365,20 @@ fn shares(weights: &crate::chain::Weights) -> BTreeMap<Uid, f64> {
     }
     shares
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row counts by its shares, whatever its numbers add up to; one of nothing but zeros counts as a row that gives none.
+    #[test]
+    fn shares_are_means_over_validators_and_not_over_their_numbers() {
+        let row = |weights: &[(u8, u16)]| weights.iter().map(|(uid, weight)| (Uid::from(*uid), *weight)).collect();
+        let weights = [(1, row(&[(7, 10), (8, 30)])), (2, row(&[(7, 65_535)])), (3, row(&[(8, 0)]))];
+        let shares =
+            shares(&weights.map(|(uid, row)| (covey_proto::Hotkey::new([uid; 32]), row)).into_iter().collect());
+        let (of_7, of_8) = (shares[&Uid::from(7)], shares[&Uid::from(8)]);
+        assert!((of_7 - 1.25 / 3.0).abs() < 1e-12 && (of_8 - 0.75 / 3.0).abs() < 1e-12, "{of_7} {of_8}");
+        assert!(super::shares(&crate::chain::Weights::new()).is_empty());
+    }
+}

@@ -13,6 +13,10 @@
 //! the package `bittensor-core`, against whose output the tests compare. When to lock, to which round, and what is in the
 //! bytes is for the callers: `covey`'s chain client (`chain/substrate/weights.rs`) and the devnet's pallet.
 //!
+//! For example: a validator at round 1000 of a beacon with three seconds a round locks its row to round 1100. For five minutes
+//! the row is 5,000 bytes at most of nothing that anybody can read; then the beacon signs round 1100, and the next epoch of
+//! the chain opens it, whether or not the validator is still there.
+//!
 //! Pure functions of their arguments and of the randomness that they are given; an opened message says nothing of who locked
 //! it, so that whoever reads it must check what is inside.
 

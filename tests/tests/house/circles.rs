@@ -12,12 +12,6 @@ use std::path::Path;
 
 /// Circles that are still there: the folder, and the modules that import one another.
 const CIRCLES: &[(&str, &[&str])] = &[
-    ("gossip/src", &["config", "handle", "links", "shared", "swarm"]),
-    ("gossip/src/links", &["block", "mod", "report", "server", "teller"]),
-    ("gossip/src/swarm", &["connections", "discovery", "gossip", "mod", "network", "pieces", "running"]),
-    ("gossip/blobs/src", &["error", "files", "flush", "index", "meta", "serve", "state", "store"]),
-    ("gossip/exchange/src/governor", &["mod", "peer", "places", "types"]),
-    ("gossip/exchange/src/scheduler", &["bits", "table"]),
     // FRAME's macros: the runtime's version lists its APIs, and the APIs are the runtime's.
     ("node/devnet/src/runtime", &["apis", "mod"]),
     ("trainer/src/data", &["dataset", "shards"]),

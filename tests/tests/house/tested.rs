@@ -33,17 +33,7 @@ const COVERED: &[(&str, &str, &str)] = &[
         "the scheduler is one machine: its rules one by one, and histories of a simulated swarm",
     ),
     (
-        "gossip/exchange/src/scheduler/link.rs",
-        "gossip/exchange/tests",
-        "the scheduler is one machine: its rules one by one, and histories of a simulated swarm",
-    ),
-    (
         "gossip/exchange/src/scheduler/sources.rs",
-        "gossip/exchange/tests",
-        "the scheduler is one machine: its rules one by one, and histories of a simulated swarm",
-    ),
-    (
-        "gossip/exchange/src/scheduler/table.rs",
         "gossip/exchange/tests",
         "the scheduler is one machine: its rules one by one, and histories of a simulated swarm",
     ),
@@ -106,14 +96,10 @@ const UNTESTED: &[&str] = &[
     "gossip/src/links/handler.rs",
     "gossip/src/links/server.rs",
     "gossip/src/links/serving.rs",
-    "gossip/src/swarm/connections.rs",
-    "gossip/src/swarm/discovery.rs",
-    "gossip/src/swarm/gate.rs",
-    "gossip/src/swarm/kademlia.rs",
-    "gossip/src/swarm/network.rs",
-    "gossip/src/swarm/pieces.rs",
-    "gossip/src/swarm/requests.rs",
-    "gossip/src/swarm/running.rs",
+    "gossip/src/network/lookups.rs",
+    "gossip/src/network/piece_links.rs",
+    "gossip/src/network/running.rs",
+    "gossip/src/network/supervise.rs",
     "node/src/contribution.rs",
     "node/src/peer/applying/keep.rs",
     "node/src/peer/catching_up.rs",
@@ -123,7 +109,6 @@ const UNTESTED: &[&str] = &[
     "node/src/peer/mod.rs",
     "node/src/peer/start.rs",
     "node/src/peer/validating/validator.rs",
-    "node/src/watch/mod.rs",
 ];
 
 #[test]

@@ -122,19 +122,11 @@ fn applying_tag(round: Round) -> String {
     format!("apply-{round}")
 }
 
-/// Lets go of what is older than P + 4 rounds, and of checkpoints older than the last two. An archive keeps all.
+/// Lets go of what nobody needs any more after `round`. An archive keeps every round.
 fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
     let store = context.network.store();
     let checkpoint = context.run.electorate.checkpoint;
-    let is_over = |tag: &str| match tag.split_once('-').map(|(kind, number)| (kind, number.parse().map(Round))) {
-        Some(("mine", Ok(of))) => of.0 + 2 <= round.0,
-        // Of a life that ended before the round was applied.
-        Some(("apply", Ok(of))) => of <= round,
-        Some(("round", Ok(of))) if is_checkpoint(&context.run, of) => of.0 + 2 * checkpoint <= round.0,
-        Some(("round", Ok(of))) => of.0 + checkpoint + 4 <= round.0,
-        _ => false,
-    };
-    for tag in store.pins().into_keys().filter(|tag| is_over(tag)) {
+    for tag in store.pins().into_keys().filter(|tag| is_over(tag, round, checkpoint)) {
         if !context.archive || !tag.starts_with("round") {
             store.unpin(&tag)?;
         }
@@ -143,4 +135,38 @@ fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
         store.gc()?;
     }
     Ok(())
+}
+
+/// Whether what a tag holds is of no use any more after `round`, where every `checkpoint`-th state is kept: rounds older
+/// than that and four more, checkpoints but for the last two, own contributions but for the last.
+fn is_over(tag: &str, round: Round, checkpoint: u32) -> bool {
+    let Some((kind, Ok(of))) = tag.split_once('-').map(|(kind, number)| (kind, number.parse::<u32>())) else {
+        return false;
+    };
+    let kept = match kind {
+        "mine" => 2,
+        "round" if of.is_multiple_of(checkpoint) => 2 * checkpoint,
+        "round" => checkpoint + 4,
+        // Of a life that ended before the round was applied.
+        "apply" => 0,
+        _ => return false,
+    };
+    of.saturating_add(kept) <= round.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_checkpoints_and_own_contributions_are_kept_as_long_as_somebody_may_ask() {
+        let over = |tag: &str, round| is_over(tag, Round(round), 10);
+        for (tag, last) in [("round-21", 34), ("round-20", 39), ("mine-21", 22), ("apply-21", 20)] {
+            assert!(!over(tag, last) && over(tag, last + 1), "{tag}");
+        }
+        for tag in ["offer-1-5", "fork-3", "round-x", "round", "other-3"] {
+            assert!(!over(tag, 1000), "{tag}");
+        }
+        assert!(!over("round-4294967295", u32::MAX - 1), "no overflow");
+    }
 }

@@ -108,3 +108,41 @@ pub(in crate::peer) async fn listen<L: Send + Sync + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use covey_proto::blob::{BlobRef, Manifest};
+    use covey_proto::{Digest, Hotkey, Round, Uid};
+
+    fn announcement(run: RunId) -> Vec<u8> {
+        let manifest = Manifest {
+            run,
+            round: Round(3),
+            uid: Uid::from(5),
+            hotkey: Hotkey::new([1; 32]),
+            registered_at: 7,
+            base: Digest::of(b"base"),
+            samples: 9,
+            codec: 1,
+            shards: vec![BlobRef::of(b"shard")],
+        };
+        message::Announcement { manifest, inline: vec![b"shard".to_vec()] }.to_bytes()
+    }
+
+    #[test]
+    fn an_announcement_of_this_run_is_read_with_its_name_and_others_blame_who_gave_them() {
+        let run = RunId(Digest::of(b"run"));
+        // An Ed25519 key, as peers are named.
+        let from = PeerKey::from_bytes(&[&[0, 36, 8, 1, 18, 32][..], &[7; 32]].concat()).unwrap();
+        let read = |bytes: Vec<u8>| read(run, 16, bytes, from);
+        let announced = read(announcement(run)).unwrap();
+        assert_eq!((announced.round, announced.uid, announced.from), (Round(3), Uid::from(5), from));
+        assert_eq!(announced.digest, announced.body.announcement.manifest.digest());
+        assert_eq!(announced.body.bytes, announcement(run));
+        assert!(!announced.body.is_gossiped());
+        let other = announcement(RunId(Digest::of(b"other")));
+        assert!(matches!(read(other), Err(Malformed::OtherRun)));
+        assert!(matches!(read(b"no announcement".to_vec()), Err(Malformed::Form(_))));
+    }
+}
