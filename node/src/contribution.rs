@@ -15,7 +15,7 @@ use covey_sparseloco::{CODEC_VERSION, CodecError, SparseShard, decode_shard, max
 
 /// What a decoded contribution may take to be kept so: all of a model of some millions of parameters, of which twenty
 /// take 40 MB. Of a larger model twenty would take as much as the model itself, and decoding again is cheap beside it.
-const DECODED_BYTES_MAX: usize = 2 << 20;
+pub(crate) const DECODED_BYTES_MAX: usize = 2 << 20;
 
 /// Where a blob's bytes come from: a store's `get`, or several stores'.
 pub type Blobs<'a> = dyn Fn(&Digest) -> Result<Option<Vec<u8>>, StoreError> + Sync + 'a;

@@ -18,7 +18,8 @@
 //! [`report`] shows what came of it, and `audit` computes it all again, believing nothing: these need the feature `devnet`.
 //!
 //! Without a node: [`watch`] follows any run from the chain and the topics alone; [`lab`] compares methods in one process,
-//! with neither network nor chain; [`preset`] holds ready-made runs, [`corpus`] the default training text. [`cli`] is the
+//! with neither network nor chain; [`preset`] holds ready-made runs, [`footprint`] says how much memory a node of one
+//! will need, [`corpus`] has the default training text. [`cli`] is the
 //! command line: a file a command, which decides what is printed and with which exit code, and nothing else.
 
 #[cfg(feature = "devnet")]
@@ -31,6 +32,7 @@ pub mod contribution;
 pub mod corpus;
 pub mod disk;
 pub mod evaluation;
+pub mod footprint;
 pub mod lab;
 pub mod misbehave;
 pub mod observe;

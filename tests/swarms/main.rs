@@ -6,5 +6,6 @@ mod audit;
 mod churn;
 mod honest;
 mod killed;
+mod memory;
 mod rig;
 mod stranger;

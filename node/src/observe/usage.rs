@@ -31,6 +31,15 @@ impl Usage {
         }
     }
 
+    /// Of this process without its children, until now. What children have written counts for their parent, too, once they
+    /// have ended; so the disk's part is that of the threads that live now.
+    pub fn of_this_process_alone() -> Usage {
+        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let written =
+            threads.filter_map(|thread| disk_written(&std::fs::read_to_string(thread.path().join("io")).ok()?));
+        Usage { disk_written: written.reduce(u64::saturating_add), ..Usage::of_this_process() }
+    }
+
     /// Of two lives of one node, one after the other: the larger peak, and what both have written.
     pub fn and(self, later: Usage) -> Usage {
         let either = |add: fn(u64, u64) -> u64, one: Option<u64>, other: Option<u64>| match (one, other) {

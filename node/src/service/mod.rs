@@ -33,6 +33,8 @@ use tokio::time::Instant;
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// Applied rounds that a supervisor may be behind; then it misses some.
 const APPLIED_MAX: usize = 4096;
+/// What a node trains and judges on.
+pub const DEVICE: Device = Device::Cpu { threads: 1 };
 /// Where in a node's folder it says at which address it shows its status: with port 0 nobody else knows.
 pub const STATUS: &str = "status";
 /// How long a node may take to say good-bye.
@@ -208,7 +210,7 @@ impl Service {
             transport: TransportOptions { congestion: config.network.congestion, ..TransportOptions::default() },
             store_bytes_max: config.storage.quota.0,
             compute: Compute::new(config.cores.unwrap_or_else(all_cores)),
-            device: Device::Cpu { threads: 1 },
+            device: DEVICE,
             save_rounds: config.storage.save_rounds,
             hotkey,
             misbehaviour,

@@ -1,7 +1,7 @@
 //! A swarm's chain, which is a devnet: what it begins with, its process, its client, and blocks on demand. When a block
 //! is due is the pacer's to say.
 
-use super::error::SwarmError;
+use super::error::{ChainError, RequestError, SwarmError};
 use super::plan::{DEVNET, Node, Options, Plan};
 use super::processes::{START_TIMEOUT, STOP_TIMEOUT, ended_in_time};
 use crate::chain::substrate::{Settings, SubstrateLedger};
@@ -36,39 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(20);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(50);
-
-/// Why a swarm has no chain.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    /// It does not answer any more.
-    #[error("the swarm's chain does not answer at {url}: {error}; its log is logs/{DEVNET}.log")]
-    Silent {
-        /// Where.
-        url: String,
-        /// What came of the last try.
-        error: RequestError,
-    },
-    /// What it began with cannot be written down.
-    #[error("the chain's beginning has no JSON form: {0}")]
-    Spec(#[from] serde_json::Error),
-}
-
-/// Why a request was not answered.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The connection failed, or the answer was an error.
-    #[error(transparent)]
-    Rpc(#[from] subxt::rpcs::Error),
-    /// It took too long.
-    #[error("no answer in {} s", ANSWER.as_secs())]
-    Late,
-    /// The answer has no block number where one was expected.
-    #[error("{answer} names no block")]
-    NoBlock {
-        /// The answer.
-        answer: Value,
-    },
-}
 
 /// What the chain of a swarm begins with: its members, the validators with stake and permit.
 pub(super) fn spec(options: &Options, plan: &Plan, coldkey: Coldkey, hotkey: impl Fn(&str) -> Hotkey) -> ChainSpec {
@@ -259,7 +226,7 @@ impl BlockMaker {
             let answer = client.request::<Value>(method, RpcParams::new()).await?;
             Ok::<_, RequestError>((client, answer))
         };
-        let (client, answer) = tokio::time::timeout(ANSWER, asked).await.map_err(|_| RequestError::Late)??;
+        let (client, answer) = tokio::time::timeout(ANSWER, asked).await.map_err(|_| RequestError::Late(ANSWER))??;
         self.client = Some(client);
         block(&answer).ok_or(RequestError::NoBlock { answer })
     }

@@ -1,15 +1,49 @@
 //! Why a swarm fails, in words that name the process, the file and the remedy.
 
-use super::devnet::ChainError;
-use super::plan::PlanError;
+use super::plan::{DEVNET, PlanError};
 use super::processes::START_TIMEOUT;
 use crate::chain::substrate::ConnectError;
 use crate::preset::PresetError;
 use crate::supervise::SpawnError;
 use crate::wallet::WalletError;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a swarm has no chain.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// It does not answer any more.
+    #[error("the swarm's chain does not answer at {url}: {error}; its log is logs/{DEVNET}.log")]
+    Silent {
+        /// Where.
+        url: String,
+        /// What came of the last try.
+        error: RequestError,
+    },
+    /// What it began with cannot be written down.
+    #[error("the chain's beginning has no JSON form: {0}")]
+    Spec(#[from] serde_json::Error),
+}
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The connection failed, or the answer was an error.
+    #[error(transparent)]
+    Rpc(#[from] subxt::rpcs::Error),
+    /// It took too long.
+    #[error("no answer in {} s", .0.as_secs())]
+    Late(Duration),
+    /// The answer has no block number where one was expected.
+    #[error("{answer} names no block")]
+    NoBlock {
+        /// The answer.
+        answer: Value,
+    },
+}
 
 /// Why a swarm fails.
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,7 @@ mod prepare;
 mod processes;
 mod roster;
 
-pub use devnet::{ChainError, RequestError};
-pub use error::SwarmError;
+pub use error::{ChainError, RequestError, SwarmError};
 pub use plan::{Counts, Kill, Moment, Options, PlanError, Script, check};
 
 use crate::chain::Ledger;

@@ -1,8 +1,8 @@
 //! What a swarm writes before anything runs: keys, the chain's beginning, and once that is known the run; then a
 //! node.toml a node.
 
-use super::devnet::{self, ChainError};
-use super::error::SwarmError;
+use super::devnet;
+use super::error::{ChainError, SwarmError};
 use super::plan::{Node, Options, Plan};
 use crate::config::{NodeConfig, Size};
 use crate::disk::folder::Folder;
@@ -150,4 +150,60 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SwarmError> {
 pub(super) fn fault(path: &Path) -> impl FnOnce(std::io::Error) -> SwarmError {
     let path = path.to_owned();
     move |error| SwarmError::Folder { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset::Template;
+    use crate::swarm::plan::{Counts, Script};
+    use crate::testing::made_up_text;
+
+    #[test]
+    fn keys_come_from_the_seed_and_the_name() {
+        let hotkey = |seed, name| Keys::new(seed).hotkey(name);
+        assert_eq!(hotkey(1, "miner-0"), hotkey(1, "miner-0"));
+        assert_ne!(hotkey(1, "miner-0"), hotkey(2, "miner-0"));
+        assert_ne!(hotkey(1, "miner-0"), hotkey(1, "miner-1"));
+    }
+
+    #[test]
+    fn a_folder_has_all_that_a_node_is_told_by() {
+        let (_data_folder, data) = made_up_text(3);
+        let counts = Counts { miners: 2, validators: 1, both: 1 };
+        let script = Script { misbehave: vec![("noise".parse().unwrap(), 1)], ..Script::default() };
+        let options = Options {
+            template: Template::load("tiny").unwrap(),
+            data: Arc::new(data),
+            rounds: 1,
+            counts,
+            seed: 3,
+            repeatable: true,
+            script,
+            cores: 1,
+            hidden_weights: false,
+            program: "covey".into(),
+            patience: Duration::from_secs(1),
+            heldout_sequences: 8,
+        };
+        let plan = Plan::new(&options).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let swarm = Folder::at(temporary.path());
+        folder(&swarm, &options, &plan, &Keys::new(3)).unwrap();
+        let run = run(&options, &swarm, Digest::of(b"genesis")).unwrap();
+        assert_eq!(run.clock.beacon, Beacon::Seed, "with a seed, a swarm can be repeated");
+        assert!(swarm.chain_spec().exists() && swarm.tokenizer().exists() && swarm.run().exists());
+        let told = |name: &str| {
+            let name: Arc<str> = name.into();
+            let told = node(&options, &swarm, (&name, plan.node(&name)), "ws://here", vec!["/ip4/127.0.0.1".into()]);
+            told.unwrap().iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let both = told("miner-0");
+        assert!(both.starts_with("miner ") && both.contains("--supervised --validate"), "{both}");
+        assert!(told("miner-1").ends_with("--misbehave noise"));
+        assert!(told("validator-0").starts_with("validator ") && told("seeder-0").starts_with("seeder "));
+        let config = |name: &str| NodeConfig::load(&swarm.node_config(name)).unwrap();
+        assert!(config("seeder-0").storage.archive && config("seeder-0").data.is_none());
+        assert!(!config("miner-0").storage.archive && config("miner-0").data.is_some());
+    }
 }

@@ -14,13 +14,9 @@ use std::path::Path;
 const CIRCLES: &[(&str, &[&str])] = &[
     // FRAME's macros: the runtime's version lists its APIs, and the APIs are the runtime's.
     ("node/devnet/src/runtime", &["apis", "mod"]),
-    ("node/src/report/html/plots", &["bars", "duration", "loss", "mod", "selection", "weights"]),
-    ("node/src/swarm/display", &["lines", "mod"]),
     ("trainer/src/data", &["dataset", "shards"]),
     ("trainer/sparseloco/src", &["codec", "select", "simd"]),
     ("node/src/lab", &["run", "worker"]),
-    ("node/src/swarm", &["devnet", "error"]),
-    ("node/src/swarm/chronicle", &["mod", "summary"]),
     ("trainer/src/cpu", &["attention", "network"]),
 ];
 

@@ -1,18 +1,14 @@
 //! A run as a person reads it before joining: what it is, how long a round takes, what a node must have. 80 columns.
 
+use crate::footprint::{Footprint, footprint};
 use crate::report::units::{bytes, seconds, short, thousands};
+use crate::service::DEVICE;
 use covey_proto::Round;
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::{Beacon, Quantiser, Run};
+use covey_round::engine::Roles;
+use covey_trainer::BackendError;
 use std::fmt::Write;
-
-/// Parameters as f32 that a miner has in memory at once: three states while a round is applied; weights, gradient and
-/// two moments in the trainer; the difference, the old error feedback and the new one.
-const MINER_COPIES: u64 = 10;
-/// A validator: three states, the trainer's four, one on trial.
-const VALIDATOR_COPIES: u64 = 8;
-/// A node that only follows: three states.
-const FOLLOWER_COPIES: u64 = 3;
 
 /// The whole text; a block takes `block` seconds.
 pub(super) fn text(run: &Run, block: f64) -> String {
@@ -86,19 +82,34 @@ fn needs(run: &Run, layout: &Layout, block: f64, page: &mut Page) {
     let mbit = |number: u64| number as f64 * 8.0 / 1e6 / window.max(1e-3);
     page.line("a node", &format!("receives a full round within {}: {} down", seconds(window), rate(mbit(all))));
     page.line("", &format!("a miner sends its own twice or more: {} up", rate(2.0 * mbit(contribution))));
-    page.line(
-        "memory",
-        &format!(
-            "miner {}, validator {}, seeder {};",
-            bytes(state * MINER_COPIES),
-            bytes(state * VALIDATOR_COPIES),
-            bytes(state * FOLLOWER_COPIES)
-        ),
-    );
-    page.line("", "and what a batch takes in the trainer");
+    for (name, says) in std::iter::once("memory").chain(std::iter::repeat("")).zip(memory(run)) {
+        page.line(name, &says);
+    }
     let kept = u64::from(run.electorate.checkpoint).saturating_add(4).saturating_mul(all).saturating_add(2 * state);
     page.line("disk", &format!("{} of states, {} of blobs that are kept for others", bytes(2 * state), bytes(kept)));
     page.line("on chain", &stake(run));
+}
+
+/// The most memory that a node of each role will have at once, and what a miner's is for.
+fn memory(run: &Run) -> Vec<String> {
+    let miner = Roles { miner: true, validator: false };
+    let roles =
+        [("miner", miner), ("validator", Roles { miner: false, validator: true }), ("seeder", Roles::default())];
+    let needed = |(role, roles)| Ok(format!("{role} {}", bytes(footprint(run, roles, &DEVICE)?.total())));
+    let all: Result<Vec<String>, BackendError> = roles.into_iter().map(needed).collect();
+    match (all, footprint(run, miner, &DEVICE)) {
+        (Ok(all), Ok(of_miner)) => {
+            let Footprint { process, state, device, activations, data, contributions } = of_miner;
+            let (model, activations, data) = (bytes(state + device), bytes(activations), bytes(data));
+            let (contributions, process) = (bytes(contributions), bytes(process));
+            vec![
+                format!("{} at most;", all.join(", ")),
+                format!("of a miner's, the model takes {model}, activations {activations},"),
+                format!("data {data}, contributions {contributions}, the process {process}"),
+            ]
+        }
+        (Err(error), _) | (_, Err(error)) => vec![format!("unknown: {error}")],
+    }
 }
 
 fn stake(run: &Run) -> String {

@@ -15,7 +15,7 @@ use super::plan::{Options, PHASES, Plan};
 use crate::chain::Ledger;
 use crate::disk::Disk;
 use crate::disk::folder::Folder;
-use crate::observe::NodeStatus;
+use crate::observe::{NodeStatus, Usage};
 use crate::peer::Applied;
 use crate::report::Summary;
 use crate::supervise::Pace;
@@ -27,6 +27,7 @@ use rounds::{RoundNews, Rounds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use summary::{Measured, baselines, sum_up};
 use tokio::time::{Interval, MissedTickBehavior};
 use weights::weights_now;
 
@@ -197,7 +198,29 @@ impl Chronicle {
     pub(super) async fn finish(mut self, interrupted: bool, enough: impl Future<Output = ()>) -> Summary {
         let wall = self.start.elapsed();
         self.catch_up();
-        summary::finish(self, wall, interrupted, enough).await
+        let Chronicle { options, run, rounds, nodes, losses, weights, screen, .. } = self;
+        let data = options.data.clone();
+        let counting = tokio::task::spawn_blocking(move || baselines(&data));
+        tracing::info!("the last state is evaluated");
+        let (losses, last) = losses.finish(|progress| screen.display.work(&work_line(progress)), enough).await;
+        tracing::info!(loss = last.loss, sequences = last.sequences, "the last state was evaluated");
+        let baselines = counting.await.expect("counting does not panic");
+        screen.display.finish();
+        let supervisor = Usage::of_this_process_alone();
+        let (options, run, rounds, nodes) = (&options, &*run, &rounds, &nodes);
+        sum_up(Measured {
+            options,
+            run,
+            rounds,
+            nodes,
+            weights,
+            losses,
+            last,
+            baselines,
+            wall,
+            interrupted,
+            supervisor,
+        })
     }
 
     // ---- the display -------------------------------------------------------------------------------------------------
@@ -265,4 +288,79 @@ fn work_line(progress: Progress) -> WorkLine {
         false => ("held-out losses of the last rounds", "round"),
     };
     WorkLine { what: what.into(), done, of, noun, elapsed, at_most }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::plan::{Counts, Script};
+    use crate::testing::{made_up_text, tiny_run};
+    use covey_proto::Digest;
+    use covey_round::engine::Tip;
+    use covey_trainer::genesis::initial_state;
+    use tempfile::TempDir;
+
+    const COUNTS: Counts = Counts { miners: 1, validators: 1, both: 0 };
+
+    /// The chronicle of a swarm of two rounds, a miner and a validator, and the folders of data and swarm.
+    fn chronicle() -> (Chronicle, [TempDir; 2]) {
+        let (data_folder, data) = made_up_text(5);
+        let run = Arc::new(tiny_run(data.digest()));
+        let options = Options {
+            template: crate::preset::Template::load("tiny").unwrap(),
+            data: Arc::new(data),
+            rounds: 2,
+            counts: COUNTS,
+            seed: 5,
+            repeatable: true,
+            script: Script::default(),
+            cores: 1,
+            hidden_weights: false,
+            program: "covey".into(),
+            patience: Duration::ZERO,
+            heldout_sequences: 8,
+        };
+        let plan = Plan::of(2, COUNTS, &Script::default()).unwrap();
+        let swarm_folder = tempfile::tempdir().unwrap();
+        let folder = Folder::at(swarm_folder.path());
+        (Chronicle::new(&options, &folder, &run, &plan, Display::silent()), [data_folder, swarm_folder])
+    }
+
+    fn applied(round: u32, root: &str) -> Applied {
+        let root = Digest::of(root.as_bytes());
+        let (chosen, offered) = (vec![(Uid::from(0), Digest::ZERO)], vec![Uid::from(0)]);
+        Applied { round: Round(round), head: Digest::ZERO, root, chosen, offered, void: None }
+    }
+
+    #[tokio::test]
+    async fn what_nodes_say_becomes_a_summary() {
+        let (mut chronicle, folders) = chronicle();
+        let [seeder, miner, validator]: [Arc<str>; 3] = ["seeder-0", "miner-0", "validator-0"].map(Into::into);
+        let disk = Disk::open(&chronicle.folder.node(&miner)).unwrap();
+        let state = initial_state(&chronicle.run.model);
+        for round in [None, Some(Round(0))] {
+            disk.write_state(&Tip { round, head: Digest::ZERO }, Digest::ZERO, &state).unwrap();
+        }
+        // The seeder has no folder: the next one's state is taken.
+        chronicle.begin(&[seeder, miner.clone()]);
+        chronicle.node_started(&miner);
+        let usage = Usage { memory_peak: Some(700_000), disk_written: Some(64) };
+        chronicle.node_told(&miner, NodeStatus { tokens: 30, usage, ..NodeStatus::default() });
+        for (node, round, root) in [(&miner, 0, "a"), (&validator, 0, "a"), (&validator, 1, "b"), (&miner, 1, "c")] {
+            chronicle.on_applied(node, applied(round, root));
+        }
+        assert!(!chronicle.is_behind());
+        let summary = chronicle.finish(false, std::future::pending()).await;
+        assert_eq!((summary.rounds, summary.tokens, summary.heldout_loss.len()), (2, 30, 3));
+        let [before, first, second] = summary.heldout_loss[..] else { panic!("three losses") };
+        assert!(before.is_finite() && before == first, "the same state: {before}, {first}");
+        assert_eq!(first, second, "the validator's state of round 1 is nowhere: the one before stands for it");
+        assert!(summary.heldout_sequences_final > 8 && summary.heldout_loss_final.is_finite());
+        assert_eq!((summary.roots_agree, summary.disagreements.len()), (false, 1));
+        assert_eq!(summary.selected, [[Uid::from(0)], [Uid::from(0)]]);
+        let costs = |role: &str| summary.usage.iter().find(|usage| usage.role == role).unwrap().clone();
+        assert_eq!((costs("miner").memory_peak, costs("miner").disk_written_a_round), (Some(700_000), Some(32)));
+        assert_eq!(costs("supervisor").nodes, 1);
+        drop(folders);
+    }
 }

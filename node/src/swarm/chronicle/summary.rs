@@ -1,49 +1,54 @@
-//! What a swarm has measured of itself, added up: the end of its chronicle.
+//! What a swarm has measured of itself, added up: the end of its chronicle. Measures nothing.
 
-use super::nodes::{SeenNode, SeenNodes, Work, sum_by_key};
-use super::{Chronicle, work_line};
+use super::nodes::{SeenNode, SeenNodes, sum_by_key};
+use super::rounds::Rounds;
 use crate::evaluation::HeldoutLoss;
 use crate::observe::Usage;
 use crate::report::usage::{SUPERVISOR, by_role};
 use crate::report::{Baselines, NodeSummary, Summary};
 use crate::service::all_cores;
-use crate::swarm::display::Display;
+use crate::swarm::plan::Options;
 use covey_proto::Uid;
+use covey_proto::run::Run;
 use covey_trainer::data::Dataset;
 use covey_trainer::data::baseline::baseline;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Evaluates what is left, and sums up what was measured in `wall` time.
-pub(super) async fn finish(
-    chronicle: Chronicle,
-    wall: Duration,
-    interrupted: bool,
-    enough: impl Future<Output = ()>,
-) -> Summary {
-    let Chronicle { options, run, rounds, nodes, losses, weights, screen, .. } = chronicle;
-    let display = screen.display;
-    let (data, model) = (&options.data, &run.model);
-    let counting = tokio::task::spawn_blocking({
-        let data = data.clone();
-        move || baselines(&data)
-    });
-    let (heldout_loss, last) = losses.finish(|progress| display.work(&work_line(progress)), enough).await;
-    let baselines = counting.await.expect("counting does not panic");
-    say_last(&display, last);
-    let parameters = run.layout().elements() as u64;
-    let count = rounds.count() as u32;
-    let summaries: Vec<NodeSummary> = nodes
-        .iter()
-        .map(|(name, node)| {
-            let work = node.work();
-            let uid = node.plan.uid.or(work.uid);
-            node_summary(name, node, work, uid, rounds.contributed(uid))
-        })
-        .collect();
+/// What a swarm has measured of itself.
+pub(super) struct Measured<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// The run.
+    pub run: &'a Run,
+    /// Its rounds.
+    pub rounds: &'a Rounds,
+    /// Its nodes.
+    pub nodes: &'a SeenNodes,
+    /// After each round, as seen on chain.
+    pub weights: Vec<BTreeMap<Uid, f64>>,
+    /// Before round 0 and after each round.
+    pub losses: Vec<f64>,
+    /// Of the last state, on more text.
+    pub last: HeldoutLoss,
+    /// What counting reaches.
+    pub baselines: Baselines,
+    /// From the first block to the last round.
+    pub wall: Duration,
+    /// Whether it ended before its last round.
+    pub interrupted: bool,
+    /// What the supervisor itself has cost.
+    pub supervisor: Usage,
+}
+
+/// All of it, for the report.
+pub(super) fn sum_up(measured: Measured<'_>) -> Summary {
+    let Measured { options, run, rounds, nodes, weights, last, .. } = measured;
+    let (data, parameters, count) = (&options.data, run.layout().elements() as u64, rounds.count() as u32);
+    let summaries: Vec<NodeSummary> = nodes.iter().map(|(name, node)| node_summary(name, node, rounds)).collect();
     let processes = summaries.iter().map(|node| (node.role.as_str(), node.usage));
-    let usage = by_role(processes.chain([(SUPERVISOR, Usage::of_this_process())]), parameters, count);
+    let usage = by_role(processes.chain([(SUPERVISOR, measured.supervisor)]), parameters, count);
     let disagreements = rounds.disagreements();
     Summary {
         rounds: count,
@@ -58,36 +63,31 @@ pub(super) async fn finish(
         void_rounds: rounds.void(),
         selected: rounds.iter().map(|seen| seen.chosen.iter().map(|(uid, _)| *uid).collect()).collect(),
         offered: rounds.iter().map(|seen| seen.offered.clone()).collect(),
-        heldout_loss,
-        heldout_sequences: options.heldout_sequences.min(data.heldout_samples(model.sequence)),
+        heldout_loss: measured.losses,
+        heldout_sequences: options.heldout_sequences.min(data.heldout_samples(run.model.sequence)),
         heldout_loss_final: last.loss,
         heldout_sequences_final: last.sequences,
         bits_per_byte: data.bits_per_byte(last.loss),
-        baselines,
+        baselines: measured.baselines,
         tokens: nodes.tokens(),
         weights: weights.last().cloned().unwrap_or_default(),
         weights_by_round: weights,
-        misbehaving: misbehaving(&nodes),
+        misbehaving: misbehaving(nodes),
         bytes: sum_by_key(nodes.iter().map(|(_, node)| node.work().bytes)),
         seconds: sum_by_key(nodes.iter().map(|(_, node)| node.work().seconds)),
-        wall_seconds: wall.as_secs_f64(),
+        wall_seconds: measured.wall.as_secs_f64(),
         cores: all_cores().min(options.cores * nodes.count()),
         round_ends: rounds.iter().map(|seen| seen.at.as_secs_f64()).collect(),
         nodes: summaries,
         usage,
-        interrupted,
+        interrupted: measured.interrupted,
     }
 }
 
 /// What counting tokens and pairs of tokens reaches.
-fn baselines(data: &Dataset) -> Baselines {
+pub(super) fn baselines(data: &Dataset) -> Baselines {
     let counts = baseline(data);
     Baselines { unigram: counts.unigram_bits_per_byte, bigram: counts.bigram_bits_per_byte }
-}
-
-fn say_last(display: &Display, last: HeldoutLoss) {
-    display.finish();
-    tracing::info!(loss = last.loss, sequences = last.sequences, "the last state was evaluated");
 }
 
 fn misbehaving(nodes: &SeenNodes) -> BTreeMap<Uid, String> {
@@ -95,18 +95,14 @@ fn misbehaving(nodes: &SeenNodes) -> BTreeMap<Uid, String> {
     nodes.iter().filter_map(cheat).collect()
 }
 
-fn node_summary(
-    name: &Arc<str>,
-    node: &SeenNode,
-    work: Work,
-    uid: Option<Uid>,
-    rounds_contributed: u32,
-) -> NodeSummary {
+fn node_summary(name: &Arc<str>, node: &SeenNode, rounds: &Rounds) -> NodeSummary {
+    let work = node.work();
+    let uid = node.plan.uid.or(work.uid);
     NodeSummary {
         name: name.to_string(),
         role: node.plan.command().into(),
         uid,
-        rounds_contributed,
+        rounds_contributed: rounds.contributed(uid),
         killed: node.killed.clone(),
         joined: node.joined,
         tokens: work.tokens,

@@ -1,6 +1,6 @@
 //! The words of the display: a frame, a round or an event as lines that fit a width. Writes nothing.
 
-use super::{Frame, NodeLine, RoundLine, WorkLine};
+use super::shown::{Frame, NodeLine, RoundLine, WorkLine};
 use crate::report::units;
 use console::measure_text_width;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What went where: seconds by phase, bytes by kind. Rows of a table with a bar each, the largest first.
 
-use super::{empty, figure, key_box};
+use super::figure::{empty, figure, key_box};
 use crate::report::html::facts::Facts;
 use crate::report::html::svg::escape;
 use crate::report::{Summary, units};

@@ -1,6 +1,6 @@
 //! How long each round took: from one application by the first node to the next.
 
-use super::{POINTS_MAX, STRIPS_MAX, empty, figure, key, key_box};
+use super::figure::{POINTS_MAX, STRIPS_MAX, empty, figure, key, key_box};
 use crate::report::html::facts::{Facts, thinned};
 use crate::report::html::svg::{Margins, Plot, Scale, decimals};
 use crate::report::{Summary, units};

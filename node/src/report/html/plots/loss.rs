@@ -1,6 +1,6 @@
 //! Held-out loss after each round, beside what simpler models reach, with what happened to the swarm above it.
 
-use super::{POINTS_MAX, STRIPS_MAX, empty, figure, key, key_box, key_ring};
+use super::figure::{POINTS_MAX, STRIPS_MAX, empty, figure, key, key_box, key_ring};
 use crate::report::html::facts::{ByRound, Facts, brief, thinned};
 use crate::report::html::svg::{Anchor, Margins, Plot, Scale, decimals};
 use crate::report::{Summary, units};

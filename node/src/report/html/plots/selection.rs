@@ -1,6 +1,6 @@
 //! Which contributions were offered in time, and which of them applied: a grid of uids and rounds.
 
-use super::{empty, figure, key_box, key_ring};
+use super::figure::{empty, figure, key_box, key_ring};
 use crate::report::Summary;
 use crate::report::html::facts::Facts;
 use crate::report::html::svg::{Anchor, Margins, Plot, Scale};
@@ -15,17 +15,22 @@ const LABELS_MAX: usize = 26;
 const GAPS_MAX: usize = 120;
 
 /// Whether the grid needs the whole width of the page.
-pub(super) fn is_wide(summary: &Summary, facts: &Facts<'_>) -> bool {
+fn is_wide(summary: &Summary, facts: &Facts<'_>) -> bool {
     summary.offered.len().max(summary.selected.len()) > GAPS_MAX || facts.uids.len() > LABELS_MAX
 }
 
 /// Ranges of rounds, the end excluded, by uid.
 type Runs = Vec<Vec<(usize, usize)>>;
 
+/// Weights and contributions stand side by side, or each has the page's width.
+pub(super) fn pair_class(summary: &Summary, facts: &Facts<'_>) -> &'static str {
+    if is_wide(summary, facts) { "wide" } else { "" }
+}
+
 pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let rounds = summary.offered.len().max(summary.selected.len());
     if rounds == 0 || facts.uids.is_empty() {
-        return empty(super::pair_class(summary, facts), TITLE, "No round was finished.");
+        return empty(pair_class(summary, facts), TITLE, "No round was finished.");
     }
     let rows = facts.uids.len();
     let row_height = (400 / rows).clamp(4, 44) as u32;
@@ -46,7 +51,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     }
     label_rows(&mut plot, facts, &selected, &offered);
     plot.x_axis(x, 0.5, "round");
-    figure(super::pair_class(summary, facts), TITLE, says, &plot.finish(), &legend(facts))
+    figure(pair_class(summary, facts), TITLE, says, &plot.finish(), &legend(facts))
 }
 
 /// All cells of one kind as one path; neighbouring rounds are one rectangle.

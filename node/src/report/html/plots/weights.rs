@@ -1,6 +1,7 @@
 //! The weight of every miner after each round: honest ones in colours, those that misbehave dashed and named.
 
-use super::{POINTS_MAX, STRIPS_MAX, empty, figure, key};
+use super::figure::{POINTS_MAX, STRIPS_MAX, empty, figure, key};
+use super::selection::pair_class;
 use crate::report::html::facts::{Facts, thinned};
 use crate::report::html::svg::{Margins, Plot, Scale, decimals};
 use crate::report::{Summary, units};
@@ -23,7 +24,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     let weighed = |uid: &u32| rounds.iter().any(|weights| weight(weights, *uid) > 0.0);
     let weighed: Vec<u32> = facts.uids.iter().copied().filter(weighed).collect();
     if weighed.is_empty() {
-        return empty(super::pair_class(summary, facts), TITLE, "No validator has set weights.");
+        return empty(pair_class(summary, facts), TITLE, "No validator has set weights.");
     }
     let classes = classes(facts, &weighed, rounds);
     let all = rounds.iter().flat_map(BTreeMap::values).copied();
@@ -48,7 +49,7 @@ pub(super) fn plot(summary: &Summary, facts: &Facts<'_>) -> String {
     for i in thinned(rounds.len(), STRIPS_MAX) {
         plot.strip((x.at(i as f64 - stride / 2.0), x.span(stride)), None, &tip(facts, i, &rounds[i]));
     }
-    figure(super::pair_class(summary, facts), TITLE, &says, &plot.finish(), &legend(summary, facts, &classes))
+    figure(pair_class(summary, facts), TITLE, &says, &plot.finish(), &legend(summary, facts, &classes))
 }
 
 fn says(facts: &Facts<'_>) -> String {

@@ -1,0 +1,78 @@
+//! How much memory a node will need at most: for `covey run show`, before anybody starts one. The parts that grow with the
+//! model are what their owners say they hold; what a process takes without a model is measured.
+//!
+//! A test holds the sum against what real nodes had (`tests/swarms/memory.rs`): it is right within a tenth.
+
+use crate::contribution::DECODED_BYTES_MAX;
+use covey_proto::Round;
+use covey_proto::layout::{CHUNK, Layout};
+use covey_proto::run::Run;
+use covey_round::engine::Roles;
+use covey_trainer::{BackendError, Device, open_backend};
+
+/// What a process takes before it knows a model: the pages of the binary that are used, the runtime, the chain's metadata,
+/// the network with its connections. Measured as the peak of the tiny preset's seeder, whose model is nothing beside it.
+/// Code that is not optimised is larger.
+const PROCESS_BYTES: u64 = if cfg!(debug_assertions) { 66_000_000 } else { 50_000_000 };
+
+/// Pieces that are fetched and shards that are decoded at a time, of contributions that are not kept decoded. Measured.
+const PASSING_BYTES_MAX: u64 = 14 << 20;
+
+/// The most memory that a node will have at once, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// The process itself.
+    pub process: u64,
+    /// The state that the node stands on, once.
+    pub state: u64,
+    /// What trains and judges, as long as the model: parameters, gradient, moments, error feedback.
+    pub device: u64,
+    /// Activations, which depend on the model's shape and not on the batch.
+    pub activations: u64,
+    /// The tokens of the data set, two bytes each.
+    pub data: u64,
+    /// Contributions: those that are kept decoded, those on their way, and the values of the one that is made or tried.
+    pub contributions: u64,
+}
+
+impl Footprint {
+    /// All together.
+    pub fn total(self) -> u64 {
+        self.process + self.state + self.device + self.activations + self.data + self.contributions
+    }
+}
+
+/// What a node with these roles needs for a run, if it trains and judges on `device`.
+///
+/// # Errors
+/// The device cannot be opened for the run's model.
+pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, BackendError> {
+    let backend = open_backend(device, &run.model)?;
+    let mut memory = Footprint {
+        process: PROCESS_BYTES,
+        state: 4 * Layout::of(&run.model).elements() as u64,
+        device: 0,
+        activations: 0,
+        data: 0,
+        contributions: 0,
+    };
+    // The share of the values that is sent, at two bytes for the place and four for the value.
+    let share = run.compress.k.count(Round(0)).min(CHUNK) as f64 / CHUNK as f64;
+    let decoded = (memory.state as f64 / 4.0 * share * 6.0) as u64;
+    memory.contributions = if decoded <= DECODED_BYTES_MAX as u64 {
+        decoded.saturating_mul(run.electorate.contributions_max.into())
+    } else {
+        PASSING_BYTES_MAX.min(decoded)
+    };
+    let of_roles = [(roles.miner, backend.trainer_memory()), (roles.validator, backend.model_memory())];
+    for (_, needed) in of_roles.into_iter().filter(|(does, _)| *does) {
+        memory.device += needed.parameters;
+        memory.activations += needed.activations;
+        // A miner chooses values in groups of some millions; a validator keeps what a trial has replaced.
+        memory.contributions += decoded;
+    }
+    if roles != Roles::default() {
+        memory.data = run.data.samples.saturating_mul(run.model.sequence.into()).saturating_mul(2);
+    }
+    Ok(memory)
+}
