@@ -1,8 +1,10 @@
-//! The only `unsafe` of this crate: matrix products by the `gemm` crate behind bounds-checked views.
-//!
-//! What is computed is decided elsewhere ([`super::kernels`], [`super::attention`], [`super::model`]).
+//! The only `unsafe` of this crate: matrix products by `gemm-f32` behind bounds-checked views. What is computed is decided
+//! elsewhere: `kernels`, `attention`, `network`.
 
 #![allow(unsafe_code)]
+
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 /// a·b + c; rounded once where that is one instruction, twice elsewhere (a call into libm would be far slower).
 #[inline(always)]
@@ -89,16 +91,28 @@ pub(super) fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
         b.rows,
         b.columns
     );
-    // SAFETY: the views were checked to lie inside their slices when made, and the shapes to match just now; `out` is an
-    // exclusive borrow, so nothing aliases it; no stride of a slice exceeds isize::MAX.
+    let place = out.data.as_mut_ptr();
+    // The kernel prefers columns, and the destination has rows: outᵀ = bᵀ·aᵀ, but where the two are the same.
+    if out.stride == 1 {
+        product(place, (1, 1), a, b, into);
+    } else {
+        product(place, (out.stride as isize, 1), b.t(), a.t(), into);
+    }
+}
+
+/// The f32 kernel that the crate `gemm` would call, without the crate's kernels of four other types. `strides` are those
+/// between the destination's columns and rows.
+fn product(out: *mut f32, (columns, rows): (isize, isize), a: View<'_>, b: View<'_>, into: Into) {
+    // SAFETY: [`multiply`] has checked that the shapes match; the views were checked to lie inside their slices when made;
+    // `out` comes from an exclusive borrow, so nothing aliases it; no stride of a slice exceeds isize::MAX.
     unsafe {
-        gemm::gemm(
-            out.rows,
-            out.columns,
+        get_gemm_fn()(
+            a.rows,
+            b.columns,
             a.columns,
-            out.data.as_mut_ptr(),
-            1,
-            out.stride as isize,
+            out,
+            columns,
+            rows,
             into == Into::Add,
             a.data.as_ptr(),
             a.column_stride as isize,
@@ -106,12 +120,12 @@ pub(super) fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
             b.data.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
-            1.0f32,
-            1.0f32,
+            1.0,
+            1.0,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            Parallelism::None,
         );
     }
 }
