@@ -7,6 +7,7 @@
 //! | decided | where |
 //! |---|---|
 //! | which piece is asked of whom, how much at once, when of another | [`scheduler`] |
+//! | what a peer is asked next; the last pieces of two | `scheduler/asking.rs` |
 //! | whom to ask what it holds; when a source makes room for another | `scheduler/sources.rs` |
 //! | which piece is next: begun ones, then the rarest | `scheduler/table.rs` |
 //! | how fast a peer's link is taken to be | `scheduler/link.rs` |

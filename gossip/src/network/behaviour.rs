@@ -1,4 +1,5 @@
-//! What a connection speaks: gossip, requests, identify, ping, behind the gate. Every setting of theirs is here.
+//! All that a connection speaks, behind the gate: gossip, small requests, streams of pieces, Kademlia, identify, ping; and
+//! every setting of theirs. A relay's client would stand here.
 
 use super::gate::Gate;
 use super::kademlia::Kademlia;

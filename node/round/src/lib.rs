@@ -22,7 +22,8 @@
 //!
 //! - [`engine`]: one node's way through its rounds. A block is final, a step is done: train, apply, vote. Its world, in the
 //!   tests, is a chain and several nodes that are killed and late in every way that a seed can think of.
-//! - [`gather`]: what to ask of whom for what a round offers, when to ask again, when to give up.
+//! - [`gather`]: which announcements of a round count, when peers are asked for missing ones, when to give up. Whom they are
+//!   asked of is the network's decision (`covey_gossip`).
 //! - [`submit`]: a node's calls on their way into blocks: what to sign, send again, give up.
 //!
 //! Whoever drives them does the I/O, and nothing else: `covey`'s room `peer`.

@@ -31,6 +31,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A miner's moments.
+pub const MOMENTS: &str = "moments.bin";
 const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
 /// What a stream is read by at most: few calls, and no matter beside a model.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -195,6 +197,15 @@ impl Disk {
         let expected = feedback_head(of.round, of.base);
         let mut head = vec![0; expected.len()];
         Ok((file.read_exact(&mut head).is_ok() && head == expected).then_some(file))
+    }
+
+    /// Forgets a miner's moments and error feedback.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_training(&self) -> Result<(), DiskError> {
+        self.keep_only_feedback(None)?;
+        self.remove(MOMENTS)
     }
 
     /// Forgets the error feedback of all rounds but `round`.

@@ -101,17 +101,20 @@ pub(super) async fn join<L: Ledger>(
     mut mine: Vec<Base>,
     target: Tip,
 ) -> Result<CaughtUp, JoinError> {
-    let own = open_own(&context, &mine, target).await?;
+    let own = open_own(&context, &mine, target).await;
+    // One try may fetch a state and fail, and the next go on from it.
+    let mut by_state = false;
     loop {
-        match catch_up(&context, &mut mine, target).await {
-            Ok(caught_up) => {
+        match catch_up(&context, &mut mine, &mut by_state, target).await {
+            Ok(state) => {
                 tracing::info!(node = %context.name, round = ?target.round, head = %target.head, "caught up");
                 forget_later_states(&context, target).await;
-                compare(&context, own, &caught_up.state).await?;
-                return Ok(caught_up);
+                compare(&context, own, &state).await;
+                return Ok(CaughtUp { state, by_state });
             }
-            // A state of this folder may be the wrong one; without any of them it is this machine that computes wrong.
-            Err(JoinError::Apply(error @ ApplyError::OtherRoot { .. })) if !mine.is_empty() => {
+            // A state of this folder may be the wrong one, or unreadable; without any of them it is this machine that
+            // computes wrong.
+            Err(JoinError::Apply(error @ (ApplyError::OtherRoot { .. } | ApplyError::Base(_)))) if !mine.is_empty() => {
                 tracing::error!(node = %context.name, %error, "catching up again, from others' states alone");
                 mine.clear();
             }
@@ -131,19 +134,24 @@ pub(super) async fn join<L: Ledger>(
 async fn catch_up<L: Ledger>(
     context: &Arc<Context<L>>,
     mine: &mut Vec<Base>,
+    by_state: &mut bool,
     target: Tip,
-) -> Result<CaughtUp, JoinError> {
+) -> Result<State, JoinError> {
     let (start, headers) = find_start(context, mine, target).await?;
-    let (mut base, by_state) = match start {
-        Start::Mine(base) => (base, false),
-        Start::Genesis => (genesis(context).into(), true),
-        Start::Checkpoint(header) => (checkpoint(context, &header).await?.into(), true),
+    // One state is in memory, the one that is worked on: the others are on the disk.
+    mine.iter_mut().for_each(|base| drop(base.take()));
+    *by_state |= !matches!(start, Start::Mine(_));
+    let mut base = match start {
+        Start::Mine(base) => base,
+        Start::Genesis => genesis(context).into(),
+        Start::Checkpoint(header) => checkpoint(context, &header).await?.into(),
     };
     for header in headers.into_iter().rev() {
         let selected = match selected(context, &header).await {
             Ok(selected) => selected,
             Err(error) => {
                 // The next try goes on from here.
+                mine.retain(|other| other.sealed.tip != base.sealed.tip);
                 mine.push(base);
                 return Err(error);
             }
@@ -152,8 +160,7 @@ async fn catch_up<L: Ledger>(
         let replay = move |threads| replay(&owned, base, &header, &selected, threads);
         base = context.compute.run_wide(replay).await.0?.into();
     }
-    let state = load(context, base).await?;
-    Ok(CaughtUp { state, by_state })
+    load(context, base).await
 }
 
 /// Where the replay of headers begins.
@@ -207,18 +214,15 @@ async fn load<L: Ledger>(context: &Arc<Context<L>>, base: Base) -> Result<State,
 }
 
 /// This node's own state of the target's round, where it has another head: what replaces it on the disk is compared with it.
-async fn open_own<L: Ledger>(
-    context: &Arc<Context<L>>,
-    mine: &[Base],
-    target: Tip,
-) -> Result<Option<StateFile>, JoinError> {
+async fn open_own<L: Ledger>(context: &Arc<Context<L>>, mine: &[Base], target: Tip) -> Option<StateFile> {
     let other = |base: &&Base| base.sealed.tip.round == target.round && base.sealed.tip.head != target.head;
     if !mine.iter().any(|base| other(&base)) {
-        return Ok(None);
+        return None;
     }
     let owned = context.clone();
     let open = move || owned.disk.open_state(target.round, owned.layout.elements());
-    Ok(off_the_queue(open).await?)
+    // To look is not worth a halt.
+    off_the_queue(open).await.inspect_err(|error| say_unread(context, error)).ok().flatten()
 }
 
 async fn forget_later_states<L: Ledger>(context: &Arc<Context<L>>, tip: Tip) {
@@ -230,24 +234,24 @@ async fn forget_later_states<L: Ledger>(context: &Arc<Context<L>>, tip: Tip) {
 }
 
 /// Says where this node's state of a round was another than the one it has caught up to.
-async fn compare<L: Ledger>(
-    context: &Arc<Context<L>>,
-    own: Option<StateFile>,
-    caught_up: &State,
-) -> Result<(), JoinError> {
-    let Some(mut own) = own.filter(|own| own.root() != caught_up.sealed.root) else { return Ok(()) };
+async fn compare<L: Ledger>(context: &Arc<Context<L>>, own: Option<StateFile>, caught_up: &State) {
+    let Some(mut own) = own.filter(|own| own.root() != caught_up.sealed.root) else { return };
     let (was, is, parameters) = (own.root(), caught_up.sealed.root, caught_up.parameters.clone());
-    let compare = move || own.first_difference(&parameters);
-    let differs = off_the_queue(compare).await?;
-    if let Some(element) = differs {
-        let tensors = context.layout.tensors();
-        let tensor = tensors.iter().find(|tensor| tensor.range().contains(&element)).map(|tensor| &tensor.name);
-        tracing::error!(
-            node = %context.name, %was, %is, element, ?tensor,
-            "computed again, my state is the electorate's: this machine computed wrong once, test its memory"
-        );
-    }
-    Ok(())
+    let element = match off_the_queue(move || own.first_difference(&parameters)).await {
+        Ok(Some(element)) => element,
+        Ok(None) => return,
+        Err(error) => return say_unread(context, &error),
+    };
+    let tensors = context.layout.tensors();
+    let tensor = tensors.iter().find(|tensor| tensor.range().contains(&element)).map(|tensor| &tensor.name);
+    tracing::error!(
+        node = %context.name, %was, %is, element, ?tensor,
+        "computed again, my state is the electorate's: this machine computed wrong once, test its memory"
+    );
+}
+
+fn say_unread<L>(context: &Context<L>, error: &DiskError) {
+    tracing::error!(node = %context.name, %error, "my state of this round cannot be compared with the electorate's");
 }
 
 /// The state before round 0, which everyone computes.
@@ -287,7 +291,11 @@ async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Re
     let tip = Tip { round: Some(header.round), head: header.digest() };
     let state = State { sealed: Sealed { tip, root: header.state }, parameters };
     let (owned, kept) = (context.clone(), state.clone());
-    let keep = move || hold_checkpoint(&owned, &kept, &manifest);
+    let keep = move || -> Result<(), ApplyError> {
+        // They are about a state that this node never had; a kill must not bring them back.
+        owned.disk.forget_training()?;
+        hold_checkpoint(&owned, &kept, &manifest)
+    };
     off_the_queue(keep).await?;
     Ok(state)
 }

@@ -11,8 +11,10 @@
 //! - `catching_up`: from the agreed head back to a state, and forward again;
 //! - `submitting`: calls on their way into a block.
 //!
-//! `states` owns the parameters in memory, `jobs` what runs beside the loop, `worker` is who does one job at a time, `identity` who the node is on chain and
-//! whether it is in the same run as the others ([`agreement`]); [`Context`] is what all of them share.
+//! Beside them: `states` owns the parameters in memory; `jobs` what runs beside the loop; `worker` lends the miner and the
+//! validator to one job at a time; `identity` knows who the node is on chain, and with [`agreement`] whether it is in the same
+//! run as the others; [`Context`] is what all of them share. head(r) is the digest of round r's header; the chain's own tips
+//! are called best and finalised.
 
 pub mod agreement;
 mod applying;
@@ -59,8 +61,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use validating::{ScoreJob, Validating};
 
-/// How long a node that leaves waits for its miner to stop.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node that ends waits for its miner to come back from the step that it is at.
+const MINER_HOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A node that has started.
 pub struct Peer<L: Ledger> {
@@ -81,7 +83,17 @@ pub struct Peer<L: Ledger> {
 #[derive(Default)]
 struct Applying {
     task: Option<AbortHandle>,
+    /// Stops the part of it that computes, which cannot be aborted.
+    cancel: Cancel,
     chosen: UidSet,
+}
+
+impl Applying {
+    /// Whatever is under way is of no use any more.
+    fn stop(&mut self) {
+        self.cancel.cancel();
+        self.task.take().inspect(AbortHandle::abort);
+    }
 }
 
 /// Where the loop hears of what happens.
@@ -138,12 +150,12 @@ impl<L: Ledger> Peer<L> {
                 },
                 heard = self.inputs.heard.recv() => match heard {
                     Some(heard) => Ok(self.on_heard(heard)),
-                    None => Err(Halt("the network ended and could not be rebuilt".into())),
+                    None => Err(Halt("the network ended and could not be rebuilt, or what listens to it broke: see the log".into())),
                 },
                 () = self.gathering.wait() => Ok(self.gather(gather::Event::Tick)),
             };
             if let Err(Halt(why)) = events.and_then(|events| self.advance(events)) {
-                return self.halt(why);
+                return self.halt(why).await;
             }
             self.publish();
         }
@@ -162,28 +174,39 @@ impl<L: Ledger> Peer<L> {
     }
 
     /// Stops where it stands, with the reason: what is on disk is whole.
-    fn halt(self, why: String) -> Ended {
+    async fn halt(mut self, why: String) -> Ended {
         tracing::error!(node = %self.context.name, "halted: {why}");
-        self.stop_training();
         self.reports.halted(&why);
+        self.put_away().await;
         Ended::Halted(why)
     }
 
-    /// Ends in good order: what the miner has learned goes to the disk.
+    /// Ends in good order.
     async fn leave(mut self) -> Ended {
-        self.stop_training();
-        let home = tokio::time::timeout(LEAVE_TIMEOUT, self.wait_for_miner()).await;
-        if let Ok(Some(miner)) = home
-            && let Err(error) = miner.leave(&self.context).await
-        {
-            tracing::error!(node = %self.context.name, %error, "the optimizer's state is not saved");
-        }
+        self.put_away().await;
         self.context.network.clone().shutdown().await;
         Ended::Stopped
     }
 
+    /// What the miner has learned goes to the disk.
+    async fn put_away(&mut self) {
+        self.stop_training();
+        // A round whose base has no head yet is not waited for.
+        self.states.forget_headless();
+        let home = tokio::time::timeout(MINER_HOME_TIMEOUT, self.wait_for_miner()).await;
+        let put_away = match home {
+            Ok(Some((mut miner, true))) => miner.reset(&self.context).await,
+            Ok(Some((miner, false))) => miner.leave(&self.context).await,
+            Ok(None) => Ok(()),
+            Err(_) => return tracing::warn!(node = %self.context.name, "the miner is at a step: it saves nothing"),
+        };
+        if let Err(error) = put_away {
+            tracing::error!(node = %self.context.name, %error, "the optimizer's state is not saved");
+        }
+    }
+
     /// The miner, once it is back from the training that was stopped.
-    async fn wait_for_miner(&mut self) -> Option<mining::Miner> {
+    async fn wait_for_miner(&mut self) -> Option<(mining::Miner, bool)> {
         let mining = self.mining.as_mut()?;
         while mining.is_away() {
             if let Done::Trained(trained) = self.inputs.done.recv().await? {
@@ -418,9 +441,11 @@ impl<L: Ledger> Peer<L> {
         let Some(before) = self.states.take(settlement.parent) else {
             return self.jobs.say(Done::Fatal(format!("round {round} cannot be applied: its base is not known")));
         };
-        let job = ApplyJob { before, settlement, held: self.gathering.held(round) };
         // A round that was opened again is applied from what is settled now, not twice.
-        self.applying.task.take().inspect(AbortHandle::abort);
+        self.applying.stop();
+        self.applying.cancel = Cancel::default();
+        let cancel = self.applying.cancel.clone();
+        let job = ApplyJob { before, settlement, held: self.gathering.held(round), cancel };
         let applying = applying::apply(self.context.clone(), job, self.jobs.sender());
         self.applying.task = Some(self.jobs.spawn(async move {
             match applying.await {
@@ -432,7 +457,7 @@ impl<L: Ledger> Peer<L> {
 
     fn join(&mut self, target: Tip) {
         // Whatever was being applied is another round's now.
-        self.applying.task.take().inspect(AbortHandle::abort);
+        self.applying.stop();
         self.states.forget_headless();
         let heads: Vec<Digest> = self.states.all().iter().map(|sealed| sealed.tip.head).collect();
         let mine = heads.into_iter().filter_map(|head| self.states.take(head)).collect();

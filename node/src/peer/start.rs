@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Announcements that are read and wait for the node's loop; beyond, the network keeps them.
+/// Announcements that are read and wait for the node's loop; beyond, gossip keeps as many as it has room for.
 const HEARD_MAX: usize = 64;
 
 /// All that makes a node.

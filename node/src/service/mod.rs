@@ -37,8 +37,10 @@ const APPLIED_MAX: usize = 4096;
 pub const DEVICE: Device = Device::Cpu { threads: 1 };
 /// Where in a node's folder it says at which address it shows its status: with port 0 nobody else knows.
 pub const STATUS: &str = "status";
-/// How long a node may take to say good-bye.
+/// How long a node may take to say good-bye, what it saves before apart.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A slow disk, in bytes a second: a miner that ends writes its moments and feedback first.
+const DISK_RATE_MIN: u64 = 50_000_000;
 /// How long a supervised node waits at its start for a chain that does not answer.
 const CHAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of that.
@@ -137,6 +139,7 @@ impl Service {
         let written = self.config.folder.join(STATUS);
         let (roles, supervised, board) = (self.roles, self.supervised, self.board.clone());
         let mut stop = std::pin::pin!(stop);
+        let leave_timeout = leave_timeout(&self.run);
         let (observer, applied) = mpsc::channel(APPLIED_MAX);
         let peer = tokio::select! {
             peer = self.start(observer) => peer?,
@@ -172,7 +175,7 @@ impl Service {
             () = &mut stop => {
                 told.send_replace(true);
                 // What it has on disk is whole at any time; good-byes are a courtesy.
-                tokio::time::timeout(LEAVE_TIMEOUT, &mut running).await.unwrap_or(Ended::Stopped)
+                tokio::time::timeout(leave_timeout, &mut running).await.unwrap_or(Ended::Stopped)
             }
         };
         // One that has not said good-bye in time still holds its status.
@@ -287,6 +290,11 @@ async fn show_axon(context: Weak<Context<SubstrateLedger>>, address: SocketAddr)
         Ok(()) => tracing::info!(%node, %address, "the metagraph shows this node"),
         Err(error) => tracing::error!(%node, %error, "the metagraph does not show this node at {address}"),
     }
+}
+
+/// How long a node of this run may take to end in good order: moments and feedback are twelve bytes a parameter.
+pub fn leave_timeout(run: &Run) -> Duration {
+    LEAVE_TIMEOUT + Duration::from_secs(12 * run.layout().elements() as u64 / DISK_RATE_MIN)
 }
 
 /// As many as the machine has.

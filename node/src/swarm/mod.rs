@@ -23,6 +23,7 @@ use crate::chain::Ledger;
 use crate::disk::folder::Folder;
 use crate::observe::{self, Nodes};
 use crate::report::Summary;
+use crate::service::leave_timeout;
 use crate::supervise::{Keeper, Limits, Line, Next, ProcessEvent, Program};
 use chronicle::Chronicle;
 use covey_proto::{BlockNumber, Hotkey, Round};
@@ -221,24 +222,25 @@ impl Swarm {
 
     async fn turns(&mut self, mut interrupt: Pin<&mut impl Future<Output = ()>>) -> Result<End, SwarmError> {
         loop {
+            // Rounds come no faster than their states are evaluated.
+            let is_held = self.known.chronicle.is_behind();
             let (at, is_late) = match self.pacer.due(self.known.roster.parts()) {
+                _ if is_held => (self.pacer.look_again(), false),
                 Due::At(at) => (at, false),
                 Due::Late(at) => (at, true),
             };
-            let is_behind = self.known.chronicle.is_behind();
             tokio::select! {
                 biased;
                 () = &mut interrupt => return Ok(End::Interrupted),
                 () = self.known.chronicle.watch() => {}
                 Some(event) = self.events.recv() => self.on_event(event)?,
                 Some(registered) = self.registering.join_next() => self.on_registered(registered)?,
-                // Rounds come no faster than their states are evaluated.
-                () = tokio::time::sleep_until(at), if !is_behind => {
+                () = tokio::time::sleep_until(at) => {
                     // The chain may be away, and for a minute.
                     let is_over = tokio::select! {
                         biased;
                         () = &mut interrupt => return Ok(End::Interrupted),
-                        is_over = self.turn(is_late) => is_over?,
+                        is_over = self.turn(is_late, is_held) => is_over?,
                     };
                     if is_over {
                         break;
@@ -254,17 +256,23 @@ impl Swarm {
         }
     }
 
-    /// Looks at where all are, and makes a block unless that is the end.
-    async fn turn(&mut self, is_late: bool) -> Result<bool, SwarmError> {
+    /// Looks at where all are, and makes a block unless that is the end, or blocks are held back.
+    async fn turn(&mut self, is_late: bool, is_held: bool) -> Result<bool, SwarmError> {
         let chronicle = &mut self.known.chronicle;
         if is_late {
             chronicle.event("a node hangs: a block is made without it");
         }
         chronicle.catch_up();
-        chronicle.note_weights(self.devnet.ledger()).await;
+        if !is_held {
+            chronicle.note_weights(self.devnet.ledger()).await;
+        }
         self.check_alive()?;
         if self.known.roster.is_over(self.options.rounds) {
             return Ok(true);
+        }
+        if is_held {
+            self.pacer.held(Instant::now());
+            return Ok(false);
         }
         self.follow_plan()?;
         self.make_block().await?;
@@ -384,8 +392,9 @@ impl Swarm {
             }
         };
         let left = known.roster.left();
+        let in_time = STOP_TIMEOUT.max(2 * leave_timeout(known.chronicle.run()));
         let said = |name: Arc<str>, line| known.on_line(&name, line);
-        let others = ended_in_time(&mut events, left, STOP_TIMEOUT, kill, said).await;
+        let others = ended_in_time(&mut events, left, in_time, kill, said).await;
         devnet.is_gone |= others.iter().any(|name| **name == *DEVNET);
         devnet.stop(&mut events).await;
         // Nobody shows anything any more; it may never have been there.

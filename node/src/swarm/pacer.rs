@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// After so long without a block one is made all the same: a node hangs.
 pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two looks at a swarm whose blocks are held back.
+const LOOK_EACH: Duration = Duration::from_millis(200);
 
 /// The least time between blocks while somebody catches up: a round of 24 takes more than a second then, and a catch-up
 /// of some rounds less.
@@ -67,6 +69,16 @@ impl Pacer {
         self.slow = BLOCKS_AFTER_ABSENCE;
     }
 
+    /// No block is made for now, for a reason that is no node's: nobody is late before as much time again.
+    pub(super) fn held(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    /// When the swarm looks again whether blocks may go on.
+    pub(super) fn look_again(&self) -> Instant {
+        self.since + LOOK_EACH
+    }
+
     /// When the next block is due.
     pub(super) fn due<'a>(&self, nodes: impl IntoIterator<Item = Part<'a>>) -> Due {
         let finalised = self.best.0.saturating_sub(self.finality_lag);
@@ -91,6 +103,16 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_late_for_blocks_that_were_held_back() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(BlockNumber(7), 2, start);
+        let later = start + 2 * BLOCK_TIMEOUT;
+        pacer.held(later);
+        assert_eq!(pacer.look_again(), later + LOOK_EACH);
+        assert_eq!(pacer.due([Part::Running(&pace(7, false))]), Due::Late(later + BLOCK_TIMEOUT));
+    }
 
     fn pace(seen: u32, idle: bool) -> Pace {
         let (seen, finalised) = (BlockNumber(seen), BlockNumber(seen.saturating_sub(2)));

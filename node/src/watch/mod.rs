@@ -291,7 +291,7 @@ impl<L: Ledger> Watch<L> {
         let Announced { round, uid, mut body, .. } = announced;
         let gossiped = body.is_gossiped();
         body.judge(Verdict::Accept);
-        let bytes = body.announcement.manifest.shards.iter().map(|shard| shard.size).sum();
+        let bytes = body.shard_bytes;
         self.network.remember(round, uid, body.bytes);
         tell(News::Announced { round, uid, bytes, gossiped });
     }

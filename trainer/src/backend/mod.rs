@@ -171,6 +171,9 @@ pub trait Trainer: Send {
     /// one, nothing.
     fn keep_feedback(&mut self);
 
+    /// The contribution does not count: a pending feedback is forgotten, the kept one stays.
+    fn discard_feedback(&mut self);
+
     /// Writes the pending feedback, or the kept one if none is pending: f32 little-endian `[elements]`, in blocks.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The model's element-wise and row-wise functions, forward and backward: loops that the compiler turns into vector
 //! instructions. No libm: [`exp`] is a polynomial. Sums keep sixteen partial sums, so their order is fixed.
 //!
-//! What they are applied to, and in which order, is decided in [`super::model`] and [`super::attention`].
+//! What they are applied to, and in which order, is decided in `network` and `attention`.
 
 use super::product::fma;
 use covey_simd::vectorised;

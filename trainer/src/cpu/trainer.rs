@@ -169,6 +169,10 @@ impl Trainer for CpuTrainer {
         }
     }
 
+    fn discard_feedback(&mut self) {
+        self.forget_pending();
+    }
+
     fn save_feedback(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
         let feedback = if self.holds == Holds::Pending { &self.parameters } else { &self.feedback };
         Ok(save(to, feedback)?)

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::obtain::{ObtainError, obtain};
 use super::states::{Base, BaseError, State};
 use crate::chain::Ledger;
+use crate::compute::Cancel;
 use crate::contribution::Contribution;
 use crate::disk::DiskError;
 use covey_gossip::Hint;
@@ -52,6 +53,9 @@ pub(super) enum ApplyError {
         /// Why not.
         why: ObtainError,
     },
+    /// The node has left the round meanwhile.
+    #[error("the round was given up")]
+    GivenUp,
     /// Replaying a header gave another state.
     #[error(
         "round {round}: applying what was selected gives state {mine}; the header says {agreed}. This machine computes wrong, or its disk is damaged: test its memory"
@@ -74,6 +78,8 @@ pub(super) struct ApplyJob {
     pub settlement: Settlement,
     /// What is held already.
     pub held: BTreeMap<Uid, Arc<Contribution>>,
+    /// Says whether it is still wanted: once it is not, nothing is written any more.
+    pub cancel: Cancel,
 }
 
 /// What is said while a round is applied.
@@ -110,7 +116,7 @@ pub(super) async fn apply<L: Ledger, P: From<Progress> + Send>(
     job: ApplyJob,
     progress: mpsc::Sender<P>,
 ) -> Result<Settled, ApplyError> {
-    let ApplyJob { before, settlement, held } = job;
+    let ApplyJob { before, settlement, held, cancel } = job;
     let (round, parent) = (settlement.round, settlement.parent);
     let selected = obtain_selected(&context, &settlement, held, &progress).await?;
     let owned = context.clone();
@@ -121,7 +127,7 @@ pub(super) async fn apply<L: Ledger, P: From<Progress> + Send>(
     let _ = progress.send(Progress::Stepped { round, parent, parameters: parameters.clone() }.into()).await;
     let decision = Decision { round, parent, hashes: settlement.hashes };
     let owned = context.clone();
-    let sealing = move |threads| seal(&owned, parameters, &decision, &selected, threads);
+    let sealing = move |threads| seal(&owned, parameters, &decision, (&selected, &cancel), threads);
     let (state, sealed) = context.compute.run_beside(sealing).await;
     Ok(Settled { state: state?, settlement, took: stepped + sealed })
 }

@@ -4,6 +4,7 @@ use super::super::context::Context;
 use super::super::states::{Base, Sealed, State};
 use super::{ApplyError, keep};
 use crate::chain::Ledger;
+use crate::compute::Cancel;
 use crate::contribution::{Blobs, Contribution, ShardError};
 use crate::misbehave;
 use covey_proto::blob::Header;
@@ -83,12 +84,12 @@ pub(in crate::peer) fn step<L: Ledger>(
 /// The second half: root and header, and so the head; on disk before it returns.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or nobody wants it any more.
 pub(in crate::peer) fn seal<L: Ledger>(
     context: &Context<L>,
     parameters: Arc<Vec<f32>>,
     decision: &Decision,
-    selected: &[Arc<Contribution>],
+    (selected, cancel): (&[Arc<Contribution>], &Cancel),
     threads: usize,
 ) -> Result<State, ApplyError> {
     let Decision { round, parent, hashes: [hash_a, hash_c, hash_v] } = *decision;
@@ -103,7 +104,10 @@ pub(in crate::peer) fn seal<L: Ledger>(
         selected: selected.iter().map(named).collect(),
         state,
     };
-    name_and_keep(context, parameters, selected, threads, |root| Ok(header(root)))
+    name_and_keep(context, parameters, selected, threads, |root| match cancel.is_wanted() {
+        true => Ok(header(root)),
+        false => Err(ApplyError::GivenUp),
+    })
 }
 
 /// Applies a header that the electorate has agreed on: both halves at once, and the root must be the header's.

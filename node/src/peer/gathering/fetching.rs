@@ -5,6 +5,7 @@ use crate::compute::off_the_queue;
 use crate::contribution::{Contribution, Expected};
 use crate::peer::context::Context;
 use crate::peer::obtain::{ObtainError, obtain};
+use crate::peer::validating::ROUNDS_WAITING_MAX;
 use covey_gossip::store::{Durability, StoreError};
 use covey_gossip::{Hint, PeerKey};
 use covey_proto::message::Announcement;
@@ -12,6 +13,9 @@ use covey_proto::{Digest, Round, Uid};
 use covey_round::engine::Collection;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Rounds whose offers stay in the store: those that wait to be scored, the one that is, and the one that is gathered.
+const OFFERS_KEPT: u32 = ROUNDS_WAITING_MAX as u32 + 2;
 
 /// A contribution to fetch.
 pub(in crate::peer) struct Fetch {
@@ -21,8 +25,8 @@ pub(in crate::peer) struct Fetch {
     pub uid: Uid,
     /// Its name.
     pub digest: Digest,
-    /// Who announced it, and what came along; none if it is this node's own.
-    pub from: Option<(PeerKey, Announcement)>,
+    /// Who announced it, and the announcement's bytes; none if it is this node's own.
+    pub from: Option<(PeerKey, Vec<u8>)>,
 }
 
 /// What came of a fetch.
@@ -63,16 +67,18 @@ async fn obtain_and_pin<L: Ledger>(
     // A slow link may take the whole round; who votes has looked at what is held by then.
     let (contribution, took) = obtain(context, digest, expected.as_ref(), &hints, 10 * context.patience).await?;
     let names: Vec<Digest> = contribution.blobs().collect();
-    let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % 4));
+    let (store, tag) = (context.network.store().clone(), format!("offer-{}-{uid}", collection.round.0 % OFFERS_KEPT));
     // Pinning brings the bytes to the disk.
     off_the_queue(move || store.pin(&tag, &names)).await?;
     Ok((contribution, took))
 }
 
 /// Stores the manifest, and the shards that travelled inside the announcement.
-async fn put_inline<L: Ledger>(context: &Arc<Context<L>>, announcement: Announcement) -> Result<(), StoreError> {
-    let store = context.network.store().clone();
+async fn put_inline<L: Ledger>(context: &Arc<Context<L>>, announcement: Vec<u8>) -> Result<(), StoreError> {
+    let (store, inline_max) = (context.network.store().clone(), context.run.compress.inline_max);
     let put = move || {
+        // It was read before.
+        let Ok(announcement) = Announcement::from_bytes(&announcement, inline_max) else { return Ok(()) };
         let manifest = announcement.manifest.to_bytes();
         let blobs: Vec<Vec<u8>> = announcement.inline.into_iter().chain([manifest]).collect();
         store.put_batch(&blobs, Durability::Buffered).map(drop)

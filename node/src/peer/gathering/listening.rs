@@ -1,5 +1,5 @@
 //! What the network says, read before the node's loop hears of it: announcements are decoded and hashed here, one after
-//! another. The loop is slower than this seldom, and then the network waits.
+//! another. Should the loop be slower than this, gossip lets announcements go that find no room; they are asked for later.
 
 use super::Announcement;
 use crate::compute::off_the_queue;
@@ -19,13 +19,14 @@ pub(in crate::peer) enum Heard {
     PeersChanged,
 }
 
-/// An announcement's content, with what goes along.
+/// An announcement that was read, with what goes along. Many may wait: it is held once, as bytes, and read again by who
+/// fetches.
 #[derive(Debug)]
 pub struct Received {
-    /// What is announced.
-    pub announcement: message::Announcement,
     /// Its bytes, to be handed on.
     pub bytes: Vec<u8>,
+    /// Bytes of all shards that it announces.
+    pub shard_bytes: u64,
     /// To judge it by; none if it was asked for.
     ticket: Option<Ticket>,
 }
@@ -71,7 +72,8 @@ pub fn read(run_id: RunId, inline_max: u32, bytes: Vec<u8>, from: PeerKey) -> Re
         return Err(Malformed::OtherRun);
     }
     let (round, uid, digest) = (manifest.round, manifest.uid, manifest.digest());
-    Ok(Announced { round, uid, digest, from, body: Received { announcement, bytes, ticket: None } })
+    let shard_bytes = manifest.shards.iter().map(|shard| shard.size).sum();
+    Ok(Announced { round, uid, digest, from, body: Received { bytes, shard_bytes, ticket: None } })
 }
 
 /// Listens until the network ends; what is heard goes to `heard`.
@@ -138,8 +140,8 @@ mod tests {
         let read = |bytes: Vec<u8>| read(run, 16, bytes, from);
         let announced = read(announcement(run)).unwrap();
         assert_eq!((announced.round, announced.uid, announced.from), (Round(3), Uid::from(5), from));
-        assert_eq!(announced.digest, announced.body.announcement.manifest.digest());
-        assert_eq!(announced.body.bytes, announcement(run));
+        let again = message::Announcement::from_bytes(&announced.body.bytes, 16).unwrap();
+        assert_eq!((announced.digest, announced.body.shard_bytes), (again.manifest.digest(), 5));
         assert!(!announced.body.is_gossiped());
         let other = announcement(RunId(Digest::of(b"other")));
         assert!(matches!(read(other), Err(Malformed::OtherRun)));

@@ -135,8 +135,8 @@ impl Gathering {
         match action {
             Action::Take(Announced { round, uid, digest, from, mut body }) => {
                 body.judge(Verdict::Accept);
-                to_do.work.push(Work::Remember { round, uid, bytes: body.bytes });
-                self.fetch((uid, digest), Some((from, body.announcement)), to_do);
+                to_do.work.push(Work::Remember { round, uid, bytes: body.bytes.clone() });
+                self.fetch((uid, digest), Some((from, body.bytes)), to_do);
             }
             Action::TakeOwn { uid, digest, .. } => self.fetch((uid, digest), None, to_do),
             Action::PassOn(mut announced) => announced.body.judge(Verdict::Accept),
@@ -151,12 +151,7 @@ impl Gathering {
         }
     }
 
-    fn fetch(
-        &self,
-        (uid, digest): (Uid, Digest),
-        from: Option<(PeerKey, covey_proto::message::Announcement)>,
-        to_do: &mut ToDo,
-    ) {
+    fn fetch(&self, (uid, digest): (Uid, Digest), from: Option<(PeerKey, Vec<u8>)>, to_do: &mut ToDo) {
         if let Some(collection) = self.collection.clone() {
             to_do.work.push(Work::Fetch(Box::new(Fetch { collection, uid, digest, from })));
         }

@@ -1,13 +1,13 @@
 //! What a miner keeps from round to round (a trainer on its device, the data, how far its files are), and what it does:
 //! draft a contribution, store it, keep what was not sent.
 //!
-//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end: a crash
-//! then costs what was not sent since and moments that are some rounds old, no more. Blobs and journal are written in every
-//! round.
+//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end. A crash
+//! between two writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds
+//! old. Blobs and journal are written in every round.
 
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
-use crate::disk::{DiskError, JournalContribution};
+use crate::disk::{DiskError, JournalContribution, MOMENTS};
 use crate::misbehave;
 use crate::peer::context::Context;
 use covey_gossip::store::{Durability, StoreError};
@@ -25,7 +25,6 @@ use std::time::Duration;
 
 /// After so many missed rounds what the error feedback holds is about another state.
 const FEEDBACK_ROUNDS_MAX: u32 = 8;
-const MOMENTS: &str = "moments.bin";
 
 /// Why a round's training gave no contribution.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +69,7 @@ pub(in crate::peer) struct Miner {
     data: Arc<Dataset>,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
-    /// The last round after which moments and feedback went to the disk.
+    /// The last round whose contribution counts and whose feedback, with the moments, is on the disk.
     saved: Option<Round>,
     /// Rounds from one such writing to the next.
     save_rounds: u32,
@@ -83,6 +82,16 @@ pub(in crate::peer) struct Draft {
     /// Time of training and of compression.
     pub times: [Duration; 2],
     shards: Vec<Vec<u8>>,
+}
+
+/// A contribution whose blobs are on the disk.
+pub(in crate::peer) struct Stored {
+    /// The manifest's digest.
+    pub(in crate::peer) manifest: Digest,
+    /// Time of storing.
+    pub(in crate::peer) took: Duration,
+    /// Whether the feedback that follows it, and the moments, are there too.
+    with_feedback: bool,
 }
 
 impl Miner {
@@ -131,8 +140,7 @@ impl Miner {
         let forget = move |trainer: &mut Box<dyn Trainer>| {
             trainer.reset_moments();
             trainer.reset_feedback();
-            owned.disk.keep_only_feedback(None)?;
-            Ok(save_moments(&owned, &**trainer)?)
+            Ok(owned.disk.forget_training()?)
         };
         self.trainer.call(forget).await
     }
@@ -165,7 +173,7 @@ impl Miner {
     }
 
     /// Stores what was drafted: its blobs, and every few rounds the feedback that follows it and the moments. `base` is
-    /// head(round − 1). Gives the manifest's digest, and the time that storing took.
+    /// head(round − 1).
     ///
     /// # Errors
     /// No contribution this round; nothing that counts has changed.
@@ -175,7 +183,7 @@ impl Miner {
         task: &Task,
         base: Digest,
         draft: Draft,
-    ) -> Result<(Digest, Duration), MinerError> {
+    ) -> Result<Stored, MinerError> {
         let round = task.round;
         let (owned, task) = (context.clone(), task.clone());
         let put = move || {
@@ -184,36 +192,36 @@ impl Miner {
         };
         let (digest, putting) = off_the_queue(put).await?;
         if self.saved.is_some_and(|saved| round.0 < saved.0.saturating_add(self.save_rounds)) {
-            return Ok((digest, putting));
+            return Ok(Stored { manifest: digest, took: putting, with_feedback: false });
         }
         let saving = self.save(context, round, base).await?;
-        Ok((digest, putting + saving))
+        Ok(Stored { manifest: digest, took: putting + saving, with_feedback: true })
     }
 
-    /// The journal names the contribution of `round`: its feedback counts from now on.
-    ///
-    /// # Errors
-    /// The disk refuses to forget an older one.
-    pub(in crate::peer) async fn keep<L: Ledger>(
-        &mut self,
-        context: &Arc<Context<L>>,
-        round: Round,
-    ) -> Result<(), MinerError> {
+    /// The journal names the contribution of `round`: its feedback counts from now on, and older ones on the disk go.
+    pub(in crate::peer) async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round, stored: &Stored) {
         self.feedback_of = Some(round);
         self.trainer.call(|trainer| trainer.keep_feedback()).await;
-        if self.saved != Some(round) {
-            return Ok(());
+        if !stored.with_feedback {
+            return;
         }
+        self.saved = Some(round);
         let owned = context.clone();
-        let forget = move || owned.disk.keep_only_feedback(Some(round));
-        Ok(off_the_queue(forget).await?)
+        if let Err(error) = off_the_queue(move || owned.disk.keep_only_feedback(Some(round))).await {
+            tracing::warn!(node = %context.name, %error, "an older error feedback stays on the disk");
+        }
     }
 
-    /// Writes what the disk does not have yet: for a node that leaves in good order.
+    /// The round ends without a contribution: what was drafted leaves no trace but in the moments.
+    pub(in crate::peer) async fn discard(&self) {
+        self.trainer.call(|trainer| trainer.discard_feedback()).await;
+    }
+
+    /// Writes what the disk does not have yet: for a node that ends in good order, after a round that was kept or discarded.
     ///
     /// # Errors
     /// The disk refuses.
-    pub(in crate::peer) async fn leave<L: Ledger>(mut self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
+    pub(in crate::peer) async fn leave<L: Ledger>(self, context: &Arc<Context<L>>) -> Result<(), MinerError> {
         match context.journal.read().contribution {
             Some(JournalContribution { round, base, .. }) if self.feedback_of == Some(round) => {
                 if self.saved != Some(round) {
@@ -227,7 +235,7 @@ impl Miner {
 
     /// Writes the feedback that follows the contribution of `round`, and the moments.
     async fn save<L: Ledger>(
-        &mut self,
+        &self,
         context: &Arc<Context<L>>,
         round: Round,
         base: Digest,
@@ -239,9 +247,7 @@ impl Miner {
             save_moments(&owned, &**trainer)?;
             Ok(watch.elapsed())
         };
-        let took = self.trainer.call(save).await?;
-        self.saved = Some(round);
-        Ok(took)
+        Ok(self.trainer.call(save).await?)
     }
 }
 

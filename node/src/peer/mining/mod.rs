@@ -64,8 +64,8 @@ impl Mining {
         self.worker.is_away()
     }
 
-    /// The miner for good, if it is at home.
-    pub(super) fn retire(&mut self) -> Option<Miner> {
-        self.worker.retire()
+    /// The miner for good, if it is at home; with whether it is to forget what it has learned.
+    pub(super) fn retire(&mut self) -> Option<(Miner, bool)> {
+        Some((self.worker.retire()?, self.forget))
     }
 }

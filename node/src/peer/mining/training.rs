@@ -1,9 +1,10 @@
 //! A round's training as a task, and the order of what it writes.
 //!
 //! Training and compressing need the base's parameters; what is stored names its head, which may come later. The order of
-//! writes is the protocol's: blobs, then the new error feedback beside the old, then the journal; only then is a call
-//! signed and anything submitted. Killed before the journal, the old feedback holds and the round is skipped; killed after
-//! it, the same contribution is sent.
+//! writes is the protocol's: blobs; every few rounds the error feedback, beside the old, and the moments; the journal; only
+//! then is a call signed. Whoever is done too late to commit journals nothing. Killed before the journal: the round is
+//! skipped, and the old feedback holds. Killed after it: the same contribution is sent; if its feedback was not written, the
+//! next life's starts from zero.
 
 use super::miner::{Draft, Miner, MinerError};
 use crate::chain::Ledger;
@@ -86,6 +87,7 @@ pub(in crate::peer) async fn train<L: Ledger>(context: Arc<Context<L>>, mut mine
         Ok(made) => Some(made),
         Err(error) => {
             tracing::warn!(node = %context.name, %round, %error, "no contribution this round");
+            miner.discard().await;
             None
         }
     };
@@ -138,7 +140,8 @@ async fn store_and_journal<L: Ledger>(
     draft: Draft,
 ) -> Result<Made, TrainFault> {
     let (round, report, [trained, compressed]) = (task.round, draft.report, draft.times);
-    let (manifest, storing) = miner.store(context, task, base, draft).await?;
+    let stored = miner.store(context, task, base, draft).await?;
+    let manifest = stored.manifest;
     let last = RoundBlocks::of(&context.run, round).map(|blocks| blocks.submit_latest);
     let best = context.ledger.heads().borrow().best;
     if !last.is_ok_and(|last| best <= last) {
@@ -149,13 +152,13 @@ async fn store_and_journal<L: Ledger>(
     let owned = context.clone();
     let write = move || owned.journal.change(|journal| journal.contribution = Some(entry));
     off_the_queue(write).await?;
-    miner.keep(context, round).await?;
-    Ok(Made { manifest, report, times: [trained, compressed + storing] })
+    miner.keep(context, round, &stored).await;
+    Ok(Made { manifest, report, times: [trained, compressed + stored.took] })
 }
 
 /// Puts the journalled contribution on chain, if there is one of this round.
 pub(in crate::peer) async fn commit<L: Ledger>(context: Arc<Context<L>>, round: Round) {
-    let Some(journalled) = context.journal.read().contribution else { return };
+    let Some(journalled) = context.journal.read().contribution.filter(|made| made.round == round) else { return };
     match RoundBlocks::of(&context.run, round).map(|blocks| blocks.commit) {
         Ok(until) => {
             let mine = record::Contribution { round, manifest: journalled.manifest };

@@ -21,7 +21,7 @@ use covey_round::rating::Ratings;
 use std::sync::Arc;
 
 /// Rounds that wait to be scored: a validator that is further behind scores what is newest.
-const WAITING_MAX: usize = 4;
+pub(super) const ROUNDS_WAITING_MAX: usize = 4;
 
 /// The validator, as the node's loop sees it: away in the task of a round, or at home.
 pub(super) struct Validating {
@@ -35,7 +35,7 @@ impl Validating {
     /// A validator that waits for its first round.
     pub(super) fn new(validator: Validator) -> Validating {
         let ratings = Arc::new(validator.ratings().clone());
-        Validating { worker: Worker::new(validator, WAITING_MAX), ratings }
+        Validating { worker: Worker::new(validator, ROUNDS_WAITING_MAX), ratings }
     }
 
     /// Takes a round to score; gives back the one that will not be scored for it.

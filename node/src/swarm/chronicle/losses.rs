@@ -152,8 +152,15 @@ impl Losses {
     pub(super) async fn next(&mut self) {
         match self.reports.recv().await {
             Some(report) => self.take_in(&report),
+            None if self.waiting() > 0 => self.give_up(),
             None => std::future::pending().await,
         }
+    }
+
+    /// The thread is gone: what waits for it has no loss, and the swarm does not wait.
+    fn give_up(&mut self) {
+        tracing::error!("the evaluation broke: its losses are missing from now on");
+        self.found.iter_mut().for_each(|loss| *loss = loss.or(Some(f64::NAN)));
     }
 
     /// Takes in what is ready.

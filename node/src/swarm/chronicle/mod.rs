@@ -83,6 +83,11 @@ impl Chronicle {
         self.draw();
     }
 
+    /// The run.
+    pub(super) fn run(&self) -> &Run {
+        &self.run
+    }
+
     /// A node runs, for the first time or again.
     pub(super) fn node_started(&mut self, name: &str) {
         self.nodes.started(name);
