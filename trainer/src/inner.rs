@@ -195,6 +195,7 @@ mod tests {
         fn contribute(&mut self, base: &[f32], how: &Compression) -> Result<EncodedContribution, BackendError> {
             self.0.contribute(base, how)
         }
+        fn discard_feedback(&mut self) {}
         fn keep_feedback(&mut self) {
             self.0.keep_feedback();
         }
