@@ -1,6 +1,6 @@
 //! The CPU backend: f32, the same bits for the same input with the same binary on one machine, on any number of threads.
 //!
-//! Forward and backward passes are written by hand ([`network`]) into buffers made once. Another processor, with other
+//! Forward and backward passes are written by hand (`network.rs`) into buffers made once. Another processor, with other
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
