@@ -9,6 +9,7 @@ mod groups;
 mod kernels;
 mod language_model;
 mod network;
+mod passes;
 mod product;
 mod shape;
 mod trainer;
@@ -19,7 +20,8 @@ pub use trainer::CpuTrainer;
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
 use covey_proto::run::Model;
 use covey_simd::Level;
-use network::{Network, Passes};
+use network::Network;
+use passes::Passes;
 use shape::Shape;
 
 /// Opens the CPU for `model`; calls work on as many threads as `threads`, at least one.
