@@ -1,6 +1,6 @@
 //! A contribution: what is checked before anybody votes for it or applies it, and how its shards are had again.
 //!
-//! Where its bytes come from is [`crate::peer::obtain`]'s business; here are the rules. A contribution that is small when
+//! Where its bytes come from is `peer::obtain`'s business; here are the rules. A contribution that is small when
 //! decoded stays so; of a large one only the manifest is in memory, and its shards are decoded from the store, one after
 //! another, by whoever needs them.
 

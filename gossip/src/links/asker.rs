@@ -159,26 +159,65 @@ impl Task {
             Holding::Bitfield { set, .. } => set.len(),
             Holding::Have { runs, .. } => 8 * runs.len(),
         };
-        let bytes = (FRAME_BYTES + bytes) as u64;
-        let (Holding::Bitfield { root, .. } | Holding::Have { root, .. }) = &holding;
-        let root = *root;
-        // What is not wanted any more crossed the word of it.
-        let Some(pieces) = self.wanted.get(&root).and_then(Pieces::of_blob) else { return Ok(bytes) };
-        let count = pieces.count();
-        let peer = self.peer;
-        self.reports.event(match holding {
-            Holding::Bitfield { set, .. } => {
-                let set = PieceSet::from_bytes(&set, count)
-                    .ok_or_else(|| End::Breach(format!("a BITFIELD that is no set of {count} pieces")))?;
-                Event::Holds { peer, root, set }
+        if let Some(event) = news(self.peer, &self.wanted, holding)? {
+            self.reports.event(event);
+        }
+        Ok((FRAME_BYTES + bytes) as u64)
+    }
+}
+
+/// What a peer's word says of a blob that is wanted. Nothing of one that is not wanted any more: the two words crossed.
+fn news(peer: PeerKey, wanted: &BTreeMap<Digest, BlobRef>, holding: Holding) -> Result<Option<Event<PeerKey>>, End> {
+    let (Holding::Bitfield { root, .. } | Holding::Have { root, .. }) = &holding;
+    let root = *root;
+    let Some(pieces) = wanted.get(&root).and_then(Pieces::of_blob) else { return Ok(None) };
+    let count = pieces.count();
+    Ok(Some(match holding {
+        Holding::Bitfield { set, .. } => {
+            let set = PieceSet::from_bytes(&set, count)
+                .ok_or_else(|| End::Breach(format!("a BITFIELD that is no set of {count} pieces")))?;
+            Event::Holds { peer, root, set }
+        }
+        Holding::Have { runs, .. } => {
+            if let Some(beyond) = runs.iter().find(|run| run.end > count) {
+                return Err(End::Breach(format!("HAVE of pieces {beyond:?} of {count}")));
             }
-            Holding::Have { runs, .. } => {
-                if let Some(beyond) = runs.iter().find(|run| run.end > count) {
-                    return Err(End::Breach(format!("HAVE of pieces {beyond:?} of {count}")));
-                }
-                Event::Have { peer, root, runs }
-            }
-        });
-        Ok(bytes)
+            Event::Have { peer, root, runs }
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::test_peer;
+    use covey_proto::pieces::PIECE_BYTES;
+
+    /// A blob of ten pieces is wanted, and another is not any more.
+    fn heard(holding: impl Fn(Digest) -> Holding) -> (Result<Option<Event<PeerKey>>, End>, bool) {
+        let blob = |name: &[u8]| BlobRef { root: Digest::of(name), size: 10 * PIECE_BYTES };
+        let (is, was) = (blob(b"is"), blob(b"was"));
+        let wanted = BTreeMap::from([(is.root, is)]);
+        let crossed = matches!(news(test_peer(1), &wanted, holding(was.root)), Ok(None));
+        (news(test_peer(1), &wanted, holding(is.root)), crossed)
+    }
+
+    #[test]
+    fn a_word_of_what_is_wanted_is_passed_on_and_one_that_crossed_is_not() {
+        let (set, crossed) = heard(|root| Holding::Bitfield { root, set: vec![0b11, 0] });
+        assert!(matches!(set, Ok(Some(Event::Holds { set, .. })) if set.iter().eq([0, 1])) && crossed);
+        let (run, crossed) = heard(|root| Holding::Have { root, runs: vec![2..4, 9..10] });
+        assert!(matches!(run, Ok(Some(Event::Have { runs, .. })) if runs == [2..4, 9..10]) && crossed);
+    }
+
+    #[test]
+    fn pieces_that_a_blob_does_not_have_are_a_breach_unless_it_is_not_wanted() {
+        for set in [vec![0b11], vec![0, 0b100], vec![0; 3]] {
+            let (set, crossed) = heard(|root| Holding::Bitfield { root, set: set.clone() });
+            assert!(matches!(set, Err(End::Breach(_))) && crossed);
+        }
+        let (run, crossed) = heard(|root| Holding::Have { root, runs: vec![0..1, 9..11] });
+        let Err(End::Breach(why)) = run else { panic!("{run:?}") };
+        assert_eq!((why.as_str(), crossed), ("HAVE of pieces 9..11 of 10", true));
     }
 }

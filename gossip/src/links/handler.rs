@@ -173,3 +173,39 @@ impl ConnectionHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// How many streams the handler asks for, until it has nothing to do.
+    fn asked_for(handler: &mut Handler) -> usize {
+        let mut context = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match handler.poll(&mut context) {
+            Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { .. }) => Some(()),
+            _ => None,
+        })
+        .count()
+    }
+
+    #[test]
+    fn a_relayed_connection_speaks_none_of_the_exchanges_protocols() {
+        assert_eq!(Handler::new(Way::Direct).protocols(), [Protocol::Holdings, Protocol::Pieces]);
+        assert_eq!(Handler::new(Way::Relayed).protocols(), []);
+    }
+
+    #[test]
+    fn a_stream_that_nobody_waits_for_is_not_opened_and_a_few_may_wait() {
+        let mut handler = Handler::new(Way::Direct);
+        let mut waiting = Vec::new();
+        for number in 0..OPENS_MAX + 2 {
+            let (reply, answer) = oneshot::channel();
+            handler.on_behaviour_event(OpenStream { protocol: Protocol::Pieces, reply });
+            // Every second one gives up.
+            waiting.extend((number % 2 == 0).then_some(answer));
+        }
+        assert_eq!(asked_for(&mut handler), OPENS_MAX / 2);
+        assert_eq!(asked_for(&mut handler), 0);
+    }
+}

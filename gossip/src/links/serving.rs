@@ -311,3 +311,63 @@ impl Serving {
         buffer.len() == HEAD_BYTES + bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::test_peer;
+    use crate::shared::test_shared;
+    use covey_proto::pieces::PIECE_BYTES;
+
+    /// A request for the first group of a piece of a blob that has four.
+    fn asked(id: u32, piece: u64) -> frames::Asked {
+        let blob = BlobRef { root: Digest::of(b"blob"), size: 4 * PIECE_BYTES };
+        frames::Asked { id, blob, groups: piece * 16..piece * 16 + 1 }
+    }
+
+    fn outbox(peer: u8) -> Arc<Outbox> {
+        Outbox::new(test_peer(peer), Class::Round)
+    }
+
+    #[test]
+    fn nothing_comes_between_the_grants_of_an_answer_and_refusals_come_before_the_next() {
+        let mut governor = Governor::new(GovernorLimits::default(), Instant::now());
+        let request = Asked { rank: Rank::Member, class: Class::Round, bytes: 30, repeat: false };
+        let ticket = governor.enqueue(test_peer(1), request).unwrap();
+        let outbox = outbox(1);
+        outbox.state().grants.extend([(ticket, 10), (ticket, 20)]);
+        outbox.reject(8, Reject::NotHeld);
+        assert!(matches!(outbox.turn(true), Some(Turn::Grant(_, 10))));
+        assert!(matches!(outbox.turn(false), Some(Turn::Reject(8, Reject::NotHeld))));
+        assert!(matches!(outbox.turn(false), Some(Turn::Grant(_, 20))));
+        assert!(outbox.turn(false).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_refused_and_a_stream_that_ends_leaves_nothing_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = test_shared(dir.path());
+        let serving = Serving::new(shared.clone(), GovernorLimits::default());
+        let (one, other) = (outbox(1), outbox(2));
+        serving.enqueue(&one, asked(1, 0)).unwrap();
+        // The store does not have the blob.
+        one.bell.notified().await;
+        assert!(matches!(one.turn(false), Some(Turn::Reject(1, Reject::NotHeld))) && !one.is_open(1));
+        serving.quiesce().await;
+        assert!(serving.state().jobs.is_empty());
+        serving.enqueue(&other, asked(2, 0)).unwrap();
+        serving.gone(&other);
+        assert!(!other.is_open(2) && serving.state().jobs.is_empty());
+    }
+
+    #[test]
+    fn a_piece_that_another_peer_was_promised_is_a_repeat_and_the_own_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let serving = Serving::new(test_shared(dir.path()), GovernorLimits::default());
+        let mut state = serving.state();
+        let [one, other] = [1, 2].map(test_peer);
+        assert!(!state.is_repeat(one, &asked(1, 0)) && !state.is_repeat(one, &asked(2, 0)));
+        assert!(state.is_repeat(other, &asked(1, 0)) && !state.is_repeat(other, &asked(2, 1)));
+        assert!(state.is_repeat(one, &asked(3, 1)));
+    }
+}

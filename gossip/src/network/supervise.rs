@@ -17,6 +17,11 @@ const REBUILD_MIN: Duration = Duration::from_millis(50);
 const REBUILD_MAX: Duration = Duration::from_secs(30);
 const RAN_WELL: Duration = Duration::from_secs(60);
 
+/// The wait before the next rebuilding, after one that was preceded by `last` and ran for `ran`.
+fn next_wait(last: Duration, ran: Duration) -> Duration {
+    if ran > RAN_WELL { REBUILD_MIN } else { (last * 2).min(REBUILD_MAX) }
+}
+
 impl Network {
     /// Runs the network until it is shut down; rebuilds it after a panic.
     pub(super) async fn supervise(mut self, swarm: Swarm<Behaviour>, ready: oneshot::Sender<()>) {
@@ -32,7 +37,7 @@ impl Network {
                 Ok(end) => return self.finish(end).await,
                 Err(panic) => self.after_fault(panic.as_ref()),
             }
-            wait = if started.elapsed() > RAN_WELL { REBUILD_MIN } else { (wait * 2).min(REBUILD_MAX) };
+            wait = next_wait(wait, started.elapsed());
             tokio::time::sleep(wait).await;
             next = self.rebuild().await;
         }
@@ -78,5 +83,25 @@ impl Network {
             drop(self);
             let _ = reply.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_breaks_at_once_is_rebuilt_ever_more_seldom_until_it_ran_well() {
+        let mut wait = REBUILD_MIN;
+        let waits = std::iter::repeat_with(|| {
+            wait = next_wait(wait, Duration::ZERO);
+            wait.as_millis()
+        });
+        assert_eq!(
+            waits.take(11).collect::<Vec<_>>(),
+            [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]
+        );
+        assert_eq!(next_wait(REBUILD_MAX, RAN_WELL), REBUILD_MAX);
+        assert_eq!(next_wait(REBUILD_MAX, RAN_WELL + Duration::from_millis(1)), REBUILD_MIN);
     }
 }

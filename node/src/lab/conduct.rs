@@ -59,7 +59,6 @@ pub fn conduct(
         let start = Instant::now();
         progress.start(name, experiment);
         let outcome = run(experiment, data, cores, |round, point| progress.round(round, point));
-        let outcome = outcome.map_err(|error| error.to_string());
         let record = Record::new(name, experiment, outcome, start.elapsed().as_secs_f64());
         progress.done(&record);
         results.append(record)?;

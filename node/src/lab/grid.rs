@@ -5,7 +5,7 @@
 //! schedule, and one value.
 
 use super::{Experiment, MOMENTUM, Method, OnMiss, resolve};
-use crate::preset::Template;
+use crate::preset::{PresetError, Template};
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +55,32 @@ pub enum GridError {
     },
 }
 
+/// What is wrong with one value of an experiment.
+#[derive(Debug, thiserror::Error)]
+enum ValueFault {
+    /// A preset that is no text.
+    #[error("preset is {got}; it must be a name, like \"demo\"")]
+    PresetName { got: Value },
+    /// No such preset, or settings that it cannot have.
+    #[error(transparent)]
+    Preset(#[from] PresetError),
+    /// A learning rate that is no number.
+    #[error("{RATE} is {got}; it must be a number, like 0.008")]
+    Rate { got: Value },
+    /// No whole number, or one that is out of range.
+    #[error("{key} is {got}; it must be a whole number from {least} to {most}")]
+    Whole { key: String, got: Value, least: u64, most: u64 },
+    /// No text where one of several names must stand.
+    #[error("{key} is {got}; it must be a text")]
+    Text { key: String, got: Value },
+    /// None of the names that are known there.
+    #[error("{key}: {why}")]
+    Name { key: String, why: String },
+    /// Steps at which no round of the schedule ends.
+    #[error("steps is {steps}, but {rounds} rounds of inner.steps make {sum}")]
+    Steps { steps: u32, rounds: u32, sum: u64 },
+}
+
 /// What a grid file asks for.
 #[derive(Clone, Debug)]
 pub struct Grid {
@@ -88,12 +114,7 @@ impl Row {
     ///
     /// # Errors
     /// A vocabulary that the model cannot have.
-    pub fn experiment(
-        &self,
-        seed: u64,
-        data: Digest,
-        vocabulary: u32,
-    ) -> Result<Experiment, crate::preset::PresetError> {
+    pub fn experiment(&self, seed: u64, data: Digest, vocabulary: u32) -> Result<Experiment, PresetError> {
         let template = self.template.clone().with(&[format!("model.vocabulary={vocabulary}")])?;
         let run = Arc::new(resolve(&template, data)?);
         Ok(Experiment { run, seed, ..self.without_data.clone() })
@@ -202,7 +223,7 @@ fn written(top: &Table, own: &Table, number: usize, faults: &mut Vec<String>) ->
     let sequences = match top.get("sequences") {
         None => 512,
         Some(value) => whole(value, "sequences", 1, 1 << 32).unwrap_or_else(|fault| {
-            faults.push(fault);
+            faults.push(fault.to_string());
             1
         }),
     };
@@ -332,21 +353,24 @@ fn row(name: &str, chosen: &BTreeMap<&str, &Value>, written: &Written) -> Result
     let (miss, momentum) = (share("miss", 0.0), share("momentum", MOMENTUM));
     let mut count = |key: &str, most: u64| {
         let value = chosen.get(key)?;
-        whole(value, key, 1, most).map_err(|fault| faults.push(fault)).ok().and_then(|count| u32::try_from(count).ok())
+        whole(value, key, 1, most)
+            .map_err(|fault| faults.push(fault.to_string()))
+            .ok()
+            .and_then(|count| u32::try_from(count).ok())
     };
     let miners = count("miners", UIDS as u64).unwrap_or(4);
     let (rounds, every, steps) = (count("rounds", 1_000_000), count("every", 1_000_000), count("steps", 1_000_000));
-    let template = template(method, chosen).map_err(|fault| faults.push(fault)).ok();
+    let template = template(method, chosen).map_err(|fault| faults.push(fault.to_string())).ok();
     let Some(template) = template.filter(|_| faults.is_empty()) else { return Err(faults) };
-    let one = |fault: String| vec![fault];
-    let run = resolve(&template, Digest::ZERO).map_err(|error| one(error.to_string()))?;
+    let one = |fault: ValueFault| vec![fault.to_string()];
+    let run = resolve(&template, Digest::ZERO).map_err(|error| one(error.into()))?;
     let rounds = match (rounds, steps) {
         (Some(rounds), _) => rounds,
         (None, Some(steps)) => rounds_of(&run, steps).map_err(one)?,
         (None, None) => template.rounds().max(1),
     };
     let template = with_rate(template, chosen.get(RATE), rounds).map_err(one)?;
-    let run = Arc::new(resolve(&template, Digest::ZERO).map_err(|error| one(error.to_string()))?);
+    let run = Arc::new(resolve(&template, Digest::ZERO).map_err(|error| one(error.into()))?);
     let every = every.unwrap_or_else(|| rounds.div_ceil(EVALUATIONS));
     let (seed, sequences) = (0, written.sequences);
     let without_data = Experiment { method, run, miners, rounds, seed, every, sequences, momentum, miss, ef_on_miss };
@@ -368,21 +392,21 @@ fn only_for(method: Method, chosen: &BTreeMap<&str, &Value>, faults: &mut Vec<St
     }
 }
 
-fn template(method: Method, chosen: &BTreeMap<&str, &Value>) -> Result<Template, String> {
+fn template(method: Method, chosen: &BTreeMap<&str, &Value>) -> Result<Template, ValueFault> {
     let preset = match chosen.get("preset") {
         None => "demo",
         Some(Value::String(name)) => name,
-        Some(other) => return Err(format!("preset is {other}; it must be a name, like \"demo\"")),
+        Some(&other) => return Err(ValueFault::PresetName { got: other.clone() }),
     };
     let default = method.defaults().filter(|(key, _)| !chosen.contains_key(key));
     let mut changes: Vec<String> = default.map(|(key, value)| format!("{key}={value}")).into_iter().collect();
     let set = chosen.iter().filter(|(key, _)| **key != RATE && !OWN.contains(key));
     changes.extend(set.map(|(key, value)| format!("{key}={value}")));
-    Template::load(preset).and_then(|template| template.with(&changes)).map_err(|error| error.to_string())
+    Ok(Template::load(preset)?.with(&changes)?)
 }
 
 /// Rounds whose steps add up to `steps`.
-fn rounds_of(run: &Run, steps: u32) -> Result<u32, String> {
+fn rounds_of(run: &Run, steps: u32) -> Result<u32, ValueFault> {
     let mut sum = 0u64;
     let mut rounds = 0;
     while sum < u64::from(steps) {
@@ -390,31 +414,34 @@ fn rounds_of(run: &Run, steps: u32) -> Result<u32, String> {
         rounds += 1;
     }
     let exact = sum == u64::from(steps);
-    exact.then_some(rounds).ok_or_else(|| format!("steps is {steps}, but {rounds} rounds of inner.steps make {sum}"))
+    exact.then_some(rounds).ok_or(ValueFault::Steps { steps, rounds, sum })
 }
 
 /// `rate`: held for two fifths of the rounds, then linear to a tenth at the end, as the demo preset's.
-fn with_rate(template: Template, rate: Option<&&Value>, rounds: u32) -> Result<Template, String> {
+fn with_rate(template: Template, rate: Option<&&Value>, rounds: u32) -> Result<Template, ValueFault> {
     let Some(value) = rate else { return Ok(template) };
-    let Some(rate) = number(value) else { return Err(format!("{RATE} is {value}; it must be a number, like 0.008")) };
+    let Some(rate) = number(value) else { return Err(ValueFault::Rate { got: (*value).clone() }) };
     let held = (rounds * 2 / 5).clamp(1, rounds);
     let points = if held < rounds {
         format!("[[0, {rate}], [{held}, {rate}], [{rounds}, {}]]", rate / 10.0)
     } else {
         format!("[[0, {rate}], [{rounds}, {}]]", rate / 10.0)
     };
-    template.with(&[format!("inner.rate={points}")]).map_err(|error| error.to_string())
+    Ok(template.with(&[format!("inner.rate={points}")])?)
 }
 
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
 }
 
-fn whole(value: &Value, key: &str, least: u64, most: u64) -> Result<u64, String> {
+fn whole(value: &Value, key: &str, least: u64, most: u64) -> Result<u64, ValueFault> {
     let whole = value.as_integer().and_then(|whole| u64::try_from(whole).ok());
-    whole
-        .filter(|whole| (least..=most).contains(whole))
-        .ok_or_else(|| format!("{key} is {value}; it must be a whole number from {least} to {most}"))
+    whole.filter(|whole| (least..=most).contains(whole)).ok_or_else(|| ValueFault::Whole {
+        key: key.to_owned(),
+        got: value.clone(),
+        least,
+        most,
+    })
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(
@@ -423,8 +450,8 @@ fn parsed<T: std::str::FromStr<Err = String>>(
     faults: &mut Vec<String>,
 ) -> Option<T> {
     let read = |value: &Value| match value {
-        Value::String(text) => text.parse().map_err(|why| format!("{key}: {why}")),
-        other => Err(format!("{key} is {other}; it must be a text")),
+        Value::String(text) => text.parse().map_err(|why| ValueFault::Name { key: key.to_owned(), why }),
+        other => Err(ValueFault::Text { key: key.to_owned(), got: other.clone() }),
     };
-    read(value?).map_err(|fault| faults.push(fault)).ok()
+    read(value?).map_err(|fault| faults.push(fault.to_string())).ok()
 }

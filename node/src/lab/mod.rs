@@ -6,6 +6,7 @@
 //! trains on what and what becomes of it; `worker` is a miner's part of it, by the same [`covey_trainer::Trainer`].
 
 pub mod conduct;
+mod error;
 pub mod grid;
 mod plot;
 mod progress;
@@ -17,9 +18,10 @@ mod tests;
 mod worker;
 
 pub use conduct::conduct;
+pub use error::LabError;
 pub use grid::{Grid, GridError};
 pub use progress::Progress;
-pub use run::{LabError, run};
+pub use run::run;
 
 use crate::preset::{PresetError, Template};
 use covey_proto::Digest;

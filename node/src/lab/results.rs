@@ -3,7 +3,7 @@
 //! Lines are only ever appended, whole, and reach the disk before the next run starts. A last line without its line break
 //! is what a kill left of one: it is dropped, and its run made again.
 
-use super::{Experiment, Method, Point, VERSION};
+use super::{Experiment, LabError, Method, Point, VERSION};
 use covey_proto::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,11 +46,11 @@ pub struct Record {
 
 impl Record {
     /// Of an experiment that is over.
-    pub fn new(name: &str, experiment: &Experiment, outcome: Result<Vec<Point>, String>, seconds: f64) -> Record {
+    pub fn new(name: &str, experiment: &Experiment, outcome: Result<Vec<Point>, LabError>, seconds: f64) -> Record {
         let Experiment { method, run, miners, rounds, seed, .. } = experiment;
         let (curve, failed) = match outcome {
             Ok(curve) => (curve, None),
-            Err(why) => (Vec::new(), Some(why)),
+            Err(why) => (Vec::new(), Some(why.to_string())),
         };
         Record {
             version: VERSION,

@@ -1,62 +1,20 @@
 //! One experiment: the rounds, what each miner hands in, and how it becomes the next state. Which experiments there are,
 //! and what is made of their curves, others decide.
 
+use super::error::LabError;
 use super::worker::{Outcome, Start, Work, Worker};
 use super::{Experiment, Method, Point};
-use crate::evaluation::{EvaluationError, Evaluator};
+use crate::evaluation::Evaluator;
 use covey_proto::layout::Layout;
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round, Uid, derive};
 use covey_round::assign::{Assignment, samples_per_member};
 use covey_sparseloco::state::as_le_bytes;
-use covey_sparseloco::{CodecError, OuterStep, StepError, outer_step};
+use covey_sparseloco::{OuterStep, outer_step};
 use covey_trainer::data::Dataset;
 use covey_trainer::genesis::initial_state;
-use covey_trainer::inner::TrainError;
-use covey_trainer::{BackendError, BatchError, Device, LoadError, SaveError, open_backend};
+use covey_trainer::{Device, open_backend};
 use std::sync::Arc;
-
-/// Why an experiment failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// Numbers that cannot be.
-    #[error("{what} is {got}; it must be {need}")]
-    Number {
-        /// Which.
-        what: &'static str,
-        /// What it is.
-        got: u64,
-        /// What it may be.
-        need: &'static str,
-    },
-    /// Not even one training sequence.
-    #[error("the data set has no sequence of {sequence} tokens; give it more text")]
-    Short {
-        /// The model's.
-        sequence: u32,
-    },
-    /// The device refuses.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// A step failed.
-    #[error(transparent)]
-    Train(#[from] TrainError<BatchError>),
-    /// A state or error feedback that cannot be given to the device.
-    #[error("onto the device: {0}")]
-    Load(#[from] LoadError),
-    /// A state or error feedback that cannot be taken from the device.
-    #[error("from the device: {0}")]
-    Save(#[from] SaveError),
-    /// What a miner encoded is not what the codec reads: a bug.
-    #[error("a miner's own shard does not decode: {0}")]
-    Codec(#[from] CodecError),
-    /// The outer step failed.
-    #[error(transparent)]
-    Step(#[from] StepError),
-    /// A state has no loss.
-    #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
-}
 
 /// Runs an experiment on `data` with `cores` threads; `each` is told of every round that is done, with its point where
 /// it was evaluated. The same experiment gives the same curve to the bit, whatever the cores.

@@ -1,7 +1,7 @@
 //! One miner's round in a laboratory: training and contributing by the very functions that a miner of a swarm calls; and what
 //! the methods do instead that no swarm knows. Who trains on what, and what becomes of it, [`super::run`] decides.
 
-use super::run::LabError;
+use super::error::LabError;
 use super::{Experiment, Method, OnMiss};
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::Run;

@@ -1,6 +1,6 @@
 //! A validator's look at a round's contributions: whom it looks at first, and what each of them does to the loss.
 //!
-//! [`order`] decides whom to evaluate and how many there is time for. [`loss`] is Gauntlet's evaluation of one
+//! [`order()`] decides whom to evaluate and how many there is time for. [`loss`] is Gauntlet's evaluation of one
 //! contribution: does it lower the loss, on its author's data and on nobody's? What is done with the answer (ratings,
 //! weights, ballots) is `covey_round`'s; where a contribution's bytes come from, the caller's.
 

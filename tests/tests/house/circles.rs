@@ -14,10 +14,6 @@ use std::path::Path;
 const CIRCLES: &[(&str, &[&str])] = &[
     // FRAME's macros: the runtime's version lists its APIs, and the APIs are the runtime's.
     ("node/devnet/src/runtime", &["apis", "mod"]),
-    ("trainer/src/data", &["dataset", "shards"]),
-    ("trainer/sparseloco/src", &["codec", "select", "simd"]),
-    ("node/src/lab", &["run", "worker"]),
-    ("trainer/src/cpu", &["attention", "network"]),
 ];
 
 /// Imports that are told of each arrow of a circle; the rest is counted.

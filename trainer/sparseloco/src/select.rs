@@ -5,8 +5,9 @@
 //! or, if too few reach that, from a sample; then the exact one is found among those, by bisection. All of it only compares
 //! and counts, which vector instructions do well.
 
-use crate::simd::{self, Ahead, MAGNITUDE, Packed, group_maxima, largest, magnitudes, pack, reaching};
+use crate::simd::{Ahead, MAGNITUDE, Packed, group_maxima, largest, magnitudes, pack, reaching};
 use covey_proto::layout::CHUNK;
+use covey_simd::vectorised;
 
 /// The first step down from the largest magnitude: one octave of f32.
 const OCTAVE: u32 = 1 << 23;
@@ -90,7 +91,7 @@ impl Selector {
             floor = self.floor(dense, count);
             pack(dense, floor, &mut self.candidates, ahead);
         }
-        let least = simd::pick(&self.candidates, count, floor, chosen, ahead);
+        let least = pick(&self.candidates, count, floor, chosen, ahead);
         self.guess.learn(floor, self.candidates.len(), least, count);
     }
 
@@ -107,37 +108,43 @@ impl Selector {
             magnitudes(dense, sample);
             sample
         };
-        simd::threshold(sample, count, count / 8, 0)
+        threshold(sample, count, count / 8, 0)
     }
 }
 
-/// Writes the indices of the `count` largest candidates into `chosen`, and returns the magnitude that these reach. There must
-/// be as many, and all must reach `floor`. [`simd::pick`] is the same, compiled for the processor.
-#[inline(always)]
-pub(crate) fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
-    let magnitudes = candidates.magnitudes();
-    let least = threshold(magnitudes, count, 0, floor);
-    // What is not finite may have the largest bits of all.
-    let above = if least < MAGNITUDE { reaching(magnitudes, least + 1) } else { 0 };
-    let mut ties = count - above;
-    // One place more than are chosen: where the rest are written without a branch.
-    chosen.resize(count + 1, 0);
-    let mut next = 0;
-    for (&magnitude, &index) in magnitudes.iter().zip(candidates.indices()) {
-        ahead.fetch(1);
-        let is_tie = magnitude == least && ties > 0;
-        chosen[next] = index;
-        next += usize::from(magnitude > least || is_tie);
-        ties -= usize::from(is_tie);
+vectorised! {
+    /// Writes the indices of the `count` largest candidates into `chosen`, and returns the magnitude that these reach. There
+    /// must be as many, and all must reach `floor`.
+    fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
+        let magnitudes = candidates.magnitudes();
+        let least = bisect(magnitudes, count, 0, floor);
+        // What is not finite may have the largest bits of all.
+        let above = if least < MAGNITUDE { reaching(magnitudes, least + 1) } else { 0 };
+        let mut ties = count - above;
+        // One place more than are chosen: where the rest are written without a branch.
+        chosen.resize(count + 1, 0);
+        let mut next = 0;
+        for (&magnitude, &index) in magnitudes.iter().zip(candidates.indices()) {
+            ahead.fetch(1);
+            let is_tie = magnitude == least && ties > 0;
+            chosen[next] = index;
+            next += usize::from(magnitude > least || is_tie);
+            ties -= usize::from(is_tie);
+        }
+        chosen.truncate(count);
+        least
     }
-    chosen.truncate(count);
-    least
+
+    /// [`bisect`], by itself.
+    fn threshold(magnitudes: &[u32], count: usize, spare: usize, low: u32) -> u32 {
+        bisect(magnitudes, count, spare, low)
+    }
 }
 
 /// A threshold that `count` of the magnitudes reach, or as many as `spare` more; where equal magnitudes leave none, the
 /// largest that enough reach. All of them must reach `low`, and they must be `count` or more.
 #[inline(always)]
-pub(crate) fn threshold(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u32 {
+fn bisect(magnitudes: &[u32], count: usize, spare: usize, mut low: u32) -> u32 {
     // `over` reach `low`, at least `count`; `under` reach `high`, fewer.
     let (mut over, mut under) = (magnitudes.len(), 0);
     let mut high = largest(magnitudes) + 1;

@@ -157,7 +157,7 @@ pub trait Trainer: Send {
     /// Makes a contribution of what was learned since `base`: a = β·e + (base − parameters), in the parameters' own memory;
     /// chosen values are rounded and encoded, the rest stays there as the *pending* feedback. The kept feedback e stays as
     /// it is until [`keep_feedback`](Trainer::keep_feedback). Afterwards no parameters are loaded. The bits are those of
-    /// [`covey_sparseloco::compress`] on any device.
+    /// [`covey_sparseloco::compress()`] on any device.
     ///
     /// `base`, f32 `[elements]`, is what was loaded. While it runs it takes the encoded bytes, and the chosen values of a
     /// few million elements (of all, with the quantiser `templar`), 6 bytes each.

@@ -4,7 +4,7 @@
 //! Probabilities are kept for the backward pass while they are small ([`KEPT_MAX`]) and computed again otherwise.
 
 use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
-use super::network::Passes;
+use super::passes::Passes;
 use super::product::{Into, View, ViewMut, multiply};
 use super::shape::Shape;
 

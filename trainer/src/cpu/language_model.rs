@@ -2,7 +2,8 @@
 
 use super::finite;
 use super::groups::{Parted, check, groups};
-use super::network::{Network, Passes};
+use super::network::Network;
+use super::passes::Passes;
 use crate::backend::{BackendError, Batch, LanguageModel, LoadError, TryError};
 use crate::stream::load;
 use covey_proto::layout::Layout;

@@ -1,6 +1,6 @@
 //! The CPU backend: f32, the same bits for the same input with the same binary on one machine, on any number of threads.
 //!
-//! Forward and backward passes are written by hand ([`network`]) into buffers made once. Another processor, with other
+//! Forward and backward passes are written by hand (`network.rs`) into buffers made once. Another processor, with other
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
@@ -9,6 +9,7 @@ mod groups;
 mod kernels;
 mod language_model;
 mod network;
+mod passes;
 mod product;
 mod shape;
 mod trainer;
@@ -19,7 +20,8 @@ pub use trainer::CpuTrainer;
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
 use covey_proto::run::Model;
 use covey_simd::Level;
-use network::{Network, Passes};
+use network::Network;
+use passes::Passes;
 use shape::Shape;
 
 /// Opens the CPU for `model`; calls work on as many threads as `threads`, at least one.

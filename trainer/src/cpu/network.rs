@@ -8,6 +8,7 @@ use super::attention::{Attention, Kept};
 use super::kernels::{
     cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
 };
+use super::passes::Passes;
 use super::product::{Into, View, ViewMut, multiply};
 use super::shape::Shape;
 use covey_proto::run::Model;
@@ -35,15 +36,6 @@ struct LayerSpace {
     /// `[tokens, 2·feed_forward]`.
     gate_up: Vec<f32>,
     attention: Kept,
-}
-
-/// What a network is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passes {
-    /// Losses and logits: one layer's activations serve all layers.
-    Forward,
-    /// Gradients, too. Attention's probabilities are kept for the backward pass, or not; `None` decides by their size.
-    Both { keep: Option<bool> },
 }
 
 /// The model without its parameters: shapes, angles, buffers.

@@ -1,7 +1,8 @@
 //! What no other crate can see of the CPU backend: buffers, ways of computing the same, and that threads change no bit.
 
 use super::language_model::CpuModel;
-use super::network::{Network, Passes};
+use super::network::Network;
+use super::passes::Passes;
 use super::shape::Shape;
 use super::trainer::CpuTrainer;
 use super::{BackendError, LanguageModel, Trainer, open};

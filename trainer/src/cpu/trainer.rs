@@ -4,7 +4,8 @@
 use super::finite;
 use super::groups::{Parted, check, groups};
 use super::kernels::{AdamW, adamw, sum_of_squares};
-use super::network::{Network, Passes};
+use super::network::Network;
+use super::passes::Passes;
 use super::product::Into;
 use crate::backend::{BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer};
 use crate::moments::{MomentsReader, MomentsWriter};

@@ -19,6 +19,7 @@ pub mod tokenizer;
 mod dataset;
 mod error;
 mod prepare;
+mod writer;
 
 pub use dataset::Dataset;
 pub use documents::{Document, read_documents};

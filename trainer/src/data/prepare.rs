@@ -1,8 +1,9 @@
 //! From documents to a data set on disk: the order of the steps, and their bounds.
 
 use super::dedup::{Dropped, deduplicate};
-use super::shards::{FORMAT, TOKENIZER_FILE, Writer};
+use super::shards::{FORMAT, TOKENIZER_FILE};
 use super::tokenizer::{END_OF_TEXT_ID, Encoded, VOCABULARY_MAX, VOCABULARY_MIN, Words};
+use super::writer::Writer;
 use super::{DataError, Document, Manifest, split};
 use covey_proto::Digest;
 use std::fmt;

@@ -1,16 +1,11 @@
 //! What a prepared data set is on disk: token shards named by their BLAKE3 hash, tokenizer.json, and the manifest.
 //!
 //! A shard is a run of u16 tokens, little-endian. `dataset.json` is canonical: compact JSON, fields in the order of
-//! [`Manifest`]; its digest names the data set. A data set appears as a whole or not at all: it is written beside its
-//! place, synced, and renamed.
+//! [`Manifest`]; its digest names the data set. How the folder comes to be, `writer.rs` decides; [`Dataset`](super::Dataset)
+//! reads it.
 
-use super::{DataError, Dataset};
 use covey_proto::Digest;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Version of the format.
 pub const FORMAT: u32 = 1;
@@ -24,8 +19,6 @@ pub const SHARD_TOKENS: usize = 1 << 19;
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// A tokenizer.json is never larger: 65,536 tokens of 64 bytes, twice, with room for escapes.
 pub const TOKENIZER_BYTES_MAX: u64 = 32 << 20;
-/// What a crashed process left beside the data set is removed after this time; another may be at work until then.
-const STALE: Duration = Duration::from_secs(3600);
 
 /// All that makes a data set; its BLAKE3 digest is the data set's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,119 +121,6 @@ impl Manifest {
     /// The data set's digest.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.to_bytes())
-    }
-}
-
-/// A data set being written beside its place.
-pub(super) struct Writer {
-    target: PathBuf,
-    beside: PathBuf,
-}
-
-impl Writer {
-    /// Makes the folder beside `target`; refuses a `target` that is somebody's.
-    pub(super) fn new(target: &Path) -> Result<Writer, DataError> {
-        if is_occupied(target)? {
-            return Err(DataError::Occupied(target.to_path_buf()));
-        }
-        let name = target.file_name().ok_or_else(|| DataError::Occupied(target.to_path_buf()))?.to_string_lossy();
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(DataError::write(parent))?;
-        let prefix = format!(".{name}.preparing-");
-        remove_stale(parent, &prefix);
-        let beside = parent.join(format!("{prefix}{}", std::process::id()));
-        if beside.exists() {
-            fs::remove_dir_all(&beside).map_err(DataError::write(&beside))?;
-        }
-        fs::create_dir(&beside).map_err(DataError::write(&beside))?;
-        Ok(Writer { target: target.to_path_buf(), beside })
-    }
-
-    /// Writes tokens as shards.
-    pub(super) fn shards(&self, tokens: &[u16]) -> Result<Vec<ShardEntry>, DataError> {
-        tokens
-            .chunks(SHARD_TOKENS)
-            .map(|chunk| {
-                let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
-                let entry = ShardEntry { digest: Digest::of(&bytes), tokens: chunk.len() as u32 };
-                self.file(&entry.file(), &bytes)?;
-                Ok(entry)
-            })
-            .collect()
-    }
-
-    /// Writes one file and syncs it.
-    pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
-        let path = self.beside.join(name);
-        let mut file = File::create(&path).map_err(DataError::write(&path))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(DataError::write(&path))
-    }
-
-    /// Puts the data set in its place; an older one there makes way, but the same one, whole, stays for its readers.
-    pub(super) fn finish(self, manifest: &Manifest) -> Result<(), DataError> {
-        self.file(MANIFEST_FILE, &manifest.to_bytes())?;
-        sync_folder(&self.beside)?;
-        if Dataset::open(&self.target, Some(manifest.digest())).is_ok() {
-            return Ok(());
-        }
-        if self.target.exists() {
-            remove_dataset(&self.target)?;
-        }
-        fs::rename(&self.beside, &self.target).map_err(DataError::write(&self.target))?;
-        sync_folder(self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-    }
-}
-
-impl Drop for Writer {
-    /// Given up half-way: leave nothing. After `finish` there is nothing to find.
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.beside);
-    }
-}
-
-fn sync_folder(folder: &Path) -> Result<(), DataError> {
-    // Windows has no such thing, and does not need it.
-    if cfg!(unix) {
-        File::open(folder).and_then(|file| file.sync_all()).map_err(DataError::write(folder))?;
-    }
-    Ok(())
-}
-
-/// Whether `target` is there and holds anything else than a data set.
-fn is_occupied(target: &Path) -> Result<bool, DataError> {
-    match fs::read_dir(target) {
-        Ok(mut entries) => Ok(entries.next().is_some() && !target.join(MANIFEST_FILE).is_file()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(DataError::Read { path: target.to_path_buf(), source }),
-    }
-}
-
-/// Removes a data set's own files, the manifest last, and the folder if nothing else is in it.
-fn remove_dataset(target: &Path) -> Result<(), DataError> {
-    for entry in fs::read_dir(target).map_err(DataError::read(target))? {
-        let path = entry.map_err(DataError::read(target))?.path();
-        if path.extension().is_some_and(|extension| extension == "tok") || path.ends_with(TOKENIZER_FILE) {
-            fs::remove_file(&path).map_err(DataError::write(&path))?;
-        }
-    }
-    let manifest = target.join(MANIFEST_FILE);
-    if manifest.exists() {
-        fs::remove_file(&manifest).map_err(DataError::write(&manifest))?;
-    }
-    fs::remove_dir(target).map_err(DataError::write(target))
-}
-
-/// Removes folders that a crashed process left; failing is harmless.
-fn remove_stale(parent: &Path, prefix: &str) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > STALE) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }
 

@@ -50,7 +50,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
             let Some(fetch) = self.fetches.get(&id) else { return };
             let groups = (unit / GROUP_BYTES) as u32;
             let picked =
-                fetch.sources.get(&peer).and_then(|source| fetch.table.pick(&source.known, groups, self.chance.next()));
+                fetch.sources.get(&peer).and_then(|source| fetch.table.pick(&source.known, groups, self.chance.draw()));
             match picked {
                 Some((piece, mask)) => self.ask(now, Choice { peer, id, piece, mask, twin: None }, actions),
                 None => {

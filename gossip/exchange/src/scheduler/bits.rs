@@ -1,24 +1,6 @@
-//! A set of pieces from which one of several can be drawn quickly, and the scheduler's source of chance.
+//! A set of pieces from which one of several can be drawn quickly, and small counters for each piece.
 
 use super::known::Known;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one multiplication chain a number, good enough to break ties.
-#[derive(Debug)]
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn new(seed: u64) -> Chance {
-        Chance(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
 
 /// Bits in words, and above them a bit for each word that is not zero: looking for a bit that two sets share then costs
 /// a step for each word in which this set has any, not for each piece.
@@ -166,6 +148,7 @@ impl Counts {
 mod tests {
     use super::*;
     use covey_proto::pieces::PieceSet;
+    use covey_proto::random::SplitMix64;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -181,15 +164,15 @@ mod tests {
             theirs.iter().chain(ours.iter().step_by(3)).for_each(|piece| { set.insert(piece % count); });
             let mut left: BTreeSet<u32> = set.iter().filter(|piece| bits.contains(*piece)).collect();
             let known = Known::Some(set);
-            let mut chance = Chance::new(seed);
-            while let Some(drawn) = bits.draw(&known, chance.next()) {
+            let mut chance = SplitMix64::seeded(seed);
+            while let Some(drawn) = bits.draw(&known, chance.draw()) {
                 prop_assert!(left.remove(&drawn));
                 bits.remove(drawn);
             }
             prop_assert!(left.is_empty());
             let rest = bits.len();
             let mut drawn = 0;
-            while let Some(piece) = bits.draw(&Known::All, chance.next()) {
+            while let Some(piece) = bits.draw(&Known::All, chance.draw()) {
                 bits.remove(piece);
                 drawn += 1;
             }

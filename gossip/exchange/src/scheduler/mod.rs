@@ -64,8 +64,8 @@ mod watch;
 
 pub use types::{Action, Event, Limits, Misdeed, Progress, Refusal, Rejected, RequestId};
 
-use bits::Chance;
 use covey_proto::Digest;
+use covey_proto::random::SplitMix64;
 use fetch::{Fetch, Peer, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -75,7 +75,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Scheduler<P> {
     limits: Limits,
-    chance: Chance,
+    /// Breaks ties: whom to ask first, which piece of several.
+    chance: SplitMix64,
     peers: BTreeMap<P, Peer>,
     fetches: BTreeMap<u64, Fetch<P>>,
     roots: BTreeMap<Digest, u64>,
@@ -102,7 +103,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         let wants_per_blob_max = limits.wants_per_blob_max.min(255);
         Scheduler {
             limits: Limits { wants_per_blob_max, ..limits },
-            chance: Chance::new(seed),
+            chance: SplitMix64::seeded(seed),
             peers: BTreeMap::new(),
             fetches: BTreeMap::new(),
             roots: BTreeMap::new(),

@@ -63,7 +63,7 @@ impl<P: Copy + Ord + Debug> Scheduler<P> {
         self.pieces += count;
         self.roots.insert(blob.root, id);
         // The search begins anywhere, so that not all blobs of all nodes are asked of the same peers.
-        let start = (self.chance.next() % self.peers.len().max(1) as u64) as usize;
+        let start = self.chance.below(self.peers.len() as u64) as usize;
         let fetch = Fetch {
             blob,
             class,

@@ -71,7 +71,7 @@ fn part(dice: &mut Dice, count: u32) -> PieceSet {
 }
 
 fn build(seed: u64) -> (Sim, Vec<usize>) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::seeded(seed);
     let mut sim = Sim::new(dice.next(), limits(&mut dice));
     let blobs: Vec<usize> = (0..dice.between(1, 3))
         .map(|_| {

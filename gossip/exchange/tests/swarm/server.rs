@@ -79,7 +79,7 @@ impl Server {
             sending: false,
             gone: false,
             sent: 0,
-            dice: Dice(seed),
+            dice: Dice::seeded(seed),
             queues: BTreeMap::new(),
             last: [0; 3],
             wants: BTreeSet::new(),

@@ -8,6 +8,7 @@ use covey_exchange::scheduler::{Action, Event, Limits, Misdeed, Rejected, Reques
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{PieceSet, Pieces};
+use covey_proto::random::SplitMix64;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
@@ -15,19 +16,18 @@ use std::time::Duration;
 
 pub(crate) type Node = usize;
 
-/// SplitMix64.
+/// What is left to chance, from a seed.
 #[derive(Clone)]
-pub(crate) struct Dice(pub u64);
+pub(crate) struct Dice(SplitMix64);
 impl Dice {
+    pub(crate) fn seeded(seed: u64) -> Dice {
+        Dice(SplitMix64::seeded(seed))
+    }
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.draw()
     }
     pub(crate) fn below(&mut self, most: u64) -> u64 {
-        self.next() % most.max(1)
+        self.0.below(most)
     }
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
@@ -173,7 +173,7 @@ impl Sim {
     pub(crate) fn new(seed: u64, limits: Limits) -> Sim {
         Sim {
             now: Duration::ZERO,
-            dice: Dice(seed),
+            dice: Dice::seeded(seed),
             peers: Vec::new(),
             blobs: Vec::new(),
             limits,

@@ -57,6 +57,20 @@ impl fmt::Display for Unfit {
     }
 }
 
+/// Why a call cannot be made as this client makes it.
+#[derive(Debug, thiserror::Error)]
+enum CallFault {
+    /// No such call.
+    #[error("there is none")]
+    Missing,
+    /// It takes other arguments.
+    #[error("its arguments are ({}), not ({})", .takes.join(", "), .given.join(", "))]
+    Arguments { takes: Vec<String>, given: Vec<String> },
+    /// Its arguments have other types.
+    #[error(transparent)]
+    Types(#[from] Misfit),
+}
+
 /// How a need is looked up.
 enum Need {
     /// A call, with arguments as this client gives them.
@@ -220,7 +234,7 @@ fn look_up(runtime: &Runtime, need: &Need) -> Option<(String, String)> {
         Need::Call(call) => {
             let call = call();
             let name = format!("call {}.{}", call.pallet, call.name);
-            look_up_call(runtime, &call).err().map(|why| (name, why))
+            look_up_call(runtime, &call).err().map(|why| (name, why.to_string()))
         }
         Need::Storage(pallet, item, check) => {
             let name = format!("storage {pallet}.{item}");
@@ -240,13 +254,13 @@ fn look_up(runtime: &Runtime, need: &Need) -> Option<(String, String)> {
     }
 }
 
-fn look_up_call(runtime: &Runtime, call: &DynamicCall) -> Result<(), String> {
-    let there = runtime.call_arguments(call.pallet, call.name).ok_or("there is none")?;
+fn look_up_call(runtime: &Runtime, call: &DynamicCall) -> Result<(), CallFault> {
+    let takes = runtime.call_arguments(call.pallet, call.name).ok_or(CallFault::Missing)?;
     let given = call.argument_names();
-    if there != given {
-        return Err(format!("its arguments are ({}), not ({})", there.join(", "), given.join(", ")));
+    if takes != given {
+        return Err(CallFault::Arguments { takes, given });
     }
-    runtime.call_data(call).map(drop).map_err(|why| why.to_string())
+    Ok(runtime.call_data(call).map(drop)?)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ enum Order {
 
 /// Values by symbol.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Book {
+pub(super) struct Book {
     pub(super) values: [f32; BINS],
     order: Order,
     /// Bits of a symbol.

@@ -7,6 +7,7 @@ use super::book::Book;
 use super::rans::Decoder;
 use super::{CodecError, gap};
 use covey_proto::layout::Layout;
+use covey_simd::vectorised;
 use std::ops::Range;
 
 /// Groups that are decoded side by side.
@@ -20,7 +21,7 @@ pub(super) struct Run {
 }
 
 /// One group on its way.
-pub(crate) struct Lane<'a> {
+pub(super) struct Lane<'a> {
     layout: &'a Layout,
     k: usize,
     group: usize,
@@ -163,21 +164,22 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// Brings the lanes to their ends. [`run_lanes`](crate::simd::run_lanes) is the same, compiled for the processor.
-#[inline(always)]
-pub(crate) fn run(lanes: &mut [Lane<'_>]) {
-    while let [a, b, c, d] = &mut *lanes {
-        if a.end.is_some() || b.end.is_some() || c.end.is_some() || d.end.is_some() {
-            break;
+vectorised! {
+    /// Decodes groups side by side, to their ends.
+    pub(super) fn run_lanes(lanes: &mut [Lane<'_>]) {
+        while let [a, b, c, d] = &mut *lanes {
+            if a.end.is_some() || b.end.is_some() || c.end.is_some() || d.end.is_some() {
+                break;
+            }
+            a.step();
+            b.step();
+            c.step();
+            d.step();
         }
-        a.step();
-        b.step();
-        c.step();
-        d.step();
-    }
-    for lane in lanes {
-        while lane.end.is_none() {
-            lane.step();
+        for lane in lanes {
+            while lane.end.is_none() {
+                lane.step();
+            }
         }
     }
 }

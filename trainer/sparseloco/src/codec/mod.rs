@@ -45,13 +45,13 @@
 //! Indices, scales and signs determine the steps (no gap has two descriptions, no forced value a symbol), steps determine
 //! the stream (see `rans`), and the decoder accepts no other: what decodes would encode to the same bytes. Tests re-encode.
 
-pub(crate) mod book;
+mod book;
 mod bound;
 mod gap;
-pub(crate) mod lane;
-pub(crate) mod rans;
+mod lane;
+mod rans;
 mod read;
-pub(crate) mod write;
+mod write;
 
 pub use bound::max_shard_bytes;
 pub use read::decode_shard;

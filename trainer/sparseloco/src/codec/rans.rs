@@ -50,7 +50,7 @@ impl Symbol {
 
 /// Writes a stream, from its last step to its first.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder {
+pub(super) struct Encoder {
     state: u64,
     /// Words moved out, in the order of writing, and room for more.
     words: Vec<u32>,

@@ -1,10 +1,9 @@
 //! From a peer's bytes to a sparse shard, or to a reason why not. Every byte here is hostile.
 
-use super::lane::{LANES, Lane, Run};
+use super::lane::{LANES, Lane, Run, run_lanes};
 use super::rans::Decoder;
 use super::{CodecError, ENTRY_BYTES, GROUP_CHUNKS, assert_k, book, max_shard_bytes};
 use crate::SparseShard;
-use crate::simd::run_lanes;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
 use std::ops::Range;

@@ -4,9 +4,9 @@ use super::book::{self, Book, runs};
 use super::rans::{Encoder, Symbol};
 use super::{ENTRY_BYTES, GROUP_CHUNKS, assert_k, gap};
 use crate::SparseShard;
-use crate::simd::write_chunk;
 use covey_proto::layout::Layout;
 use covey_proto::run::Quantiser;
+use covey_simd::vectorised;
 use std::ops::Range;
 
 /// Why a shard cannot be written: its maker's fault.
@@ -111,16 +111,16 @@ fn check(indices: &[u16], chunk: usize, elements: usize, need: usize) -> Result<
     Ok(())
 }
 
-/// Writes the steps of one chunk, which the book has all values of, from the last to the first.
-/// [`write_chunk`](crate::simd::write_chunk) is the same, compiled for the processor.
-#[inline(always)]
-pub(crate) fn chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
-    // A value's own step, and one for each 31 positions or more that are skipped.
-    stream.reserve(indices.len() + elements as usize / gap::ESCAPE);
-    for (at, (&index, value)) in indices.iter().zip(values).enumerate().rev() {
-        let start = at.checked_sub(1).map_or(0, |before| u32::from(indices[before]) + 1);
-        let left = (indices.len() - at) as u32;
-        write_value(stream, elements - start, left, u32::from(index) - start, (book.bits, book.symbol(*value)));
+vectorised! {
+    /// Writes the steps of one chunk, which the book has all values of, from the last to the first.
+    fn write_chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
+        // A value's own step, and one for each 31 positions or more that are skipped.
+        stream.reserve(indices.len() + elements as usize / gap::ESCAPE);
+        for (at, (&index, value)) in indices.iter().zip(values).enumerate().rev() {
+            let start = at.checked_sub(1).map_or(0, |before| u32::from(indices[before]) + 1);
+            let left = (indices.len() - at) as u32;
+            write_value(stream, elements - start, left, u32::from(index) - start, (book.bits, book.symbol(*value)));
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Loops compiled once for each level of vector instructions, chosen at run time ([`covey_simd`]).
+//! Loops over a state's and a chunk's elements, compiled once for each level of vector instructions, chosen at run time
+//! ([`covey_simd`]). Loops that only one file needs lie there, compiled in the same way.
 //!
 //! The bodies are plain Rust, the same for every level: f32 operations in a given order, nothing fused, so that the level
 //! changes no bit; only [`pack`] has one in instructions of its own, which computes nothing. What the loops are for is
@@ -11,11 +12,6 @@ pub(crate) use ahead::Ahead;
 pub(crate) use pack::{Packed, pack};
 
 use crate::chunk::Scratch;
-use crate::codec::book::Book;
-use crate::codec::lane::{self, Lane};
-use crate::codec::rans::Encoder;
-use crate::codec::write;
-use crate::select;
 use covey_simd::vectorised;
 
 /// Lanes of a running maximum or count: as many as the widest vector has.
@@ -51,16 +47,6 @@ impl Tiles {
 }
 
 vectorised! {
-    /// Decodes groups side by side, to their ends.
-    pub(crate) fn run_lanes(lanes: &mut [Lane<'_>]) {
-        lane::run(lanes);
-    }
-
-    /// Writes a chunk.
-    pub(crate) fn write_chunk(stream: &mut Encoder, indices: &[u16], values: &[f32], elements: u32, book: &Book) {
-        write::chunk(stream, indices, values, elements, book);
-    }
-
     /// a = β·e + (base − trained) for chunks of a state, with whose first element all three begin. Puts it where `trained`
     /// was, and into `tiles`, chunk by chunk, row-major.
     pub(crate) fn sum_tiles(
@@ -115,16 +101,6 @@ vectorised! {
             *word = eights.iter().rev().fold(0, |word, eight| word << 8 | gathered(eight));
             ahead.fetch(4);
         }
-    }
-
-    /// [`select::pick`].
-    pub(crate) fn pick(candidates: &Packed, count: usize, floor: u32, chosen: &mut Vec<u16>, ahead: &mut Ahead) -> u32 {
-        select::pick(candidates, count, floor, chosen, ahead)
-    }
-
-    /// [`select::threshold`].
-    pub(crate) fn threshold(magnitudes: &[u32], count: usize, spare: usize, low: u32) -> u32 {
-        select::threshold(magnitudes, count, spare, low)
     }
 }
 

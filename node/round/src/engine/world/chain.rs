@@ -1,6 +1,7 @@
 //! The world's chain: slots, finality that lags, states that are forgotten; and the seeded randomness of it all.
 
 use covey_proto::chain::{ChainView, Member, Slot};
+use covey_proto::random::SplitMix64;
 use covey_proto::record::Record;
 use covey_proto::run::Run;
 use covey_proto::{BlockNumber, Digest, Hotkey, Uid};
@@ -25,22 +26,16 @@ pub(in crate::engine) fn devnet() -> Run {
     run.checked().unwrap()
 }
 
-/// splitmix64.
+/// What is left to chance in a world, from its seed.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Rng(u64);
+pub(in crate::engine) struct Rng(SplitMix64);
 
 impl Rng {
     pub(in crate::engine) fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-    pub(in crate::engine) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Rng(SplitMix64::seeded(seed))
     }
     pub(in crate::engine) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        self.0.below(bound as u64) as usize
     }
     /// True once in `times`; never if that is 0.
     pub(in crate::engine) fn once_in(&mut self, times: usize) -> bool {
