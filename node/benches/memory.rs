@@ -21,6 +21,8 @@ const SIZES: [(&str, &[&str]); 3] = [
 ];
 /// Few tokens a round.
 const QUICK: [&str; 2] = ["inner.steps=1", "inner.batch=4"];
+/// Shards of whole megabytes, so that a model of any of these sizes has few of them.
+const SHARDS: [&str; 1] = ["compress.shard_chunks=1024"];
 /// Enough for what is not written in every round to be written.
 const ROUNDS: &str = "4";
 
@@ -42,7 +44,7 @@ fn run(changes: &[&str]) -> Summary {
     let out = folder.path().join("swarm");
     let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
     command.args(["swarm", "--miners", "2", "--validators", "1", "--seed", "1", "--rounds", ROUNDS, "--out"]).arg(&out);
-    for change in changes.iter().chain(&QUICK) {
+    for change in changes.iter().chain(&QUICK).chain(&SHARDS) {
         command.args(["--set", change]);
     }
     assert!(command.status().unwrap().success(), "{changes:?}: the swarm failed");
