@@ -2,7 +2,7 @@
 //! table from what the swarms have measured of themselves.
 //!
 //! ```text
-//! cargo bench -p covey --bench memory                 all sizes: some ten minutes on two cores, 12 GB of memory
+//! cargo bench -p covey --bench memory                 all sizes: some four minutes on two cores, 10 GB of memory
 //! cargo bench -p covey --bench memory -- 1M 36M       these
 //! ```
 //! Two miners, a validator and a seeder, as few tokens as there can be: neither memory nor what is written depends on how
