@@ -91,20 +91,22 @@ pub(super) fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
         b.rows,
         b.columns
     );
-    let place = out.data.as_mut_ptr();
+    let (place, stride) = (out.data.as_mut_ptr(), out.stride as isize);
     // The kernel prefers columns, and the destination has rows: outᵀ = bᵀ·aᵀ, but where the two are the same.
-    if out.stride == 1 {
-        product(place, (1, 1), a, b, into);
-    } else {
-        product(place, (out.stride as isize, 1), b.t(), a.t(), into);
-    }
+    let (strides, a, b) = if stride == 1 { ((1, 1), a, b) } else { ((stride, 1), b.t(), a.t()) };
+    // SAFETY: the shapes match, as was checked just now, and so do their transposes; the views were checked to lie inside
+    // their slices when made; `out` is an exclusive borrow, so nothing aliases it.
+    unsafe { product(place, strides, a, b, into) }
 }
 
 /// The f32 kernel that the crate `gemm` would call, without the crate's kernels of four other types. `strides` are those
 /// between the destination's columns and rows.
-fn product(out: *mut f32, (columns, rows): (isize, isize), a: View<'_>, b: View<'_>, into: Into) {
-    // SAFETY: [`multiply`] has checked that the shapes match; the views were checked to lie inside their slices when made;
-    // `out` comes from an exclusive borrow, so nothing aliases it; no stride of a slice exceeds isize::MAX.
+///
+/// # Safety
+/// `out` is where a matrix of a's rows and b's columns may be read and written at these strides, and nothing else refers to
+/// it; a has as many columns as b rows.
+unsafe fn product(out: *mut f32, (columns, rows): (isize, isize), a: View<'_>, b: View<'_>, into: Into) {
+    // SAFETY: as the caller promises; views lie inside their slices, whose strides do not exceed isize::MAX.
     unsafe {
         get_gemm_fn()(
             a.rows,
