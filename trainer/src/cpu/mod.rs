@@ -5,11 +5,13 @@
 //! tests, which look at gradients.
 
 mod attention;
+mod blocks;
 mod groups;
 mod kernels;
 mod language_model;
 mod network;
 mod passes;
+mod pool;
 mod product;
 mod shape;
 mod trainer;
