@@ -90,8 +90,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32).map(|at| ((at * 2_654_435 + seed * 40_503) % 2003) as f32 / 1000.0 - 1.0).collect()
+    fn numbers(count: usize, seed: u64) -> Vec<f32> {
+        (0..count as u64).map(|at| ((at * 2_654_435 + seed * 40_503) % 2003) as f32 / 1000.0 - 1.0).collect()
     }
 
     /// The product in one piece, as the kernel takes it.
