@@ -4,7 +4,7 @@ use covey_proto::Digest;
 use covey_proto::run::{Chain, Data, Run, RunError};
 use covey_sparseloco::state_root;
 use covey_trainer::data::Dataset;
-use covey_trainer::genesis::initial_state;
+use covey_trainer::genesis::{NotDrawn, initial_state};
 use serde::Serialize;
 
 /// The presets in this binary: name, run file, what it is for.
@@ -52,6 +52,9 @@ pub enum PresetError {
         /// Tokens of a sequence.
         sequence: u32,
     },
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// Numbers that cannot be.
     #[error("{name}: {error}")]
     Run {
@@ -145,7 +148,7 @@ impl Template {
         if data.samples == 0 {
             return Err(PresetError::NoSamples { sequence: draft.model.sequence });
         }
-        chain.genesis_state = genesis_state(&draft);
+        chain.genesis_state = genesis_state(&draft)?;
         template.resolve(&chain, &data)
     }
 
@@ -163,8 +166,11 @@ impl Template {
 }
 
 /// The state root before round 0, as this binary computes it.
-pub fn genesis_state(run: &Run) -> Digest {
-    state_root(&initial_state(&run.model), run.compress.state_elements as usize)
+///
+/// # Errors
+/// It is not computed, but given.
+pub fn genesis_state(run: &Run) -> Result<Digest, NotDrawn> {
+    Ok(state_root(&initial_state(&run.model)?, run.compress.state_elements as usize))
 }
 
 fn as_value(value: &impl Serialize) -> toml::Value {
