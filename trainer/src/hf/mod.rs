@@ -12,7 +12,7 @@ mod load;
 pub use config::ConfigFault;
 pub use export::export;
 pub use generate::{GenerateError, Sampling, generate};
-pub use load::{load, load_tokenizer};
+pub use load::{load, load_model, load_tokenizer};
 
 use safetensors::Dtype;
 use std::path::{Path, PathBuf};
