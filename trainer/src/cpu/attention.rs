@@ -3,6 +3,7 @@
 //!
 //! Probabilities are kept for the backward pass while they are small ([`KEPT_MAX`]) and computed again otherwise.
 
+use super::angles::Angles;
 use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
 use super::passes::Passes;
 use super::product::{Into, View, ViewMut, multiply};
@@ -113,6 +114,11 @@ impl Attention {
             d_keys: room(backward * shape.sequence * shape.head),
             sums: room(backward * rows),
         }
+    }
+
+    /// The rotary angles of all positions.
+    pub(super) fn angles(&self) -> Angles<'_> {
+        Angles { cosines: &self.cosines, sines: &self.sines }
     }
 
     /// Room for one layer.

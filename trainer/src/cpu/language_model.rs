@@ -1,9 +1,11 @@
 //! A model on the CPU that judges: one vector of parameters, and for each thread the activations of one layer.
 
+use super::continuation::Continuation;
 use super::finite;
 use super::groups::{Parted, check, groups};
 use super::network::Network;
 use super::passes::Passes;
+use super::shape::Shape;
 use crate::backend::{BackendError, Batch, LanguageModel, LoadError, TryError};
 use crate::stream::load;
 use covey_proto::layout::Layout;
@@ -21,6 +23,7 @@ pub struct CpuModel {
     trial: Trial,
     /// One a thread, at least one.
     workers: Vec<Worker>,
+    continuation: Continuation,
 }
 
 /// What one thread works with.
@@ -43,11 +46,24 @@ impl CpuModel {
             is_loaded: false,
             trial: Trial::default(),
             workers: (0..threads.max(1)).map(worker).collect(),
+            continuation: Continuation::new(threads),
         }
     }
 
     fn loaded(&self) -> Result<(), BackendError> {
         if self.is_loaded { Ok(()) } else { Err(BackendError::NotLoaded) }
+    }
+}
+
+/// Whether `tokens` may follow `before` others.
+fn check_text(shape: &Shape, before: usize, tokens: &[u32]) -> Result<(), BackendError> {
+    if tokens.is_empty() || before + tokens.len() > shape.sequence {
+        let got = if tokens.is_empty() { 0 } else { before + tokens.len() };
+        return Err(BackendError::Length { got, max: shape.sequence });
+    }
+    match tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
+        Some(&token) => Err(BackendError::Token { token, vocabulary: shape.vocabulary }),
+        None => Ok(()),
     }
 }
 
@@ -80,6 +96,7 @@ fn sums(workers: &mut [Worker], parameters: &[f32], jobs: &[(&[u32], usize)]) ->
 impl LanguageModel for CpuModel {
     fn load(&mut self, state: &mut dyn io::Read) -> Result<(), LoadError> {
         self.trial.forget();
+        self.continuation.rewind(0);
         self.is_loaded = false;
         load(state, &mut self.parameters)?;
         self.is_loaded = true;
@@ -110,13 +127,23 @@ impl LanguageModel for CpuModel {
         self.loaded()?;
         let network = &mut self.workers[0].network;
         let shape = &network.shape;
-        if tokens.is_empty() || tokens.len() > shape.sequence {
-            return Err(BackendError::Length { got: tokens.len(), max: shape.sequence });
-        }
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
-            return Err(BackendError::Token { token, vocabulary: shape.vocabulary });
-        }
+        check_text(shape, 0, tokens)?;
         Ok(network.logits(&self.parameters, tokens))
+    }
+
+    fn context(&self) -> &[u32] {
+        self.continuation.tokens()
+    }
+
+    fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError> {
+        self.loaded()?;
+        let network = &self.workers[0].network;
+        check_text(&network.shape, self.continuation.tokens().len(), tokens)?;
+        Ok(self.continuation.extend(&network.shape, &self.parameters, network.angles(), tokens))
+    }
+
+    fn rewind(&mut self, length: usize) {
+        self.continuation.rewind(length);
     }
 
     fn try_step(
@@ -126,12 +153,14 @@ impl LanguageModel for CpuModel {
         step: OuterStep,
     ) -> Result<(), TryError> {
         self.loaded()?;
+        self.continuation.rewind(0);
         let shards =
             shards.enumerate().map(|(shard, decoded)| decoded.map_err(|error| TryError::Codec { shard, error }));
         self.trial.begin(&self.layout, &mut self.parameters, shards, factors, step)
     }
 
     fn undo(&mut self) {
+        self.continuation.rewind(0);
         self.trial.undo(&self.layout, &mut self.parameters);
     }
 }

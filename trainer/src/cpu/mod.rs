@@ -4,13 +4,16 @@
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
+mod angles;
 mod attention;
+mod continuation;
 mod groups;
 mod kernels;
 mod language_model;
 mod network;
 mod passes;
 mod product;
+mod rows;
 mod shape;
 mod trainer;
 
@@ -19,6 +22,7 @@ pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
 use covey_proto::run::Model;
+use continuation::Continuation;
 use covey_simd::Level;
 use network::Network;
 use passes::Passes;
@@ -80,6 +84,10 @@ impl Backend for Cpu {
 
     fn model_memory(&self) -> Memory {
         self.memory(1, self.threads, Passes::Forward)
+    }
+
+    fn context_bytes(&self, tokens: usize) -> u64 {
+        Continuation::bytes(&Shape::of(&self.model), tokens, self.threads)
     }
 
     fn trainer_memory(&self) -> Memory {

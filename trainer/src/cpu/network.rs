@@ -4,6 +4,7 @@
 //! matrix. What is cheap to compute again (norms, SwiGLU) is not kept. Which sequences form a group, and what becomes of
 //! the gradient, is decided in [`super`].
 
+use super::angles::Angles;
 use super::attention::{Attention, Kept};
 use super::kernels::{
     cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
@@ -137,6 +138,11 @@ impl Network {
         let all = [last, inverse_last, normed, key, hidden, logits, d_x, d_normed, d_query_value, d_key];
         let layers: usize = self.layers.iter().map(of_layer).sum();
         all.into_iter().map(Vec::len).sum::<usize>() + layers + self.attention.held()
+    }
+
+    /// The rotary angles of all positions.
+    pub(super) fn angles(&self) -> Angles<'_> {
+        self.attention.angles()
     }
 
     /// Sequences of a group.
