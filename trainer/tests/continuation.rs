@@ -49,7 +49,7 @@ fn a_continued_text_has_the_logits_of_the_whole_one_at_every_position() {
             let got = loaded.extend(&text[position..=position]).unwrap();
             for (got, expected) in got.iter().zip(expected) {
                 let error = (got - expected).abs() / largest;
-                assert!(error < 2e-6, "{model:?}, position {position}: {got}, expected {expected}");
+                assert!(error < 1e-5, "{model:?}, position {position}: {got}, expected {expected}");
             }
             assert_eq!(loaded.context(), &text[..=position]);
         }

@@ -30,14 +30,20 @@ pub fn load(dir: &Path) -> Result<(Model, Vec<f32>), HfError> {
     Ok((model, parameters))
 }
 
-/// Reads `tokenizer.json` of the folder `dir`.
+/// Reads `tokenizer.json` of the folder `dir`. Truncation and padding that the file may ask for are off: no text is cut
+/// unseen.
 ///
 /// # Errors
 /// A missing file, or one that is too large or no tokenizer.
 pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, HfError> {
     let path = dir.join(TOKENIZER);
-    Tokenizer::from_bytes(read(&path, TOKENIZER_BYTES_MAX)?)
-        .map_err(|error| HfError::Tokenizer { path, fault: TokenizerFault::Json(error.to_string()) })
+    let fault = |error: tokenizers::Error| TokenizerFault::Json(error.to_string());
+    let whole = |mut tokenizer: Tokenizer| -> tokenizers::Result<Tokenizer> {
+        tokenizer.with_truncation(None)?.with_padding(None);
+        Ok(tokenizer)
+    };
+    let read = Tokenizer::from_bytes(read(&path, TOKENIZER_BYTES_MAX)?).and_then(whole);
+    read.map_err(|error| HfError::Tokenizer { path, fault: fault(error) })
 }
 
 fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, WeightsFault> {
