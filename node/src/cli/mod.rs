@@ -22,6 +22,7 @@ mod outcome;
 mod peers;
 mod register;
 mod run;
+mod serve;
 mod signals;
 mod state;
 mod status;
@@ -92,8 +93,15 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
-    /// Continue a prompt with an exported model.
+    /// Continue a prompt with an exported model, or talk with it.
     Generate(model::GenerateArgs),
+    /// Answer over HTTP with a model, or with a running node's newest state, as OpenAI's interface does.
+    Serve(serve::ServeArgs),
+}
+
+/// The cores that this process may use.
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Runs the command line.
@@ -124,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,

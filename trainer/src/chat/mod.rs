@@ -61,6 +61,12 @@ pub enum ChatError {
         /// The folder.
         path: PathBuf,
     },
+    /// A template's file that is not there.
+    #[error("{} is missing: it was to be the chat template", path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A template that is none, or too long.
     #[error("{}: chat_template is {what}; it must be a text of at most {TEMPLATE_BYTES_MAX} bytes, or a list of such with names, one of them \"default\"", path.display())]
     Kind {
@@ -78,21 +84,30 @@ pub enum ChatError {
 }
 
 impl ChatTemplate {
-    /// The template of the folder `dir`.
+    /// The template of the folder `dir`, if it has one.
     ///
     /// # Errors
-    /// [`ChatError::None`] where there is none; a file that cannot be read, or a template that is none.
-    pub fn load(dir: &Path) -> Result<ChatTemplate, ChatError> {
+    /// A file that cannot be read, or a template that is none.
+    pub fn load(dir: &Path) -> Result<Option<ChatTemplate>, ChatError> {
         let path = dir.join(TOKENIZER_CONFIG);
         let config = read_optional_json(&path)?.unwrap_or_default();
-        let file = read_optional_text(&dir.join(TEMPLATE_FILE), TEMPLATE_BYTES_MAX as u64)?;
-        let source = match file {
-            Some(source) => source,
-            None => in_config(&config, &path)?.ok_or_else(|| ChatError::None { path: dir.to_owned() })?,
+        let source = match read_optional_text(&dir.join(TEMPLATE_FILE), TEMPLATE_BYTES_MAX as u64)? {
+            Some(source) => Some(source),
+            None => in_config(&config, &path)?,
         };
         let named = config.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
         let tokens = named.filter_map(|(name, _)| Some((name.clone(), token_text(&config, name)?.to_owned())));
-        ChatTemplate::new(&source, tokens.collect())
+        source.map(|source| ChatTemplate::new(&source, tokens.collect())).transpose()
+    }
+
+    /// The template in a file of its own, which names no special tokens but by their text.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no Jinja.
+    pub fn read(path: &Path) -> Result<ChatTemplate, ChatError> {
+        let source = read_optional_text(path, TEMPLATE_BYTES_MAX as u64)?;
+        let source = source.ok_or_else(|| ChatError::NoFile { path: path.to_owned() })?;
+        ChatTemplate::new(&source, BTreeMap::new())
     }
 
     /// A template from its source; `tokens` are the special tokens that it may name, `bos_token` and the like.

@@ -93,7 +93,7 @@ fn a_template_without_end_or_measure_is_stopped() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{FUEL} is too much fuel");
 }
 
-fn folder(config: &Value, file: Option<&str>) -> Result<ChatTemplate, ChatError> {
+fn folder(config: &Value, file: Option<&str>) -> Result<Option<ChatTemplate>, ChatError> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
     if let Some(file) = file {
@@ -104,7 +104,7 @@ fn folder(config: &Value, file: Option<&str>) -> Result<ChatTemplate, ChatError>
 
 #[test]
 fn a_folders_template_is_the_file_or_the_settings_or_the_default_of_several() {
-    let rendered = |config: Value, file| folder(&config, file).unwrap().render(&[], true).unwrap();
+    let rendered = |config: Value, file| folder(&config, file).unwrap().unwrap().render(&[], true).unwrap();
     let bos = json!({ "content": "<s>", "lstrip": false });
     assert_eq!(rendered(json!({ "chat_template": "{{ bos_token }}x", "bos_token": bos }), None), "<s>x");
     assert_eq!(rendered(json!({ "chat_template": "x", "bos_token": "b" }), Some("file {{ bos_token }}")), "file b");
@@ -113,9 +113,11 @@ fn a_folders_template_is_the_file_or_the_settings_or_the_default_of_several() {
 }
 
 #[test]
-fn a_folder_without_a_template_says_so_and_what_to_do() {
-    let none = folder(&json!({ "chat_template": null }), None).err().unwrap().to_string();
-    assert!(none.contains("has no chat template") && none.contains("put a chat_template.jinja there"), "{none}");
+fn a_template_that_is_none_is_refused_and_none_is_none() {
+    assert!(folder(&json!({ "chat_template": null }), None).unwrap().is_none());
+    assert!(ChatTemplate::load(std::path::Path::new("nowhere")).unwrap().is_none());
+    let missing = ChatTemplate::read(std::path::Path::new("nowhere.jinja")).err().unwrap().to_string();
+    assert!(missing.contains("nowhere.jinja is missing"), "{missing}");
     for other in [json!(7), json!([{ "name": "rag", "template": "r" }]), json!("x".repeat((1 << 20) + 1))] {
         let fault = folder(&json!({ "chat_template": other }), None).err().unwrap();
         assert!(matches!(fault, ChatError::Kind { .. }), "{fault}");

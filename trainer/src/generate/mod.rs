@@ -12,11 +12,11 @@ mod stream;
 pub use sampler::{Sampler, Sampling, SamplingFault};
 pub use stop::{EndsError, EndsFault, TextEnds};
 pub use stream::TextStream;
+pub use tokenizers::Tokenizer;
 
 use crate::backend::{BackendError, LanguageModel};
 use std::ops::ControlFlow;
 use stop::StopStrings;
-use tokenizers::Tokenizer;
 
 /// Tokens of a prompt that are read between two questions whether to go on.
 const PROMPT_STEP: usize = 256;

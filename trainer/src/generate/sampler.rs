@@ -25,6 +25,22 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+impl Sampling {
+    /// Whether a choice can be made by these numbers.
+    ///
+    /// # Errors
+    /// The first number that is outside of its range.
+    pub fn check(&self) -> Result<(), SamplingFault> {
+        let Sampling { temperature, top_p, min_p, repetition_penalty: penalty, .. } = *self;
+        let must =
+            |holds: bool, name, value, needed| if holds { Ok(()) } else { Err(SamplingFault { name, value, needed }) };
+        must((0.0..=100.0).contains(&temperature), "temperature", temperature, "0 to 100")?;
+        must(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0, and at most 1")?;
+        must((0.0..=1.0).contains(&min_p), "min_p", min_p, "0 to 1")?;
+        must(penalty > 0.0 && penalty <= 100.0, "repetition_penalty", penalty, "above 0, and at most 100")
+    }
+}
+
 impl Default for Sampling {
     /// The likeliest token, always.
     fn default() -> Sampling {
@@ -58,13 +74,7 @@ impl Sampler {
     /// # Errors
     /// A number outside of its range.
     pub fn new(sampling: Sampling) -> Result<Sampler, SamplingFault> {
-        let Sampling { temperature, top_p, min_p, repetition_penalty, .. } = sampling;
-        let must = |holds: bool, name, value, needed| if holds { Ok(()) } else { Err(SamplingFault { name, value, needed }) };
-        must((0.0..=100.0).contains(&temperature), "temperature", temperature, "0 to 100")?;
-        must(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0, and at most 1")?;
-        must((0.0..=1.0).contains(&min_p), "min_p", min_p, "0 to 1")?;
-        let penalty = repetition_penalty;
-        must(penalty > 0.0 && penalty <= 100.0, "repetition_penalty", penalty, "above 0, and at most 100")?;
+        sampling.check()?;
         let draws = derive("covey/1/generate", &[&sampling.seed.to_le_bytes()]);
         Ok(Sampler { sampling, draws, candidates: Vec::new() })
     }
