@@ -131,6 +131,10 @@ fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
             store.unpin(&tag)?;
         }
     }
+    // Of contributions that were never revealed.
+    for tag in store.veils().iter().filter(|tag| is_over(tag, round, checkpoint)) {
+        store.unveil(tag)?;
+    }
     if !context.archive {
         store.gc()?;
     }
