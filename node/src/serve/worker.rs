@@ -34,7 +34,7 @@ pub(super) enum Event {
     Failed(ApiError),
 }
 
-struct Job {
+pub(super) struct Job {
     asked: Asked,
     tell: mpsc::Sender<Event>,
 }
@@ -47,6 +47,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// A queue that nobody works off.
+    #[cfg(test)]
+    pub(super) fn without_a_thread(context: usize) -> (Queue, mpsc::Receiver<Job>) {
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        (Queue { jobs, context }, queue)
+    }
+
     /// Puts a request at the end.
     pub(super) fn push(&self, asked: Asked) -> Result<mpsc::Receiver<Event>, ApiError> {
         // A piece a token at most, so that the model never waits for a slow reader.

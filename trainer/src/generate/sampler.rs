@@ -85,16 +85,21 @@ impl Sampler {
         if self.sampling.temperature == 0.0 {
             return likeliest(&self.candidates);
         }
+        self.narrow();
+        let mut bytes = [0; 8];
+        self.draws.fill(&mut bytes);
+        // 53 bits: a uniform number in 0..1.
+        drawn(&self.candidates, (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64)
+    }
+
+    /// What the temperature, top-k, top-p and min-p leave.
+    fn narrow(&mut self) {
         for (_, score) in &mut self.candidates {
             *score /= self.sampling.temperature;
         }
         keep_top_k(&mut self.candidates, self.sampling.top_k);
         keep_top_p(&mut self.candidates, self.sampling.top_p);
         keep_min_p(&mut self.candidates, self.sampling.min_p);
-        let mut bytes = [0; 8];
-        self.draws.fill(&mut bytes);
-        // 53 bits: a uniform number in 0..1.
-        drawn(&self.candidates, (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64)
     }
 
     /// All tokens as candidates, those that were seen at a penalty.
@@ -229,6 +234,36 @@ mod tests {
         for (sampling, message) in cases {
             let fault = Sampler::new(sampling).err().unwrap().to_string();
             assert!(fault.contains(message), "{fault}");
+        }
+    }
+
+    /// tests/interop/golden_sampling.py makes the numbers.
+    #[test]
+    fn what_is_left_to_draw_from_is_what_transformers_leaves() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/golden_sampling.json");
+        let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let list = |name: &str| golden[name].as_array().unwrap().iter();
+        let logits: Vec<f32> = list("logits").map(|logit| logit.as_f64().unwrap() as f32).collect();
+        let seen: Vec<u32> = list("seen").map(|token| token.as_u64().unwrap() as u32).collect();
+        for case in list("cases") {
+            let number = |name: &str, neutral: f64| case["sampling"][name].as_f64().unwrap_or(neutral);
+            let sampling = Sampling {
+                temperature: number("temperature", 1.0),
+                top_k: number("top_k", 0.0) as usize,
+                top_p: number("top_p", 1.0),
+                min_p: number("min_p", 0.0),
+                repetition_penalty: number("repetition_penalty", 1.0),
+                seed: 0,
+            };
+            let mut sampler = Sampler::new(sampling).unwrap();
+            sampler.begin(&logits, &seen);
+            sampler.narrow();
+            let left = case["left"].as_object().unwrap();
+            assert_eq!(sampler.candidates.len(), left.len(), "{sampling:?}");
+            for (token, score) in &sampler.candidates {
+                let expected = left[&token.to_string()].as_f64().unwrap();
+                assert!((score - expected).abs() < 1e-5, "{sampling:?}, token {token}: {score}, expected {expected}");
+            }
         }
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Done, Failure> {
         Some(prompt) => {
             let tokens = engine.encode(prompt)?;
             warn_of_a_long_prompt(tokens.len(), engine.context());
-            say(prompt);
+            let _ = say(prompt);
             engine.run(&tokens, &how, &mut say)?;
             println!();
         }
