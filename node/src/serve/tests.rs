@@ -1,4 +1,4 @@
-//! A server on loopback with a model of two thousand parameters a layer, and clients of all sorts.
+//! A server on loopback with a very small model, and clients of all sorts.
 
 use super::worker::Queue;
 use super::{Engine, Server, Source};
@@ -25,9 +25,9 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise
 /// Longer than any test waits for what comes at once.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Words w0 to w63, u, a; no token ends a text.
+/// Words w0 to w253, u, a; no token ends a text.
 fn write_tokenizer(path: &Path) {
-    let words = (0..64).map(|at| format!("w{at}")).chain(["u".into(), "a".into()]);
+    let words = (0..254).map(|at| format!("w{at}")).chain(["u".into(), "a".into()]);
     let vocabulary: serde_json::Map<String, Value> = words.zip(0..).map(|(word, id)| (word, json!(id))).collect();
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
@@ -38,7 +38,7 @@ fn write_tokenizer(path: &Path) {
 }
 
 fn model(sequence: u32) -> Model {
-    Model { vocabulary: 66, sequence, ..tiny_run(Digest::of(b"data")).model }
+    Model { vocabulary: 256, sequence, ..tiny_run(Digest::of(b"data")).model }
 }
 
 /// A model's folder, with a chat template or without.
@@ -180,7 +180,7 @@ async fn what_cannot_be_answered_has_a_status_and_a_reason() {
     let cases = [
         ("POST", "/v1/completions", "{".to_owned(), 400, "no JSON object"),
         ("POST", "/v1/completions", json!({ "prompt": "a", "model": "gpt-4" }).to_string(), 404, "it is called \"small\""),
-        ("POST", "/v1/completions", json!({ "prompt": [70] }).to_string(), 400, "tokens below 66"),
+        ("POST", "/v1/completions", json!({ "prompt": [300] }).to_string(), 400, "tokens below 256"),
         ("POST", "/v1/completions", json!({ "prompt": "" }).to_string(), 400, "prompt is empty"),
         ("POST", "/v1/completions", long, 400, "context has 16 tokens; the prompt has 16"),
         ("POST", "/v1/chat/completions", chat, 400, "has no chat template"),
