@@ -45,7 +45,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<Done, Failure> {
         let stop = stopped();
         let bound = Server::bind(args.listen, engine).await;
         let server = bound.map_err(|error| Plain(format!("{}: {error}: choose another --listen", args.listen)))?;
-        println!("http://{}/v1 answers as {name:?} ({state}), context {context} tokens, {threads} threads", server.address()?);
+        println!(
+            "http://{}/v1 answers as {name:?} ({state}), context {context} tokens, {threads} threads",
+            server.address()?
+        );
         let mut by = None;
         server.run(async { by = Some(stop.await) }).await;
         Ok(by.map_or(Done::Well, Done::Stopped))

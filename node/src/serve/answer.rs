@@ -138,7 +138,10 @@ mod tests {
     fn a_stream_begins_with_the_role_and_ends_with_the_reason() {
         let head = head(Kind::Chat);
         assert_eq!(head.begin().unwrap()["choices"][0]["delta"], json!({ "role": "assistant", "content": "" }));
-        assert_eq!(head.piece("x")["choices"][0], json!({ "delta": { "content": "x" }, "index": 0, "logprobs": null, "finish_reason": null }));
+        assert_eq!(
+            head.piece("x")["choices"][0],
+            json!({ "delta": { "content": "x" }, "index": 0, "logprobs": null, "finish_reason": null })
+        );
         assert_eq!(head.end(Finish::Stop)["choices"][0]["finish_reason"], "stop");
         assert_eq!(head.usage(Usage { prompt: 1, completion: 0 })["choices"], json!([]));
     }

@@ -111,7 +111,10 @@ mod tests {
         let busy = ApiError::Busy { waiting: 32 };
         assert_eq!(busy.to_json()["error"]["code"], "rate_limit_exceeded");
         let response = busy.into_response();
-        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, &HeaderValue::from_static("1")));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (429, &HeaderValue::from_static("1"))
+        );
         let long = ApiError::TooLong { prompt: 12, context: 12 };
         assert_eq!(
             long.to_json(),

@@ -88,12 +88,7 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    face: &Arc<Face>,
-    ends: &watch::Receiver<bool>,
-    connections: &mut JoinSet<()>,
-) {
+async fn accept(listener: &TcpListener, face: &Arc<Face>, ends: &watch::Receiver<bool>, connections: &mut JoinSet<()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };

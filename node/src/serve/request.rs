@@ -244,7 +244,9 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_as_openai_has_it() {
-        let asked = read(Kind::Completion, json!({ "prompt": "a", "user": "me", "metadata": { "x": 1 }, "stop": null })).unwrap();
+        let asked =
+            read(Kind::Completion, json!({ "prompt": "a", "user": "me", "metadata": { "x": 1 }, "stop": null }))
+                .unwrap();
         assert_eq!((asked.tokens_max, asked.sampling.temperature, asked.sampling.seed), (Some(16), 1.0, 7));
         assert!(!asked.stream && !asked.usage && asked.stop.is_empty() && asked.model.is_none());
         let asked = read(Kind::Chat, json!({ "messages": [{ "role": "user", "content": "a" }] })).unwrap();
@@ -269,7 +271,8 @@ mod tests {
         ], "max_tokens": 3, "max_completion_tokens": 5, "stop": ["x", "y"], "seed": -1, "stream": true,
            "stream_options": { "include_usage": true }, "temperature": 0, "n": 1, "tools": [], "presence_penalty": 0.0 });
         let asked = read(Kind::Chat, body).unwrap();
-        let expected = [("system", "Be brief."), ("user", "ab"), ("assistant", "")].map(|(role, text)| Message::new(role, text));
+        let expected =
+            [("system", "Be brief."), ("user", "ab"), ("assistant", "")].map(|(role, text)| Message::new(role, text));
         assert_eq!(asked.prompt, Prompt::Conversation(expected.into()));
         assert_eq!((asked.tokens_max, asked.sampling.seed, asked.sampling.temperature), (Some(5), u64::MAX, 0.0));
         assert!(asked.stream && asked.usage && asked.stop == ["x", "y"]);
@@ -281,18 +284,34 @@ mod tests {
             (Kind::Completion, json!({}), "prompt is missing"),
             (Kind::Completion, json!({ "prompt": ["a", "b"] }), "prompt is [\"a\",\"b\"]; it must be one prompt"),
             (Kind::Completion, json!({ "prompt": [-1] }), "it must be one prompt"),
-            (Kind::Completion, json!({ "prompt": "a", "temperature": "hot" }), "temperature is \"hot\"; it must be a number"),
+            (
+                Kind::Completion,
+                json!({ "prompt": "a", "temperature": "hot" }),
+                "temperature is \"hot\"; it must be a number",
+            ),
             (Kind::Completion, json!({ "prompt": "a", "temperature": -1 }), "temperature is -1.0; it must be 0 to 100"),
             (Kind::Completion, json!({ "prompt": "a", "top_p": 0 }), "top_p is 0.0; it must be above 0"),
-            (Kind::Completion, json!({ "prompt": "a", "max_tokens": -1 }), "max_tokens is -1; it must be a whole number"),
+            (
+                Kind::Completion,
+                json!({ "prompt": "a", "max_tokens": -1 }),
+                "max_tokens is -1; it must be a whole number",
+            ),
             (Kind::Completion, json!({ "prompt": "a", "stop": [""] }), "none of them empty"),
-            (Kind::Completion, json!({ "prompt": "a", "stream": "yes" }), "stream is \"yes\"; it must be true or false"),
+            (
+                Kind::Completion,
+                json!({ "prompt": "a", "stream": "yes" }),
+                "stream is \"yes\"; it must be true or false",
+            ),
             (Kind::Completion, json!({ "prompt": "a", "n": 2 }), "n is not supported: ask once"),
             (Kind::Completion, json!({ "prompt": "a", "logprobs": 0 }), "logprobs is not supported"),
             (Kind::Completion, json!({ "prompt": "a", "presence_penalty": 0.5 }), "use repetition_penalty"),
             (Kind::Chat, json!({ "messages": [] }), "a list of 1 to"),
             (Kind::Chat, json!({ "messages": [{ "content": "a" }] }), "messages[0].role is null; it must be a string"),
-            (Kind::Chat, json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), "messages[0].content"),
+            (
+                Kind::Chat,
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }),
+                "messages[0].content",
+            ),
             (Kind::Chat, json!({ "messages": "hi" }), "messages is \"hi\""),
         ];
         for (kind, body, message) in cases {

@@ -179,7 +179,13 @@ async fn what_cannot_be_answered_has_a_status_and_a_reason() {
     let chat = json!({ "messages": [{ "role": "user", "content": "w1" }] }).to_string();
     let cases = [
         ("POST", "/v1/completions", "{".to_owned(), 400, "no JSON object"),
-        ("POST", "/v1/completions", json!({ "prompt": "a", "model": "gpt-4" }).to_string(), 404, "it is called \"small\""),
+        (
+            "POST",
+            "/v1/completions",
+            json!({ "prompt": "a", "model": "gpt-4" }).to_string(),
+            404,
+            "it is called \"small\"",
+        ),
         ("POST", "/v1/completions", json!({ "prompt": [300] }).to_string(), 400, "tokens below 256"),
         ("POST", "/v1/completions", json!({ "prompt": "" }).to_string(), 400, "prompt is empty"),
         ("POST", "/v1/completions", long, 400, "context has 16 tokens; the prompt has 16"),

@@ -111,7 +111,8 @@ fn answer(engine: &mut Engine, asked: &Asked, tell: &mpsc::Sender<Event>) -> Res
         return Ok(Continued { text: String::new(), tokens: 0, finish: Finish::Broken });
     }
     let mut on_text = |piece: &str| {
-        let heard = if piece.is_empty() { !tell.is_closed() } else { tell.try_send(Event::Text(piece.to_owned())).is_ok() };
+        let heard =
+            if piece.is_empty() { !tell.is_closed() } else { tell.try_send(Event::Text(piece.to_owned())).is_ok() };
         if heard { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     engine.run(&prompt, &how, &mut on_text).map_err(failed)
@@ -140,9 +141,11 @@ fn tokens(engine: &Engine, prompt: &Prompt) -> Result<Vec<u32>, ApiError> {
 
 fn failed(error: GenerateError) -> ApiError {
     match error {
-        GenerateError::Empty => {
-            ApiError::Value { name: "prompt".into(), value: "empty".into(), needed: "a text of one token or more".into() }
-        }
+        GenerateError::Empty => ApiError::Value {
+            name: "prompt".into(),
+            value: "empty".into(),
+            needed: "a text of one token or more".into(),
+        },
         other => ApiError::Device(other.to_string()),
     }
 }

@@ -95,7 +95,17 @@ impl Formatter for OneLine {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -157,7 +167,10 @@ mod tests {
     fn dates_are_those_of_the_calendar() {
         // Python: datetime(…, tzinfo=utc).strftime.
         assert_eq!(strftime("%d %b %Y", 1_722_000_000), "26 Jul 2024");
-        assert_eq!(strftime("%A, %B %e %Y, %I:%M %p (%H:%M:%S)", 1_709_164_799), "Wednesday, February 28 2024, 11:59 PM (23:59:59)");
+        assert_eq!(
+            strftime("%A, %B %e %Y, %I:%M %p (%H:%M:%S)", 1_709_164_799),
+            "Wednesday, February 28 2024, 11:59 PM (23:59:59)"
+        );
         assert_eq!(strftime("%F %T %y%% %q %", 951_782_400), "2000-02-29 00:00:00 00% %q %");
         assert_eq!(strftime("%a %F", 0), "Thu 1970-01-01");
     }

@@ -153,7 +153,8 @@ fn in_config(config: &serde_json::Value, path: &Path) -> Result<Option<String>, 
         Some(Text(source)) if source.len() <= TEMPLATE_BYTES_MAX => Ok(Some(source.clone())),
         Some(Text(source)) => kind(format!("{} bytes long", source.len())),
         Some(Array(list)) => {
-            let named = |entry: &&serde_json::Value| entry.get("name").and_then(serde_json::Value::as_str) == Some(DEFAULT);
+            let named =
+                |entry: &&serde_json::Value| entry.get("name").and_then(serde_json::Value::as_str) == Some(DEFAULT);
             let source = list.iter().find(named).and_then(|entry| entry.get("template")?.as_str());
             match source.filter(|source| source.len() <= TEMPLATE_BYTES_MAX) {
                 Some(source) => Ok(Some(source.to_owned())),

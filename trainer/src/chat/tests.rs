@@ -74,7 +74,10 @@ fn what_python_has_and_templates_use_works() {
 #[test]
 fn a_template_that_refuses_says_why() {
     let refused = template(LLAMA2).render(&talk(&[("assistant", "I begin.")]), true).unwrap_err();
-    assert!(refused.to_string().ends_with("Conversation roles must alternate user/assistant/user/assistant/..."), "{refused}");
+    assert!(
+        refused.to_string().ends_with("Conversation roles must alternate user/assistant/user/assistant/..."),
+        "{refused}"
+    );
     let broken = ChatTemplate::new("{% if %}", BTreeMap::new()).err().unwrap();
     assert!(matches!(broken, ChatError::Parse(_)), "{broken}");
 }

@@ -102,8 +102,7 @@ impl Continuation {
         let mut rows = 0;
         for block in tokens.chunks(BLOCK) {
             rows = block.len();
-            let pass =
-                Pass { shape, parameters, angles, threads: self.threads, first: self.tokens.len(), count: rows };
+            let pass = Pass { shape, parameters, angles, threads: self.threads, first: self.tokens.len(), count: rows };
             pass.run(&mut self.space, &mut self.layers, block);
             self.tokens.extend_from_slice(block);
         }
@@ -358,7 +357,8 @@ mod tests {
         let mut continuation = Continuation::new(1);
         for token in &tokens(&model, 1, 4)[..600] {
             continuation.extend(&shape, &parameters, Angles { cosines: &cosines, sines: &sines }, &[*token]);
-            let most = Continuation::bytes(&shape, 600, 1).min(2 * Continuation::bytes(&shape, 1 + continuation.tokens.len(), 1));
+            let most = Continuation::bytes(&shape, 600, 1)
+                .min(2 * Continuation::bytes(&shape, 1 + continuation.tokens.len(), 1));
             assert!(continuation.held() as u64 <= most);
         }
     }

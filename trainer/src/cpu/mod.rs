@@ -21,8 +21,8 @@ pub use language_model::CpuModel;
 pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
-use covey_proto::run::Model;
 use continuation::Continuation;
+use covey_proto::run::Model;
 use covey_simd::Level;
 use network::Network;
 use passes::Passes;

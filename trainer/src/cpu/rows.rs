@@ -25,7 +25,11 @@ impl<'a> Rows<'a> {
     /// `count` rows of `width`, `stride` elements apart.
     pub(super) fn new(data: &'a [f32], count: usize, width: usize, stride: usize) -> Rows<'a> {
         let needed = if count == 0 { 0 } else { (count - 1) * stride + width };
-        assert!(needed <= data.len(), "{count} rows of {width}, {stride} apart, need {needed} elements of {}", data.len());
+        assert!(
+            needed <= data.len(),
+            "{count} rows of {width}, {stride} apart, need {needed} elements of {}",
+            data.len()
+        );
         Rows { data, count, width, stride }
     }
 

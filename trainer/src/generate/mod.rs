@@ -131,7 +131,8 @@ pub fn generate(
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Continued, GenerateError> {
     let mut sampler = Sampler::new(how.sampling)?;
-    let mut text = Text { stream: TextStream::new(tokenizer), stops: StopStrings::new(&how.stop), whole: String::new() };
+    let mut text =
+        Text { stream: TextStream::new(tokenizer), stops: StopStrings::new(&how.stop), whole: String::new() };
     let mut tokens = prompt.to_vec();
     let mut first = tokens.len().saturating_sub(sequence);
     let finish = loop {

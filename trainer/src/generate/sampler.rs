@@ -148,7 +148,8 @@ fn keep_top_p(candidates: &mut Vec<(u32, f64)>, share: f64) {
     let total: f64 = candidates.iter().map(|(_, score)| (score - most).exp()).sum();
     // Tokens below this share have not 1 − p together, however many they are: all of them go, unsorted.
     let rare = (1.0 - share) / candidates.len() as f64;
-    let mut ordered: Vec<(u32, f64)> = candidates.iter().map(|(token, score)| (*token, (score - most).exp() / total)).collect();
+    let mut ordered: Vec<(u32, f64)> =
+        candidates.iter().map(|(token, score)| (*token, (score - most).exp() / total)).collect();
     let rest: f64 = ordered.iter().filter(|(_, share)| *share < rare).map(|(_, share)| share).sum();
     ordered.retain(|(_, share)| *share >= rare);
     // The least likely first; of equal ones the higher token goes first.

@@ -99,7 +99,9 @@ fn ids(file: &Value, name: &str, vocabulary: u32) -> Result<Vec<u32>, EndsFault>
     };
     match file.get(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) if list.len() > LIST_MAX => Err(fault(&Value::String(format!("{} tokens", list.len())))),
+        Some(Value::Array(list)) if list.len() > LIST_MAX => {
+            Err(fault(&Value::String(format!("{} tokens", list.len()))))
+        }
         Some(Value::Array(list)) => list.iter().map(id).collect(),
         Some(value) => Ok(vec![id(value)?]),
     }
@@ -188,7 +190,9 @@ mod tests {
 
     #[test]
     fn tokens_that_cannot_be_are_named() {
-        for (value, message) in [(json!(24), "eos_token_id is 24; it must be a token below 24"), (json!([1, "x"]), "is \"x\"")] {
+        for (value, message) in
+            [(json!(24), "eos_token_id is 24; it must be a token below 24"), (json!([1, "x"]), "is \"x\"")]
+        {
             let fault = ends(&[("generation_config.json", json!({ "eos_token_id": value }))]).unwrap_err().to_string();
             assert!(fault.contains(message) && fault.contains("generation_config.json"), "{fault}");
         }

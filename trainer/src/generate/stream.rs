@@ -104,7 +104,10 @@ mod tests {
     /// Every byte and merges of it, as GPT-2's and LLaMA 3's.
     static BYTE_LEVEL: LazyLock<Tokenizer> = LazyLock::new(|| {
         let mut documents = synthetic::documents(5, 30_000);
-        documents.push(Document { name: "awkward".into(), text: "naïve café 中文 текст 🦀🦀🦀🦀 🇫🇷🇫🇷 it's  we'll".repeat(40) });
+        documents.push(Document {
+            name: "awkward".into(),
+            text: "naïve café 中文 текст 🦀🦀🦀🦀 🇫🇷🇫🇷 it's  we'll".repeat(40),
+        });
         let mut words = Words::new();
         let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
         Tokenizer::from_bytes(words.train(&lists, 500).json).unwrap()
@@ -129,7 +132,8 @@ mod tests {
     static BYTE_FALLBACK: LazyLock<Tokenizer> = LazyLock::new(|| {
         let words = ["<unk>", "<s>", "</s>", "▁", "▁a", "a", "▁▁", "é", "\u{fffd}", "▁🦀", "\n"].map(str::to_owned);
         let tokens = words.into_iter().chain((0..=255).map(|byte| format!("<0x{byte:02X}>")));
-        let vocabulary: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
         let model = json!({ "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocabulary, "merges": [] });
         let decoder = json!({ "type": "Sequence", "decoders": [
@@ -158,7 +162,8 @@ mod tests {
     #[test]
     fn an_emoji_over_several_tokens_comes_when_it_is_whole() {
         let tokens = BYTE_LEVEL.encode("a 🦀b", false).unwrap().get_ids().to_vec();
-        let bytes: Vec<u32> = "🦙".bytes().map(|byte| BYTE_FALLBACK.token_to_id(&format!("<0x{byte:02X}>")).unwrap()).collect();
+        let bytes: Vec<u32> =
+            "🦙".bytes().map(|byte| BYTE_FALLBACK.token_to_id(&format!("<0x{byte:02X}>")).unwrap()).collect();
         assert_eq!(streamed(&BYTE_LEVEL, &tokens).0, "a 🦀b");
         let with = |after: &[u32]| streamed(&BYTE_FALLBACK, &[bytes.as_slice(), after].concat()).1;
         assert_eq!(with(&[4]), ["", "", "", "", "🦙 a", ""]);

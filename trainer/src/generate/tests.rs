@@ -130,7 +130,10 @@ fn a_text_ends_where_the_model_or_a_string_ends_it() {
     let stop = vec!["w6 w7".into(), " w9".into()];
     let done = run(&mut counting(), &[3], &Continue { stop, ..endless(9) });
     assert_eq!(done, Continued { text: "w4 w5 ".into(), tokens: 4, finish: Finish::Stop });
-    assert_eq!(run(&mut counting(), &[3], &endless(0)), Continued { text: String::new(), tokens: 0, finish: Finish::Length });
+    assert_eq!(
+        run(&mut counting(), &[3], &endless(0)),
+        Continued { text: String::new(), tokens: 0, finish: Finish::Length }
+    );
 }
 
 #[test]

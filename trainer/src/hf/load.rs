@@ -47,10 +47,9 @@ pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, HfError> {
         tokenizer.with_truncation(None)?.with_padding(None);
         Ok(tokenizer)
     };
-    Tokenizer::from_bytes(read(path, TOKENIZER_BYTES_MAX)?).and_then(whole).map_err(|error| HfError::Tokenizer {
-        path: path.to_owned(),
-        fault: TokenizerFault::Json(error.to_string()),
-    })
+    Tokenizer::from_bytes(read(path, TOKENIZER_BYTES_MAX)?)
+        .and_then(whole)
+        .map_err(|error| HfError::Tokenizer { path: path.to_owned(), fault: TokenizerFault::Json(error.to_string()) })
 }
 
 fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, WeightsFault> {
