@@ -4,7 +4,7 @@ use covey_proto::Digest;
 use covey_proto::run::{Chain, Data, Run, RunError};
 use covey_sparseloco::state_root;
 use covey_trainer::data::Dataset;
-use covey_trainer::genesis::initial_state;
+use covey_trainer::genesis::{NotDrawn, initial_state};
 use serde::Serialize;
 
 /// The presets in this binary: name, run file, what it is for.
@@ -13,6 +13,16 @@ pub const PRESETS: [(&str, &str, &str); 4] = [
     ("covenant", include_str!("../presets/covenant.toml"), "the demo's model under Covenant-72B's own settings"),
     ("internet", include_str!("../presets/internet.toml"), "few bytes, seldom, on Bittensor's clock: for real runs"),
     ("tiny", include_str!("../presets/tiny.toml"), "a toy for tests: seconds"),
+];
+
+/// Keys that a run may lack, and a change may add.
+const OPTIONAL: [(&str, &str); 6] = [
+    ("model", "seed"),
+    ("model", "head"),
+    ("model", "rope_scaling"),
+    ("inner", "optimizer"),
+    ("inner", "momentum"),
+    ("inner", "embed_rate"),
 ];
 
 /// Why there is no such run.
@@ -41,7 +51,7 @@ pub enum PresetError {
         error: toml::de::Error,
     },
     /// Not a change to a number that is there.
-    #[error("{change:?} is not SECTION.KEY=VALUE of a key that the preset has, like compress.k=256")]
+    #[error("{change:?} is not SECTION.KEY=VALUE of a key that a run has, like compress.k=256")]
     Change {
         /// What was asked for.
         change: String,
@@ -52,6 +62,9 @@ pub enum PresetError {
         /// Tokens of a sequence.
         sequence: u32,
     },
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// Numbers that cannot be.
     #[error("{name}: {error}")]
     Run {
@@ -107,9 +120,13 @@ impl Template {
             let form = || PresetError::Change { change: change.clone() };
             let (path, value) = change.split_once('=').ok_or_else(form)?;
             let (section, key) = path.trim().split_once('.').ok_or_else(form)?;
-            let parsed: toml::Table = format!("value = {value}").parse().map_err(|_| form())?;
-            let place = self.table.get_mut(section).and_then(|section| section.as_table_mut()?.get_mut(key));
-            *place.ok_or_else(form)? = parsed.get("value").cloned().ok_or_else(form)?;
+            let mut parsed: toml::Table = format!("value = {value}").parse().map_err(|_| form())?;
+            let value = parsed.remove("value").ok_or_else(form)?;
+            let section_table = self.table.get_mut(section).and_then(toml::Value::as_table_mut).ok_or_else(form)?;
+            if !section_table.contains_key(key) && !OPTIONAL.contains(&(section, key)) {
+                return Err(form());
+            }
+            section_table.insert(key.to_owned(), value);
         }
         Ok(self)
     }
@@ -145,7 +162,7 @@ impl Template {
         if data.samples == 0 {
             return Err(PresetError::NoSamples { sequence: draft.model.sequence });
         }
-        chain.genesis_state = genesis_state(&draft);
+        chain.genesis_state = genesis_state(&draft)?;
         template.resolve(&chain, &data)
     }
 
@@ -163,8 +180,11 @@ impl Template {
 }
 
 /// The state root before round 0, as this binary computes it.
-pub fn genesis_state(run: &Run) -> Digest {
-    state_root(&initial_state(&run.model), run.compress.state_elements as usize)
+///
+/// # Errors
+/// It is not computed, but given.
+pub fn genesis_state(run: &Run) -> Result<Digest, NotDrawn> {
+    Ok(state_root(&initial_state(&run.model)?, run.compress.state_elements as usize))
 }
 
 fn as_value(value: &impl Serialize) -> toml::Value {
@@ -184,6 +204,21 @@ mod tests {
             let run = Template::load(name).unwrap().resolve(&chain, &data).unwrap();
             assert_eq!(Run::from_toml(&run.to_toml()).unwrap().id(), run.id(), "{name}");
             assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_change_may_add_what_a_run_may_lack_and_nothing_else() {
+        let chain = Chain { genesis: Digest::ZERO, netuid: 1, start: 10, genesis_state: Digest::ZERO };
+        let data = Data { digest: Digest::ZERO, samples: 1000 };
+        let with = |changes: &[&str]| {
+            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+            Template::load("tiny").unwrap().with(&changes)
+        };
+        let muon = with(&["inner.optimizer=\"muon\"", "inner.momentum=0.95", "inner.embed_rate=0.064"]).unwrap();
+        assert_eq!(muon.resolve(&chain, &data).unwrap().inner.momentum, Some(0.95));
+        for strange in ["inner.surprise=1", "surprise.rate=1", "inner.rate", "rate=1", "inner.rate=?"] {
+            assert!(matches!(with(&[strange]), Err(PresetError::Change { .. })), "{strange}");
         }
     }
 

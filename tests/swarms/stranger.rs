@@ -29,7 +29,8 @@ fn run(ledger: &MemoryLedger) -> Run {
     let mut chain = Chain { genesis: ledger.genesis(), netuid: NETUID, start: 8, genesis_state: Digest::ZERO };
     let template = Template::load("tiny").expect("a preset of this binary");
     let draft = template.resolve(&chain, &data).expect("a run");
-    chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
+    chain.genesis_state =
+        state_root(&initial_state(&draft.model).expect("it has a seed"), draft.compress.state_elements as usize);
     template.resolve(&chain, &data).expect("a run")
 }
 

@@ -10,6 +10,7 @@ use covey_gossip::store::StoreError;
 use covey_proto::run::RunError;
 use covey_proto::{Digest, Round, Uid};
 use covey_round::select::SelectError;
+use covey_trainer::genesis::NotDrawn;
 use std::path::PathBuf;
 
 /// Why an audit cannot be made, or what it has found.
@@ -26,6 +27,9 @@ pub enum AuditError {
     /// The run file is not one.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// The chain cannot be read.
     #[error("the chain cannot be read: {0}")]
     Chain(#[from] ChainError),

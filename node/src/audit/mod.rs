@@ -83,7 +83,7 @@ impl Auditor {
         let text = std::fs::read_to_string(&path).map_err(|error| AuditError::Io { path, error })?;
         let run = Run::from_toml(&text)?;
         let (run_id, layout) = (run.id(), run.layout());
-        let parameters = initial_state(&run.model);
+        let parameters = initial_state(&run.model)?;
         let computed = state_root(&parameters, run.compress.state_elements as usize);
         let claimed = run.chain.genesis_state;
         if computed != claimed {

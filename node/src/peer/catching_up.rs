@@ -19,6 +19,7 @@ use covey_proto::message::BLOB_BYTES_MAX;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
 use covey_sparseloco::{Assembly, StateError, state_root};
+use covey_trainer::genesis::NotDrawn;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,9 @@ pub(super) enum JoinError {
     /// Replaying failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// The disk refuses.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -143,7 +147,7 @@ async fn catch_up<L: Ledger>(
     *by_state |= !matches!(start, Start::Mine(_));
     let mut base = match start {
         Start::Mine(base) => base,
-        Start::Genesis => genesis(context).into(),
+        Start::Genesis => genesis(context)?.into(),
         Start::Checkpoint(header) => checkpoint(context, &header).await?.into(),
     };
     for header in headers.into_iter().rev() {
@@ -255,10 +259,13 @@ fn say_unread<L>(context: &Context<L>, error: &DiskError) {
 }
 
 /// The state before round 0, which everyone computes.
-pub(super) fn genesis<L>(context: &Context<L>) -> State {
-    let parameters = covey_trainer::genesis::initial_state(&context.run.model);
+///
+/// # Errors
+/// It is not computed, but given.
+pub(super) fn genesis<L>(context: &Context<L>) -> Result<State, NotDrawn> {
+    let parameters = covey_trainer::genesis::initial_state(&context.run.model)?;
     let root = state_root(&parameters, context.run.compress.state_elements as usize);
-    State { sealed: Sealed { tip: Tip::genesis(context.run_id), root }, parameters: Arc::new(parameters) }
+    Ok(State { sealed: Sealed { tip: Tip::genesis(context.run_id), root }, parameters: Arc::new(parameters) })
 }
 
 async fn header<L: Ledger>(context: &Arc<Context<L>>, round: Round, head: Digest) -> Result<Header, JoinError> {

@@ -24,6 +24,7 @@ use covey_round::engine::{Engine, Roles, Tip};
 use covey_sparseloco::state_root;
 use covey_trainer::Device;
 use covey_trainer::data::Dataset;
+use covey_trainer::genesis::NotDrawn;
 use futures::FutureExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,6 +101,9 @@ pub enum StartError {
     /// The validator's state cannot be restored.
     #[error(transparent)]
     Validator(#[from] ValidatorError),
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// The chain does not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -308,7 +312,7 @@ fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
         let sealed = Sealed { tip: saved.tip, root: saved.root };
         return Ok(State { sealed, parameters: Arc::new(saved.parameters) });
     }
-    let state = catching_up::genesis(context);
+    let state = catching_up::genesis(context)?;
     let needed = context.run.chain.genesis_state;
     if state.sealed.root != needed {
         return Err(StartError::OtherGenesis { got: state.sealed.root, needed });

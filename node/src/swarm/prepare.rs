@@ -6,12 +6,11 @@ use super::error::{ChainError, SwarmError};
 use super::plan::{Node, Options, Plan};
 use crate::config::{NodeConfig, Size};
 use crate::disk::folder::Folder;
+use crate::preset::{PresetError, genesis_state};
 use crate::wallet::{Secret, Wallet, Write};
 use covey_proto::run::{Beacon, Chain, Data, Run};
 use covey_proto::{ColdkeyPair, Digest, Hotkey, derive};
 use covey_round::engine::Roles;
-use covey_sparseloco::state_root;
-use covey_trainer::genesis::initial_state;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -93,7 +92,7 @@ pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result
         return Err(SwarmError::TooLittleData { held_out, training, sequence });
     }
     data.samples = training;
-    chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
+    chain.genesis_state = genesis_state(&draft).map_err(PresetError::NotDrawn)?;
     let mut run = template.resolve(&chain, &data)?;
     if options.repeatable {
         run.clock.beacon = Beacon::Seed;

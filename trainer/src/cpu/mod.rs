@@ -10,7 +10,9 @@ mod continuation;
 mod groups;
 mod kernels;
 mod language_model;
+mod muon;
 mod network;
+mod optimizer;
 mod passes;
 mod product;
 mod rows;
@@ -22,9 +24,11 @@ pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
 use continuation::Continuation;
-use covey_proto::run::Model;
+use covey_proto::layout::Layout;
+use covey_proto::run::{Model, Optimizer};
 use covey_simd::Level;
 use network::Network;
+use optimizer::Moments;
 use passes::Passes;
 use shape::Shape;
 
@@ -45,6 +49,8 @@ fn check(model: &Model) -> Result<(), BackendError> {
     must(!numbers.contains(&0), "none of something")?;
     must(width.is_multiple_of(heads), "a width that its heads do not divide")?;
     must((width / heads).is_multiple_of(2), "heads of an odd width")?;
+    must(model.head_width() == width / heads, "a width of heads that is not the model's divided by their number")?;
+    must(model.rope_scaling.is_none(), "rotary frequencies that are stretched")?;
     must(heads.is_multiple_of(kv_heads), "heads that its key and value heads do not divide")
 }
 
@@ -54,10 +60,10 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn memory(&self, states: u64, networks: usize, passes: Passes) -> Memory {
+    fn memory(&self, arrays: usize, networks: usize, passes: Passes) -> Memory {
         let shape = Shape::of(&self.model);
         let activations = networks * Network::elements(&shape, passes);
-        Memory { parameters: states * 4 * shape.elements as u64, activations: 4 * activations as u64 }
+        Memory { parameters: 4 * (arrays * shape.elements) as u64, activations: 4 * activations as u64 }
     }
 }
 
@@ -78,8 +84,8 @@ impl Backend for Cpu {
         Ok(Box::new(CpuModel::new(&self.model, self.threads)))
     }
 
-    fn trainer(&self) -> Result<Box<dyn Trainer>, BackendError> {
-        Ok(Box::new(CpuTrainer::new(&self.model, self.threads)))
+    fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError> {
+        Ok(Box::new(CpuTrainer::new(&self.model, optimizer, self.threads)))
     }
 
     fn model_memory(&self) -> Memory {
@@ -90,9 +96,14 @@ impl Backend for Cpu {
         Continuation::bytes(&Shape::of(&self.model), tokens, self.threads)
     }
 
-    fn trainer_memory(&self) -> Memory {
-        // Parameters, gradient, two moments, feedback.
-        self.memory(5, 1, Passes::Both { keep: None })
+    fn trainer_memory(&self, optimizer: Optimizer) -> Memory {
+        // Parameters, gradient, feedback.
+        let besides = self.memory(3, 1, Passes::Both { keep: None });
+        let (moments, workspace) = Moments::elements(&Layout::of(&self.model), optimizer);
+        Memory {
+            parameters: besides.parameters + 4 * moments as u64,
+            activations: besides.activations + 4 * workspace as u64,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn write(model: &Model, end_of_text: Option<u32>) -> Value {
     })
 }
 
-/// The model that config.json speaks of, or what is wrong with it. The seed is not in the file and becomes 0.
+/// The model that config.json speaks of, or what is wrong with it. It has no seed.
 pub(super) fn read(bytes: &[u8]) -> Result<Model, ConfigFault> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| ConfigFault::Json(error.to_string()))?;
     let config = Config(value.as_object().ok_or(ConfigFault::NoObject)?);
@@ -72,7 +72,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, ConfigFault> {
         rope_theta: theta,
         norm_epsilon: config.number("rms_norm_eps", Some(1e-6))?,
         tied: config.flag("tie_word_embeddings", false)?,
-        seed: 0,
+        seed: None,
+        head: None,
+        rope_scaling: None,
     };
     check(&model)?;
     match config.count("head_dim", Some(model.head_width()), 1 << 16)? {
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_config_says_the_model_it_was_written_for() {
-        let model = Model { seed: 0, tied: false, rope_theta: 5e5, ..small_model() };
+        let model = Model { seed: None, tied: false, rope_theta: 5e5, ..small_model() };
         assert_eq!(read(write(&model, Some(0)).to_string().as_bytes()), Ok(model));
     }
 

@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 const HEAD_BYTES_MAX: u64 = 4096;
 
 /// Reads `config.json` and `model.safetensors` (f32, or bf16 widened) of the folder `dir`. The model's sequence is
-/// `max_position_embeddings`, its seed 0.
+/// `max_position_embeddings`; it has no seed.
 ///
 /// # Errors
 /// A missing file, a model that is not LLaMA or cannot be, a file cut short or too large, a tensor that is missing, of
