@@ -98,11 +98,12 @@ const EXPECTS_MAX: [(&str, usize); 5] =
 /// Test files without a head: the file beside, of which they are the tests, says it all.
 const HEADLESS: [&str; 1] = ["trainer/sparseloco/src/codec/tests.rs"];
 
-/// Where `unsafe` is: SIMD and the matrix product, behind bounds-checked views.
-const UNSAFE: [&str; 4] = [
+/// Where `unsafe` is: SIMD, the matrix product behind bounds-checked views, and threads that borrow from their caller.
+const UNSAFE: [&str; 5] = [
     "trainer/simd/src/level.rs",
     "trainer/sparseloco/src/simd/ahead.rs",
     "trainer/sparseloco/src/simd/pack.rs",
+    "trainer/src/cpu/pool.rs",
     "trainer/src/cpu/product.rs",
 ];
 

@@ -28,7 +28,9 @@ fn main() {
         rope_theta: 100_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let bytes = 4 * Layout::of(&model).elements();
     let state = genesis::initial_state(&model);

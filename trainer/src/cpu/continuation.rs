@@ -10,6 +10,7 @@
 
 use super::angles::Angles;
 use super::kernels::{Turn, exponentiate, largest, norm, norm_sum, rotate_rows, swiglu};
+use super::pool::Pool;
 use super::rows::{Rows, dots, mix, products};
 use super::shape::{LayerShape, Shape};
 use covey_simd::vectorised;
@@ -22,6 +23,9 @@ const BLOCK: usize = 32;
 const GROWTH_MIN: usize = 256;
 /// Multiply-adds below which a product is not worth waking other threads.
 const SPLIT_MIN: usize = 1 << 16;
+
+/// Parts of a token's outputs for each thread: whoever is held up leaves the rest to the others.
+const PARTS: usize = 4;
 
 /// A layer's keys and values, `[positions, kv_width]`.
 #[derive(Default)]
@@ -51,20 +55,15 @@ struct Space {
     logits: Vec<f32>,
 }
 
-/// The tokens so far, and what is kept of them.
+/// The tokens so far, and what is kept of them; in the beginning nothing, and no memory.
+#[derive(Default)]
 pub(super) struct Continuation {
-    threads: usize,
     tokens: Vec<u32>,
     layers: Vec<Past>,
     space: Space,
 }
 
 impl Continuation {
-    /// No tokens, and no memory yet.
-    pub(super) fn new(threads: usize) -> Continuation {
-        Continuation { threads: threads.max(1), tokens: Vec::new(), layers: Vec::new(), space: Space::default() }
-    }
-
     /// Bytes that a text of `tokens` tokens takes if they come at once; one that grew may have twice the room.
     pub(super) fn bytes(shape: &Shape, tokens: usize, threads: usize) -> u64 {
         let positions = tokens.max(GROWTH_MIN).min(shape.sequence);
@@ -97,24 +96,31 @@ impl Continuation {
 
     /// Adds `tokens`, which are in the vocabulary and not more than the sequence has room for; at least one. Gives the
     /// last one's logits, `[vocabulary]`.
-    pub(super) fn extend(&mut self, shape: &Shape, parameters: &[f32], angles: Angles<'_>, tokens: &[u32]) -> &[f32] {
-        self.make_room(shape, self.tokens.len() + tokens.len());
+    pub(super) fn extend(
+        &mut self,
+        pool: &Pool,
+        shape: &Shape,
+        parameters: &[f32],
+        angles: Angles<'_>,
+        tokens: &[u32],
+    ) -> &[f32] {
+        self.make_room(shape, self.tokens.len() + tokens.len(), pool.threads());
         let mut rows = 0;
         for block in tokens.chunks(BLOCK) {
             rows = block.len();
-            let pass = Pass { shape, parameters, angles, threads: self.threads, first: self.tokens.len(), count: rows };
+            let pass = Pass { pool, shape, parameters, angles, first: self.tokens.len(), count: rows };
             pass.run(&mut self.space, &mut self.layers, block);
             self.tokens.extend_from_slice(block);
         }
         let Space { normed, logits, .. } = &mut self.space;
         let last = Rows::dense(&normed[(rows - 1) * shape.width..rows * shape.width], shape.width);
-        product(self.threads, logits, last, &parameters[shape.output.clone()]);
+        product(pool, logits, last, &parameters[shape.output.clone()]);
         logits
     }
 
     /// Room for `positions` tokens. The cache grows by doubling: a chat of some lines does not take what the longest text
     /// would.
-    fn make_room(&mut self, shape: &Shape, positions: usize) {
+    fn make_room(&mut self, shape: &Shape, positions: usize, threads: usize) {
         self.layers.resize_with(shape.layers.len(), Past::default);
         for past in &mut self.layers {
             for kept in [&mut past.keys, &mut past.values] {
@@ -126,7 +132,7 @@ impl Continuation {
                 }
             }
         }
-        let of_a_position = self.threads * shape.group();
+        let of_a_position = threads * shape.group();
         let held = self.space.scores.len() / of_a_position;
         if held < positions {
             let wanted = positions.max((2 * held).max(GROWTH_MIN)).min(shape.sequence);
@@ -156,10 +162,10 @@ impl Continuation {
 /// A block on its way through the layers: the model, where in the text the block begins, and how many tokens it has.
 #[derive(Clone, Copy)]
 struct Pass<'a> {
+    pool: &'a Pool,
     shape: &'a Shape,
     parameters: &'a [f32],
     angles: Angles<'a>,
-    threads: usize,
     first: usize,
     count: usize,
 }
@@ -195,20 +201,20 @@ impl<'a> Pass<'a> {
 
     /// From `normed`, `between` becomes what attention adds to the residual stream.
     fn attention(self, space: &mut Space, past: &mut Past, at: &LayerShape) {
-        let Pass { shape, threads, count, .. } = self;
+        let Pass { pool, shape, count, .. } = self;
         let query = shape.heads * shape.head;
         let normed = Rows::dense(&space.normed[..count * shape.width], shape.width);
         let query_value = &mut space.query_value[..count * (query + shape.kv_width)];
-        product(threads, query_value, normed, self.weights(&at.query_value));
+        product(pool, query_value, normed, self.weights(&at.query_value));
         let key = &mut space.key[..count * shape.kv_width];
-        product(threads, key, normed, self.weights(&at.key));
+        product(pool, key, normed, self.weights(&at.key));
         self.keep(past, query_value, key);
         let queries = &mut space.queries[..count * query];
         self.rotate(queries, query, query_value, query + shape.kv_width, 1.0 / (shape.head as f32).sqrt());
         let mixed = &mut space.mixed[..count * query];
         self.attend(mixed, queries, &mut space.scores, past);
         let between = &mut space.between[..count * shape.width];
-        product(threads, between, Rows::dense(mixed, query), self.weights(&at.attention_out));
+        product(pool, between, Rows::dense(mixed, query), self.weights(&at.attention_out));
     }
 
     /// Adds the block's keys, rotated, and its values to what is kept of the layer.
@@ -235,14 +241,14 @@ impl<'a> Pass<'a> {
 
     /// Attention of each token and key head over the positions up to the token's.
     fn attend(self, mixed: &mut [f32], queries: &[f32], scores: &mut [f32], past: &Past) {
-        let Pass { shape, first, count, .. } = self;
+        let Pass { pool, shape, first, count, .. } = self;
         let (head, kv_width, group) = (shape.head, shape.kv_width, shape.group());
         let pairs = count * shape.kv_heads;
-        let each = pairs.div_ceil(self.threads);
+        let each = pairs.div_ceil(pool.threads());
         let room = group * (first + count);
         let parts = mixed.chunks_mut(each * group * head).zip(queries.chunks(each * group * head));
-        let parts = parts.zip(scores.chunks_mut(room)).enumerate().collect();
-        in_parallel(parts, |(part, ((mixed, queries), scores)): (usize, ((&mut [f32], &[f32]), &mut [f32]))| {
+        let parts = parts.zip(scores.chunks_mut(room)).enumerate();
+        pool.each(parts, |(part, ((mixed, queries), scores))| {
             let heads = mixed.chunks_exact_mut(group * head).zip(queries.chunks_exact(group * head));
             for (number, (mixed, queries)) in heads.enumerate() {
                 let (token, kv) = ((part * each + number) / shape.kv_heads, (part * each + number) % shape.kv_heads);
@@ -256,14 +262,14 @@ impl<'a> Pass<'a> {
 
     /// From `normed`, `x` becomes what the MLP adds to the residual stream.
     fn mlp(self, space: &mut Space, at: &LayerShape) {
-        let Pass { shape, threads, count, .. } = self;
+        let Pass { pool, shape, count, .. } = self;
         let ff = shape.feed_forward;
         let normed = Rows::dense(&space.normed[..count * shape.width], shape.width);
         let gate_up = &mut space.gate_up[..count * 2 * ff];
-        product(threads, gate_up, normed, self.weights(&at.gate_up));
+        product(pool, gate_up, normed, self.weights(&at.gate_up));
         let hidden = &mut space.hidden[..count * ff];
         swiglu(hidden, gate_up, ff);
-        product(threads, &mut space.x[..count * shape.width], Rows::dense(hidden, ff), self.weights(&at.down));
+        product(pool, &mut space.x[..count * shape.width], Rows::dense(hidden, ff), self.weights(&at.down));
     }
 }
 
@@ -282,43 +288,26 @@ vectorised! {
     }
 }
 
-/// y = x·Wᵀ on up to `threads` threads. One token's outputs are shared out, several tokens are shared out whole.
-fn product(threads: usize, y: &mut [f32], x: Rows<'_>, weight: &[f32]) {
-    let outputs = y.len() / x.count();
+/// y = x·Wᵀ on all threads. One token's outputs are shared out, several tokens are shared out whole.
+fn product(pool: &Pool, y: &mut [f32], x: Rows<'_>, weight: &[f32]) {
+    let (threads, outputs) = (pool.threads(), y.len() / x.count());
     let w = Rows::dense(weight, weight.len() / outputs);
     if threads == 1 || weight.len() * x.count() < SPLIT_MIN {
         products(y, x, w);
     } else if x.count() < 2 * threads {
-        // Whole tiles of four outputs a thread.
-        let each = outputs.div_ceil(threads).next_multiple_of(4);
+        // Whole tiles of four outputs a part.
+        let each = outputs.div_ceil(PARTS * threads).next_multiple_of(4);
         for (token, y) in y.chunks_exact_mut(outputs).enumerate() {
-            let parts = y.chunks_mut(each).enumerate().collect();
-            in_parallel(parts, |(part, y): (usize, &mut [f32])| {
+            pool.each(y.chunks_mut(each).enumerate(), |(part, y)| {
                 products(y, x.part(token, 1), w.part(part * each, y.len()));
             });
         }
     } else {
         let each = x.count().div_ceil(threads);
-        let parts = y.chunks_mut(each * outputs).enumerate().collect();
-        in_parallel(parts, |(part, y): (usize, &mut [f32])| {
+        pool.each(y.chunks_mut(each * outputs).enumerate(), |(part, y)| {
             products(y, x.part(part * each, y.len() / outputs), w);
         });
     }
-}
-
-/// Does all `parts` at once, a thread each; the first on this one.
-fn in_parallel<P: Send>(parts: Vec<P>, work: impl Fn(P) + Sync) {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let mut parts = parts.into_iter();
-        let first = parts.next();
-        for part in parts {
-            scope.spawn(move || work(part));
-        }
-        if let Some(first) = first {
-            work(first);
-        }
-    });
 }
 
 #[cfg(test)]
@@ -341,11 +330,11 @@ mod tests {
         for (length, threads) in [(40, 1), (300, 3), (700, 2)] {
             let model = Model { sequence: 700, ..small_model() };
             let (shape, parameters, cosines, sines) = given(&model);
-            let mut continuation = Continuation::new(threads);
+            let (mut continuation, pool) = (Continuation::default(), Pool::new(threads));
             assert_eq!(continuation.held(), 0);
             let text = &tokens(&model, 1, 4)[..length];
             let angles = Angles { cosines: &cosines, sines: &sines };
-            continuation.extend(&shape, &parameters, angles, text);
+            continuation.extend(&pool, &shape, &parameters, angles, text);
             assert_eq!(continuation.held() as u64, Continuation::bytes(&shape, length, threads));
         }
     }
@@ -354,9 +343,9 @@ mod tests {
     fn a_text_that_grows_holds_no_more_than_the_longest_there_can_be() {
         let model = Model { sequence: 600, ..small_model() };
         let (shape, parameters, cosines, sines) = given(&model);
-        let mut continuation = Continuation::new(1);
+        let (mut continuation, pool) = (Continuation::default(), Pool::new(1));
         for token in &tokens(&model, 1, 4)[..600] {
-            continuation.extend(&shape, &parameters, Angles { cosines: &cosines, sines: &sines }, &[*token]);
+            continuation.extend(&pool, &shape, &parameters, Angles { cosines: &cosines, sines: &sines }, &[*token]);
             let most = Continuation::bytes(&shape, 600, 1)
                 .min(2 * Continuation::bytes(&shape, 1 + continuation.tokens.len(), 1));
             assert!(continuation.held() as u64 <= most);

@@ -5,6 +5,7 @@ use super::finite;
 use super::groups::{Parted, check, groups};
 use super::network::Network;
 use super::passes::Passes;
+use super::pool::Pool;
 use super::shape::Shape;
 use crate::backend::{BackendError, Batch, LanguageModel, LoadError, TryError};
 use crate::stream::load;
@@ -13,6 +14,7 @@ use covey_proto::run::Model;
 use covey_sparseloco::{CodecError, OuterStep, SparseShard, Trial};
 use std::io;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Parameters and activations.
@@ -23,6 +25,7 @@ pub struct CpuModel {
     trial: Trial,
     /// One a thread, at least one.
     workers: Vec<Worker>,
+    pool: Arc<Pool>,
     continuation: Continuation,
 }
 
@@ -46,7 +49,8 @@ impl CpuModel {
             is_loaded: false,
             trial: Trial::default(),
             workers: (0..threads.max(1)).map(worker).collect(),
-            continuation: Continuation::new(threads),
+            pool: Arc::new(Pool::new(threads)),
+            continuation: Continuation::default(),
         }
     }
 
@@ -139,7 +143,7 @@ impl LanguageModel for CpuModel {
         self.loaded()?;
         let network = &self.workers[0].network;
         check_text(&network.shape, self.continuation.tokens().len(), tokens)?;
-        Ok(self.continuation.extend(&network.shape, &self.parameters, network.angles(), tokens))
+        Ok(self.continuation.extend(&self.pool, &network.shape, &self.parameters, network.angles(), tokens))
     }
 
     fn rewind(&mut self, length: usize) {

@@ -6,6 +6,7 @@
 
 mod angles;
 mod attention;
+mod blocks;
 mod continuation;
 mod groups;
 mod kernels;
@@ -14,6 +15,7 @@ mod muon;
 mod network;
 mod optimizer;
 mod passes;
+mod pool;
 mod product;
 mod rows;
 mod shape;
