@@ -33,7 +33,7 @@ fn main() {
         rope_scaling: None,
     };
     let bytes = 4 * Layout::of(&model).elements();
-    let state = genesis::initial_state(&model);
+    let state = genesis::initial_state(&model).expect("it is drawn");
     println!("{} parameters, {:.0} MB", bytes / 4, bytes as f64 / 1e6);
     println!("threads  prompt of {PROMPT}, tok/s  after 16, tok/s  GB/s of weights  after {PROMPT}, tok/s");
     for threads in threads {

@@ -47,7 +47,7 @@ fn folder(sequence: u32, template: Option<&str>) -> tempfile::TempDir {
     let (tokenizer, model) = (folder.path().join("given.json"), model(sequence));
     write_tokenizer(&tokenizer);
     let dir = folder.path().join("small");
-    hf::export(&dir, &model, &genesis::initial_state(&model), &tokenizer).unwrap();
+    hf::export(&dir, &model, &genesis::initial_state(&model).unwrap(), &tokenizer).unwrap();
     if let Some(template) = template {
         fs::write(dir.join("chat_template.jinja"), template).unwrap();
     }
@@ -246,7 +246,7 @@ async fn a_nodes_newest_state_answers_and_a_newer_one_takes_its_place() {
     let source = Source::Node { path: at.to_owned(), tokenizer: None };
     let none = Engine::open(&source, None, 1).err().unwrap().to_string();
     assert!(none.contains("no state of this run is saved"), "{none}");
-    let mut state = genesis::initial_state(&run.model);
+    let mut state = genesis::initial_state(&run.model).unwrap();
     let tip = |round| Tip { round: Some(Round(round)), head: Digest::of(b"head") };
     disk.write_state(&tip(3), Digest::of(b"root"), &state).unwrap();
     let server = Running::start(&source).await;

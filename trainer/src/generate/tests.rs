@@ -16,7 +16,7 @@ const SEQUENCE: usize = 12;
 
 fn loaded() -> CpuModel {
     let model = Model { vocabulary: 23, ..small_model() };
-    let mut state = genesis::initial_state(&model);
+    let mut state = genesis::initial_state(&model).unwrap();
     // Livelier than a first state, whose logits hardly differ.
     state.iter_mut().for_each(|value| *value *= 8.0);
     let mut loaded = CpuModel::new(&model, 1);
