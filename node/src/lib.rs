@@ -43,6 +43,7 @@ pub mod report;
 pub mod scoring;
 pub mod serve;
 pub mod service;
+pub mod shapes;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;

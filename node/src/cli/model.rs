@@ -1,4 +1,8 @@
-//! `covey export` and `covey generate`.
+//! `covey export`, `covey generate` and `covey model`.
+
+mod describe;
+
+pub(super) use describe::{ModelCommand, run as model};
 
 mod generate;
 

@@ -21,13 +21,21 @@ const HEAD_BYTES_MAX: u64 = 4096;
 /// A missing file, a model that is not LLaMA or cannot be, a file cut short or too large, a tensor that is missing, of
 /// another shape or not finite.
 pub fn load(dir: &Path) -> Result<(Model, Vec<f32>), HfError> {
-    let path = dir.join(CONFIG);
-    let model = config::read(&read(&path, CONFIG_BYTES_MAX)?).map_err(|fault| HfError::Config { path, fault })?;
+    let model = load_model(dir)?;
     let layout = Layout::of(&model);
     let path = dir.join(WEIGHTS);
     let max = layout.elements() as u64 * 4 + (layout.tensors().len() as u64 + 1) * HEAD_BYTES_MAX;
     let parameters = parameters(&read(&path, max)?, &layout).map_err(|fault| HfError::Weights { path, fault })?;
     Ok((model, parameters))
+}
+
+/// Reads `config.json` of the folder `dir`: the model without its parameters, as [`load`] gives it.
+///
+/// # Errors
+/// A missing or too large file, or a model that is not LLaMA or cannot be.
+pub fn load_model(dir: &Path) -> Result<Model, HfError> {
+    let path = dir.join(CONFIG);
+    config::read(&read(&path, CONFIG_BYTES_MAX)?).map_err(|fault| HfError::Config { path, fault })
 }
 
 /// Reads `tokenizer.json` of the folder `dir` ([`read_tokenizer`]).

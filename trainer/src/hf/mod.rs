@@ -9,7 +9,7 @@ mod load;
 
 pub use config::ConfigFault;
 pub use export::export;
-pub use load::{load, load_tokenizer, read_tokenizer};
+pub use load::{load, load_model, load_tokenizer, read_tokenizer};
 
 use safetensors::Dtype;
 use std::path::{Path, PathBuf};
