@@ -17,6 +17,8 @@
 //! through [`observe`]. [`supervise`] looks after processes. `swarm` runs many on one machine, with a chain of their own;
 //! [`report`] shows what came of it, and `audit` computes it all again, believing nothing: these need the feature `devnet`.
 //!
+//! [`serve`] answers with a model, or a node's newest state, behind OpenAI's interface.
+//!
 //! Without a node: [`watch`] follows any run from the chain and the topics alone; [`lab`] compares methods in one process,
 //! with neither network nor chain; [`preset`] holds ready-made runs, [`footprint`] says how much memory a node of one
 //! will need, [`corpus`] has the default training text. [`cli`] is the
@@ -39,6 +41,7 @@ pub mod peer;
 pub mod preset;
 pub mod report;
 pub mod scoring;
+pub mod serve;
 pub mod service;
 pub mod shapes;
 pub mod supervise;

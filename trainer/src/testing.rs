@@ -32,6 +32,24 @@ pub(crate) fn tokens(model: &Model, sequences: usize, seed: u64) -> Vec<u32> {
     (0..sequences * (model.sequence as usize + 1)).map(|_| draw()).collect()
 }
 
+/// A word-level tokenizer of 23 tokens: w0 to w21 and the end of text, which is special.
+pub(crate) fn word_tokenizer() -> tokenizers::Tokenizer {
+    let mut vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..22).map(|at| (format!("w{at}"), at.into())).collect();
+    vocabulary.insert("<|endoftext|>".into(), 22.into());
+    let special = serde_json::json!({
+        "id": 22, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true,
+    });
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special], "decoder": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
+    });
+    tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap()
+}
+
 /// A run of [`small_model`].
 pub(crate) fn run() -> Run {
     let mut run = Run::from_toml(RUN).unwrap();

@@ -12,9 +12,11 @@ use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
-use covey_trainer::hf::{Sampling, export, generate};
+use covey_trainer::generate::{Continue, encode_prompt, generate};
+use covey_trainer::hf::export;
 use covey_trainer::{Batch, LanguageModel, Trainer, genesis};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
@@ -102,9 +104,12 @@ fn check(name: &str, model: &Model, golden: &Value) {
 
     let tokenizer = Tokenizer::from_bytes(tokenizer_json(model)).unwrap();
     let text = &golden["generation"];
-    let sampling = Sampling { tokens_max: text["tokens"].as_u64().unwrap() as usize, temperature: 0.0, seed: 0 };
+    let how = Continue::likeliest(text["tokens"].as_u64().unwrap() as usize, &tokenizer);
     let prompt = text["prompt"].as_str().unwrap();
-    let got = generate(&mut judge, model, &tokenizer, prompt, &sampling, &mut |_| ()).unwrap();
+    let tokens = encode_prompt(&tokenizer, prompt, true, &how.ends).unwrap();
+    let sequence = model.sequence as usize;
+    let got =
+        generate(&mut judge, sequence, &tokenizer, &tokens, &how, &mut |_| ControlFlow::Continue(())).unwrap().text;
     assert_eq!(Some(got.as_str()), text["text"].as_str(), "{name}: greedy continuation of {prompt:?}");
 }
 

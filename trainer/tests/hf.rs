@@ -8,9 +8,11 @@ use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use covey_sparseloco::state::as_le_bytes;
-use covey_trainer::hf::{HfError, Sampling, export, generate, load};
+use covey_trainer::generate::{Continue, Sampling, encode_prompt, generate};
+use covey_trainer::hf::{HfError, export, load};
 use covey_trainer::{Device, genesis, open_backend};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
@@ -138,10 +140,15 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     let state = lively_state(&model, 6).iter().map(|value| *value as f32).collect::<Vec<_>>();
     loaded.load(&mut as_le_bytes(&state)).unwrap();
     let mut run = |prompt: &str, temperature: f64, seed: u64| {
-        let sampling = Sampling { tokens_max: 20, temperature, seed };
+        let mut how = Continue::likeliest(20, &tokenizer);
+        how.sampling = Sampling { temperature, seed, ..how.sampling };
+        let prompt = encode_prompt(&tokenizer, prompt, true, &how.ends).unwrap();
         let mut streamed = String::new();
-        let text =
-            generate(&mut *loaded, &model, &tokenizer, prompt, &sampling, &mut |more| streamed.push_str(more)).unwrap();
+        let mut on_text = |more: &str| {
+            streamed.push_str(more);
+            ControlFlow::Continue(())
+        };
+        let text = generate(&mut *loaded, 7, &tokenizer, &prompt, &how, &mut on_text).unwrap().text;
         assert_eq!(text, streamed);
         text
     };
@@ -152,6 +159,7 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     assert_eq!(run("w1", 1.5, 7), run("w1", 1.5, 7));
     assert_ne!(run("w1", 1.5, 7), run("w1", 1.5, 8));
     run("", 1.0, 1);
-    let hot = Sampling { tokens_max: 1, temperature: f64::NAN, seed: 0 };
-    assert!(generate(&mut *loaded, &model, &tokenizer, "w1", &hot, &mut |_| ()).is_err());
+    let mut hot = Continue::likeliest(1, &tokenizer);
+    hot.sampling.temperature = f64::NAN;
+    assert!(generate(&mut *loaded, 7, &tokenizer, &[1], &hot, &mut |_| ControlFlow::Continue(())).is_err());
 }

@@ -22,6 +22,7 @@ mod outcome;
 mod peers;
 mod register;
 mod run;
+mod serve;
 mod signals;
 mod state;
 mod status;
@@ -95,8 +96,15 @@ enum Command {
     Model(model::ModelCommand),
     /// Write a trained state in Hugging Face's layout.
     Export(model::ExportArgs),
-    /// Continue a prompt with an exported model.
+    /// Continue a prompt with an exported model, or talk with it.
     Generate(model::GenerateArgs),
+    /// Answer over HTTP with a model, or with a running node's newest state, as OpenAI's interface does.
+    Serve(serve::ServeArgs),
+}
+
+/// The cores that this process may use.
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Runs the command line.
@@ -128,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Model(command) => model::model(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,

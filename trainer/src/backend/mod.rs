@@ -47,6 +47,11 @@ pub trait Backend: Send + Sync {
     /// The memory that [`Backend::model`] takes.
     fn model_memory(&self) -> Memory;
 
+    /// Bytes that a model takes besides while it continues a text of `tokens` tokens ([`LanguageModel::extend`]): keys and
+    /// values, and activations of a block. A text that grew token by token may take twice its share, and never more than
+    /// one that is as long as the model's sequence.
+    fn context_bytes(&self, tokens: usize) -> u64;
+
     /// The memory that [`Backend::trainer`] takes. [`Trainer::contribute`] takes a little more while it runs
     /// ([`covey_sparseloco::working_bytes`]).
     fn trainer_memory(&self, optimizer: Optimizer) -> Memory;
@@ -93,6 +98,25 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// Nothing is loaded, too many tokens, none, or one beyond the vocabulary.
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BackendError>;
+
+    /// The tokens that [`extend`](LanguageModel::extend) was given and remembers, in order. What changes the parameters
+    /// ([`load`](LanguageModel::load), [`try_step`](LanguageModel::try_step), [`undo`](LanguageModel::undo)) forgets them.
+    fn context(&self) -> &[u32];
+
+    /// Adds one or more tokens to the context and gives the logits of what follows them, f32 `[vocabulary]`. A token costs
+    /// one pass over the parameters, however long the context is; its keys and values are kept
+    /// ([`Backend::context_bytes`], nothing before the first call).
+    ///
+    /// The logits depend on the tokens alone: neither on threads nor on how a text is cut into calls do their bits depend.
+    /// They agree with those of [`logits`](LanguageModel::logits) to rounding.
+    ///
+    /// # Errors
+    /// Nothing is loaded, no token, one beyond the vocabulary, or more than the model's sequence in all: the context is as
+    /// before then.
+    fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError>;
+
+    /// Forgets all but the first `length` tokens of the context, so that others may follow them.
+    fn rewind(&mut self, length: usize);
 
     /// Makes the parameters what the outer step of this contribution alone would make of them: θ ← θ − α·(factor·v ÷
     /// max(1, ⌈ρ⌉)) for each value v that it sends, to the very bits of [`covey_sparseloco::outer_step`]; no other

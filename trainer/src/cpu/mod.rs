@@ -4,8 +4,10 @@
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
+mod angles;
 mod attention;
 mod blocks;
+mod continuation;
 mod groups;
 mod kernels;
 mod language_model;
@@ -16,6 +18,7 @@ mod passes;
 mod pool;
 mod product;
 mod row_tasks;
+mod rows;
 mod shape;
 mod trainer;
 
@@ -23,6 +26,7 @@ pub use language_model::CpuModel;
 pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
+use continuation::Continuation;
 use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Optimizer};
 use covey_simd::Level;
@@ -48,11 +52,9 @@ fn check(model: &Model) -> Result<(), BackendError> {
     let must = |holds: bool, what| if holds { Ok(()) } else { Err(BackendError::Model { what }) };
     let Model { vocabulary, width, layers, heads, kv_heads, feed_forward, sequence, .. } = *model;
     let numbers = [vocabulary, width, layers, heads, kv_heads, feed_forward, sequence];
-    must(!numbers.contains(&0), "none of something")?;
-    must(width.is_multiple_of(heads), "a width that its heads do not divide")?;
-    must((width / heads).is_multiple_of(2), "heads of an odd width")?;
-    must(model.head_width() == width / heads, "a width of heads that is not the model's divided by their number")?;
-    must(model.rope_scaling.is_none(), "rotary frequencies that are stretched")?;
+    must(!numbers.contains(&0) && model.head != Some(0), "none of something")?;
+    must(model.head.is_some() || width.is_multiple_of(heads), "a width that its heads do not divide")?;
+    must(model.head_width().is_multiple_of(2), "heads of an odd width")?;
     must(heads.is_multiple_of(kv_heads), "heads that its key and value heads do not divide")
 }
 
@@ -93,6 +95,10 @@ impl Backend for Cpu {
         let (shape, threads) = (Shape::of(&self.model), self.pool.threads());
         let of_one = |threads| Network::elements(&shape, Passes::Forward, threads);
         self.memory(1, of_one(threads) + (threads - 1) * of_one(1))
+    }
+
+    fn context_bytes(&self, tokens: usize) -> u64 {
+        Continuation::bytes(&Shape::of(&self.model), tokens, self.pool.threads())
     }
 
     fn trainer_memory(&self, optimizer: Optimizer) -> Memory {

@@ -38,14 +38,26 @@ pub fn load_model(dir: &Path) -> Result<Model, HfError> {
     config::read(&read(&path, CONFIG_BYTES_MAX)?).map_err(|fault| HfError::Config { path, fault })
 }
 
-/// Reads `tokenizer.json` of the folder `dir`.
+/// Reads `tokenizer.json` of the folder `dir` ([`read_tokenizer`]).
 ///
 /// # Errors
 /// A missing file, or one that is too large or no tokenizer.
 pub fn load_tokenizer(dir: &Path) -> Result<Tokenizer, HfError> {
-    let path = dir.join(TOKENIZER);
-    Tokenizer::from_bytes(read(&path, TOKENIZER_BYTES_MAX)?)
-        .map_err(|error| HfError::Tokenizer { path, fault: TokenizerFault::Json(error.to_string()) })
+    read_tokenizer(&dir.join(TOKENIZER))
+}
+
+/// Reads a tokenizer's file. Truncation and padding that it may ask for are off: no text is cut unseen.
+///
+/// # Errors
+/// A missing file, or one that is too large or no tokenizer.
+pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, HfError> {
+    let whole = |mut tokenizer: Tokenizer| -> tokenizers::Result<Tokenizer> {
+        tokenizer.with_truncation(None)?.with_padding(None);
+        Ok(tokenizer)
+    };
+    Tokenizer::from_bytes(read(path, TOKENIZER_BYTES_MAX)?)
+        .and_then(whole)
+        .map_err(|error| HfError::Tokenizer { path: path.to_owned(), fault: TokenizerFault::Json(error.to_string()) })
 }
 
 fn parameters(bytes: &[u8], layout: &Layout) -> Result<Vec<f32>, WeightsFault> {

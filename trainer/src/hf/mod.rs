@@ -1,35 +1,32 @@
-//! Hugging Face's layout: a state becomes a folder that `transformers` loads as it is, a folder becomes a state, and a
-//! state continues a prompt.
+//! Hugging Face's layout: a state becomes a folder that `transformers` loads as it is, and a folder becomes a state.
 //!
 //! Names, shapes and the rotary convention are already Hugging Face's ([`covey_proto::layout`]), so nothing is permuted.
-//! [`export`] writes, [`load`] reads and checks, [`generate`] continues.
+//! [`export`] writes, [`load`] reads and checks. A loaded state continues texts in [`crate::generate`].
 
 mod config;
 mod export;
-mod generate;
 mod load;
 
 pub use config::ConfigFault;
 pub use export::export;
-pub use generate::{GenerateError, Sampling, generate};
-pub use load::{load, load_model, load_tokenizer};
+pub use load::{load, load_model, load_tokenizer, read_tokenizer};
 
 use safetensors::Dtype;
 use std::path::{Path, PathBuf};
 
 /// The model's numbers.
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 /// The parameters.
 const WEIGHTS: &str = "model.safetensors";
 /// The tokenizer.
 const TOKENIZER: &str = "tokenizer.json";
 /// What `transformers` wants to know of the tokenizer besides.
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Defaults of `model.generate`.
-const GENERATION: &str = "generation_config.json";
+pub(crate) const GENERATION: &str = "generation_config.json";
 /// Tokens that end a document, as tokenizers name them; the first that there is counts. The end of one document is where
 /// the next begins, so it begins a text too.
-const END_TOKENS: [&str; 5] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>"];
+pub(crate) const END_TOKENS: [&str; 5] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>"];
 /// Bytes of the largest tokenizer.json that is read; Gemma's, of 262,145 tokens, has 33 MB.
 const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of the largest config.json that is read.
@@ -51,6 +48,14 @@ pub enum HfError {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// A file of settings that does not parse.
+    #[error("{} does not parse: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
     },
     /// A file larger than it can be.
     #[error("{} has {got} bytes; the limit is {max}", path.display())]
@@ -195,4 +200,35 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, HfError> {
     // The file may grow while it is read.
     file.take(max).read_to_end(&mut bytes).map_err(at(path))?;
     Ok(bytes)
+}
+
+/// Bytes of the largest file of settings that is read; a tokenizer_config.json lists every added token.
+const SETTINGS_BYTES_MAX: u64 = 16 << 20;
+
+/// The JSON in a file; none if the file is not there.
+pub(crate) fn read_optional_json(path: &Path) -> Result<Option<serde_json::Value>, HfError> {
+    match read(path, SETTINGS_BYTES_MAX) {
+        Err(HfError::Missing { .. }) => Ok(None),
+        other => match serde_json::from_slice(&other?) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(HfError::Json { path: path.to_owned(), message: error.to_string() }),
+        },
+    }
+}
+
+/// The text in a file of at most `max` bytes; none if the file is not there.
+pub(crate) fn read_optional_text(path: &Path, max: u64) -> Result<Option<String>, HfError> {
+    match read(path, max) {
+        Err(HfError::Missing { .. }) => Ok(None),
+        other => match String::from_utf8(other?) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(HfError::Json { path: path.to_owned(), message: error.to_string() }),
+        },
+    }
+}
+
+/// A special token of a tokenizer_config.json: a string, or an object whose `content` is one.
+pub(crate) fn token_text<'a>(file: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+    let token = file.get(name)?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
 }
