@@ -11,7 +11,7 @@
 //! `covey-sparseloco`; a trainer only does it where its parameters are.
 //!
 //! [`data`] turns documents into token shards named by BLAKE3 and reads them back. [`hf`] writes a state in Hugging Face's
-//! layout, reads such folders, and continues prompts.
+//! layout, reads such folders, and continues prompts; [`gguf`] writes it as one file for llama.cpp.
 //!
 //! Knows nothing of networks or chains: when a round is over, what counts and what is kept, the node decides.
 
@@ -21,6 +21,8 @@ pub mod data;
 mod device;
 pub mod evaluate;
 pub mod genesis;
+pub mod gguf;
+mod half;
 pub mod hf;
 pub mod inner;
 pub mod moments;

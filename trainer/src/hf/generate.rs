@@ -1,6 +1,6 @@
 //! Continues a prompt, a token at a time.
 
-use super::END_TOKENS;
+use super::files::END_TOKENS;
 use crate::backend::{BackendError, LanguageModel};
 use covey_proto::derive;
 use covey_proto::run::Model;
