@@ -1,4 +1,4 @@
-//! GGUF files: their bytes are pinned, as `tests/interop/golden_gguf.py` had them read by llama.cpp's own reader and by
+//! GGUF files: their bytes are pinned, as `tests/interop/open_exports.py` had them read by llama.cpp's own reader and by
 //! transformers.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
@@ -12,7 +12,9 @@ use covey_proto::Digest;
 use covey_proto::run::Model;
 use covey_trainer::data::{synthetic, tokenizer::Words};
 use covey_trainer::gguf::{GgufError, GgufOptions, GgufType, write};
+use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::hf::{ExportOptions, export_as};
+use covey_trainer::{Device, open_backend};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +40,7 @@ fn options(kind: GgufType) -> GgufOptions {
     GgufOptions { kind, name: "small".into(), like: None }
 }
 
-/// The digests change with the bytes of a file: then `tests/interop/golden_gguf.py` must agree with the new ones.
+/// The digests change with the bytes of a file: then `tests/interop/open_exports.py` must agree with the new ones.
 #[test]
 fn the_bytes_of_a_file_never_change() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,9 +85,9 @@ fn what_cannot_be_a_file_is_refused() {
     assert!(matches!(nowhere, Err(GgufError::Io { .. })));
 }
 
-/// Run by `tests/interop/golden_gguf.py`: what it has others read.
+/// Run by `tests/interop/open_exports.py`: what it has others read.
 #[test]
-#[ignore = "writes files for tests/interop/golden_gguf.py, into COVEY_GOLDEN_DIR"]
+#[ignore = "writes files for tests/interop/open_exports.py, into COVEY_GOLDEN_DIR"]
 fn files_for_others_to_read() {
     let folder = PathBuf::from(std::env::var_os("COVEY_GOLDEN_DIR").expect("the script gives a folder"));
     let tokenizer = tokenizer(&folder);
@@ -98,5 +100,12 @@ fn files_for_others_to_read() {
             let path = folder.join(format!("{name}-{word}.gguf"));
             write(&path, &model, &state, &tokenizer, &options(kind)).unwrap();
         }
+        let tokens: Vec<u32> = (0..48).map(|at| at * 37 % 300).collect();
+        let mut loaded = open_backend(&Device::Cpu { threads: 1 }, &model).unwrap().model().unwrap();
+        loaded.load(&mut as_le_bytes(&state)).unwrap();
+        let logits = loaded.logits(&tokens).unwrap();
+        fs::write(folder.join(format!("{name}-logits.f32")), as_le_bytes(&logits)).unwrap();
+        let tokens: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        fs::write(folder.join(format!("{name}-tokens.u32")), tokens).unwrap();
     }
 }
