@@ -10,8 +10,8 @@
 //! - [`scoring`], [`evaluation`]: what a contribution, or a state, is worth by its loss.
 //! - [`misbehave`]: miners that break the rules, so that a swarm can show what it does about them.
 //!
-//! [`chain`] is the ledger as all of them see it, a trait; behind it Bittensor or a devnet, through subxt, or a chain in
-//! memory. A call is signed once and followed until it is final: that is decided there and in the peer's submitting.
+//! [`chain`], a crate of its own, is the ledger as all of them see it, a trait; behind it Bittensor or a devnet, through
+//! subxt, or a chain in memory. A call is signed once and followed until it is final: that is decided there and in the peer's submitting.
 //!
 //! One node becomes a process in [`service`], told by a node.toml ([`config`]) and a key ([`wallet`]), seen from outside
 //! through [`observe`]. [`supervise`] looks after processes. `swarm` runs many on one machine, with a chain of their own;
@@ -24,7 +24,6 @@
 
 #[cfg(feature = "devnet")]
 pub mod audit;
-pub mod chain;
 pub mod cli;
 pub mod compute;
 pub mod config;
@@ -48,3 +47,5 @@ pub mod swarm;
 mod testing;
 pub mod wallet;
 pub mod watch;
+
+pub use covey_chain as chain;

@@ -8,7 +8,7 @@ use super::header::{Head, Header, digest, hexed};
 use super::runtime::Runtime;
 use super::session::{AskError, DialError, Runtimes, Session, Subscriptions, Traffic, Version};
 use super::settings::{Endpoint, Settings};
-use crate::chain::{Heads, LedgerError, STATE_KEPT};
+use crate::{Heads, LedgerError, STATE_KEPT};
 use covey_proto::{BlockNumber, Digest};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -271,7 +271,7 @@ pub(super) mod tests {
 
     /// The chain's metadata of December 2025: see tests/data/finney.md.
     pub(in super::super) fn finney() -> Runtime {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/finney.scale");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/finney.scale");
         let metadata = Metadata::decode_from(&std::fs::read(path).unwrap()).unwrap();
         Runtime::new(metadata.arc(), 365, 1, Digest::ZERO)
     }

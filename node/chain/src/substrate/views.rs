@@ -5,7 +5,7 @@ use super::link::Link;
 use super::metagraph::{self, MORE, Metagraph, PARTS};
 use super::runtime::Runtime;
 use super::witness::{Claim, Witness};
-use crate::chain::LedgerError;
+use crate::LedgerError;
 use covey_proto::BlockNumber;
 use covey_proto::Digest;
 use covey_proto::chain::ChainView;

@@ -1,6 +1,6 @@
 //! Calls of the chain in memory as bytes: who, which nonce, what, and a signature that holds for one chain only.
 
-use crate::chain::{Call, LedgerError, SignedCall};
+use crate::{Call, LedgerError, SignedCall};
 use covey_proto::chain::COMMITMENT_BYTES_MAX;
 use covey_proto::{Digest, Hotkey, HotkeyPair, Uid, verify};
 use prost::Message;

@@ -5,7 +5,7 @@ use super::header::{Header, digest, hexed};
 use super::link::Link;
 use super::session::{AskError, DialError, Session};
 use super::settings::Endpoint;
-use crate::chain::LedgerError;
+use crate::LedgerError;
 use covey_proto::{BlockNumber, Digest};
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use super::storage::Place;
 use super::views::Views;
 use super::weights;
 use super::witness::Witness;
-use crate::chain::{Call, Fate, Heads, Ledger, LedgerError, SignedCall, Weights};
+use crate::{Call, Fate, Heads, Ledger, LedgerError, SignedCall, Weights};
 use covey_proto::chain::{COMMITMENT_BYTES_MAX, ChainView};
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
 use std::sync::Arc;

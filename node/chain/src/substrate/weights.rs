@@ -7,7 +7,7 @@ use super::epoch::Epochs;
 use super::link::Link;
 use super::runtime::{DynamicCall, Runtime};
 use super::storage::{Place, Values};
-use crate::chain::LedgerError;
+use crate::LedgerError;
 use codec::Encode;
 use covey_proto::{BlockNumber, Hotkey, Uid};
 use std::sync::Arc;

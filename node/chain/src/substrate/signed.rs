@@ -2,7 +2,7 @@
 //! by these one can tell, without decoding the transaction, from which block on it cannot be in a block any more.
 
 use super::runtime::Mortality;
-use crate::chain::{LedgerError, SignedCall};
+use crate::{LedgerError, SignedCall};
 use codec::{Decode, Encode};
 use covey_proto::{BlockNumber, Digest};
 

@@ -2,7 +2,7 @@
 //! failed in a block. `{key}` and `{net}` stand for the account that signed and the subnet.
 
 use super::failure::Failure;
-use crate::chain::LedgerError;
+use crate::LedgerError;
 use covey_proto::Hotkey;
 
 /// Subtensor's numbers of "Custom error": what it refuses before it is in a block.

@@ -3,7 +3,7 @@
 
 use super::metagraph::MetagraphError;
 use super::runtime::Misfit;
-use crate::chain::{LedgerError, STATE_KEPT};
+use crate::{LedgerError, STATE_KEPT};
 use covey_proto::BlockNumber;
 use subxt::rpcs::UserError;
 

@@ -1,16 +1,9 @@
-//! The chain as a node sees it: blocks, finality, a subnet's members and commitments, signed calls.
-//!
-//! [`Ledger`] asks for nothing that a Substrate chain does not offer: everything is asynchronous and fallible, a
-//! commitment overwrites the one before, old state is gone after [`STATE_KEPT`] blocks. [`memory`] implements it inside
-//! the process, for simulation; [`substrate`] is the client of a chain.
-
-pub mod memory;
-pub mod substrate;
-
-pub use covey_round::submit::{Fate, SignedCall};
+//! What a node asks of a chain: the trait [`Ledger`], and what goes in and comes out. How it is done, its implementations
+//! decide.
 
 use covey_proto::chain::ChainView;
 use covey_proto::{BlockNumber, Digest, Hotkey, HotkeyPair, Uid};
+use covey_round::submit::{Fate, SignedCall};
 use std::future::Future;
 use tokio::sync::watch;
 

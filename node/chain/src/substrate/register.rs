@@ -8,7 +8,7 @@ use super::runtime::{DynamicCall, Mortality, Sign};
 use super::space::{Space, Used};
 use super::storage::Place;
 use super::weights::EpochPlaces;
-use crate::chain::{Fate, Heads, Ledger, LedgerError, SignedCall};
+use crate::{Fate, Heads, Ledger, LedgerError, SignedCall};
 use covey_proto::{BlockNumber, Coldkey, ColdkeyPair, Hotkey, HotkeyPair, Uid};
 use std::net::SocketAddr;
 use subxt::ext::codec::Encode;

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::nonces::{Nonces, Settled};
 use super::signed::{Final, Signed};
 use super::storage::Place;
-use crate::chain::{Fate, LedgerError};
+use crate::{Fate, LedgerError};
 use covey_proto::{BlockNumber, Digest};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};

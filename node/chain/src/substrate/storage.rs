@@ -4,7 +4,7 @@ use super::account::Account;
 use super::header::{hexed, unhex};
 use super::link::Link;
 use super::runtime::{Misfit, Runtime};
-use crate::chain::LedgerError;
+use crate::LedgerError;
 use covey_proto::{BlockNumber, Digest, Hotkey};
 use serde::Deserialize;
 use std::collections::HashMap;
