@@ -1,11 +1,14 @@
-//! Presets: run files without a chain and data, which a swarm or an operator fills in.
+//! Presets: run files without a chain and data, which a swarm or an operator fills in. One that goes on from somebody's
+//! model has the model's shapes, and begins with its state.
 
 use covey_proto::Digest;
 use covey_proto::run::{Chain, Data, Run, RunError};
 use covey_sparseloco::state_root;
 use covey_trainer::data::Dataset;
-use covey_trainer::genesis::initial_state;
+use covey_trainer::genesis::{GenesisError, initial_state};
+use covey_trainer::hf::{self, Companions, HfError};
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// The presets in this binary: name, run file, what it is for.
 pub const PRESETS: [(&str, &str, &str); 4] = [
@@ -52,6 +55,28 @@ pub enum PresetError {
         /// Tokens of a sequence.
         sequence: u32,
     },
+    /// The model to go on from cannot be read, or the run's model is not of its shape.
+    #[error(transparent)]
+    Model(#[from] HfError),
+    /// A run that says neither how its first state is drawn nor which model it is.
+    #[error("{name} has no model.seed to draw the first state from: give the model that it goes on from (--from-model)")]
+    NoState {
+        /// The preset or file.
+        name: String,
+        /// What says so.
+        source: GenesisError,
+    },
+    /// Data of another tokenizer.
+    #[error(
+        "the data has {got} tokens, the model {model}: prepare the text with the model's own tokenizer (covey data prepare \
+         --tokenizer)"
+    )]
+    Vocabulary {
+        /// The data's.
+        got: u32,
+        /// The model's.
+        model: u32,
+    },
     /// Numbers that cannot be.
     #[error("{name}: {error}")]
     Run {
@@ -71,6 +96,8 @@ fn known() -> String {
 pub struct Template {
     name: String,
     table: toml::Table,
+    /// The folder of the model that it goes on from.
+    model: Option<PathBuf>,
 }
 
 impl Template {
@@ -95,7 +122,7 @@ impl Template {
     /// Not TOML.
     pub fn parse(name: &str, text: &str) -> Result<Template, PresetError> {
         let table = text.parse().map_err(|error| PresetError::Toml { name: name.to_owned(), error })?;
-        Ok(Template { name: name.to_owned(), table })
+        Ok(Template { name: name.to_owned(), table, model: None })
     }
 
     /// The template with some numbers changed: each `key.key=value`, the value as in TOML.
@@ -112,6 +139,27 @@ impl Template {
             *place.ok_or_else(form)? = parsed.get("value").cloned().ok_or_else(form)?;
         }
         Ok(self)
+    }
+
+    /// The template with the model in the folder `dir`, in Hugging Face's layout, to go on from: its shapes are the run's,
+    /// its state is what the run begins with. Of the template's own model only the training sequence stays, if the model
+    /// has one as long.
+    ///
+    /// # Errors
+    /// A folder that holds no LLaMA model, or one that is not supported.
+    pub fn from_model(mut self, dir: &Path) -> Result<Template, PresetError> {
+        let mut model = hf::load_model(dir)?;
+        let sequence = self.table.get("model").and_then(|model| model.get("sequence")?.as_integer());
+        let sequence = sequence.and_then(|sequence| u32::try_from(sequence).ok());
+        model.sequence = sequence.unwrap_or(model.sequence).min(model.sequence);
+        self.table.insert("model".into(), as_value(&model));
+        self.model = Some(dir.to_owned());
+        Ok(self)
+    }
+
+    /// The folder of the model that it goes on from, if any.
+    pub fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
     }
 
     /// Its name.
@@ -137,16 +185,43 @@ impl Template {
     /// Unknown or missing keys, numbers that cannot be, or too little data.
     pub fn fill(&self, mut chain: Chain, dataset: &Dataset) -> Result<Run, PresetError> {
         let mut data = Data { digest: dataset.digest(), samples: 1 };
-        // A small text has fewer tokens than the preset asks for: the model's are the data's.
-        let template = self.clone().with(&[format!("model.vocabulary={}", dataset.vocabulary())])?;
+        let template = self.for_data(dataset)?;
         chain.genesis_state = Digest::ZERO;
         let draft = template.resolve(&chain, &data)?;
         data.samples = dataset.samples(draft.model.sequence);
         if data.samples == 0 {
             return Err(PresetError::NoSamples { sequence: draft.model.sequence });
         }
-        chain.genesis_state = genesis_state(&draft);
+        chain.genesis_state = template.genesis_state(&draft)?;
         template.resolve(&chain, &data)
+    }
+
+    /// The template with as many tokens as the data has. A small text has fewer than the preset asks for; a model that is
+    /// gone on from keeps its own, of which the data may use fewer.
+    ///
+    /// # Errors
+    /// Data with more tokens than the model.
+    pub fn for_data(&self, dataset: &Dataset) -> Result<Template, PresetError> {
+        let got = dataset.vocabulary();
+        match (&self.model, self.vocabulary()) {
+            (Some(_), Some(model)) if got > model => Err(PresetError::Vocabulary { got, model }),
+            (Some(_), Some(_)) => Ok(self.clone()),
+            _ => self.clone().with(&[format!("model.vocabulary={got}")]),
+        }
+    }
+
+    /// The state root before round 0 of a run of this template: drawn, or of the model that it goes on from. Takes four
+    /// bytes a parameter of memory.
+    ///
+    /// # Errors
+    /// Neither is to be had, or the run's model is not of the shape of the one that it goes on from.
+    pub fn genesis_state(&self, run: &Run) -> Result<Digest, PresetError> {
+        let Some(dir) = &self.model else {
+            return genesis_state(run).map_err(|source| PresetError::NoState { name: self.name.clone(), source });
+        };
+        // A number of the model that was changed besides: the state would not be the run's.
+        Companions::of_model(dir, &run.model)?;
+        given_state(run, dir).map_err(PresetError::from)
     }
 
     /// The run that this becomes on a chain, with data.
@@ -162,9 +237,20 @@ impl Template {
     }
 }
 
-/// The state root before round 0, as this binary computes it.
-pub fn genesis_state(run: &Run) -> Digest {
-    state_root(&initial_state(&run.model), run.compress.state_elements as usize)
+/// The state root before round 0, as this binary draws it.
+///
+/// # Errors
+/// The run begins with a model that is given, not drawn.
+pub fn genesis_state(run: &Run) -> Result<Digest, GenesisError> {
+    Ok(state_root(&initial_state(&run.model)?, run.compress.state_elements as usize))
+}
+
+/// The root that the state of the model in the folder `dir` has in this run.
+///
+/// # Errors
+/// The folder holds no model that is read.
+pub fn given_state(run: &Run, dir: &Path) -> Result<Digest, HfError> {
+    Ok(state_root(&hf::load(dir)?.1, run.compress.state_elements as usize))
 }
 
 fn as_value(value: &impl Serialize) -> toml::Value {

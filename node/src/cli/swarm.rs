@@ -44,6 +44,10 @@ pub(super) struct SwarmArgs {
     /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
+    /// A model's folder in Hugging Face's layout to go on from: its shapes are the run's, its tokenizer the data's, and its
+    /// parameters what the first round trains from. One node reads it, the others have it from that one.
+    #[arg(long, value_name = "DIR", requires = "data")]
+    from_model: Option<PathBuf>,
     /// Another number than the preset's, like model.width=512. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     changes: Vec<String>,
@@ -121,7 +125,12 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
 
 /// What was asked for, checked as far as it can be before anything runs; with the data, which may take a minute to prepare.
 fn options(args: SwarmArgs) -> Result<Options, Failure> {
-    let template = Template::load(&args.preset)?.with(&args.changes)?;
+    let template = Template::load(&args.preset)?;
+    let template = match &args.from_model {
+        Some(model) => template.from_model(model)?,
+        None => template,
+    };
+    let template = template.with(&args.changes)?;
     let rounds = args.rounds.unwrap_or_else(|| template.rounds());
     if rounds == 0 {
         return Err(Plain("--rounds must be at least 1".into()).into());
@@ -131,7 +140,11 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
     let counts = Counts { miners: args.miners, validators: args.validators, both: args.both };
     swarm::check(rounds, counts, &script)?;
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
-    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    let tokens = match &args.from_model {
+        Some(model) => data::Tokens::given(model)?,
+        None => data::Tokens::Trained(vocabulary),
+    };
+    let data = data::for_swarm(args.data.as_deref(), &tokens)?;
     Ok(Options {
         template,
         data,
