@@ -2,6 +2,8 @@
 //! model has the model's shapes, and begins with its state.
 
 use covey_proto::Digest;
+use covey_proto::layout::Layout;
+use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use covey_proto::run::{Chain, Data, Run, RunError};
 use covey_sparseloco::state_root;
 use covey_trainer::data::Dataset;
@@ -17,6 +19,19 @@ pub const PRESETS: [(&str, &str, &str); 4] = [
     ("internet", include_str!("../presets/internet.toml"), "few bytes, seldom, on Bittensor's clock: for real runs"),
     ("tiny", include_str!("../presets/tiny.toml"), "a toy for tests: seconds"),
 ];
+
+/// Learning rate of a run that goes on from a model: those of presets are for models that they draw, far too high for one
+/// that has learned. SmolLM2 was trained at 3e-3 and ended near 0; it goes on at a tenth of that.
+const CONTINUED_RATE: f64 = 3e-4;
+/// Keys of a preset's inner optimizer that suit what it draws, and not what somebody trained by AdamW.
+const OPTIMIZER: [&str; 3] = ["optimizer", "momentum", "embed_rate"];
+/// Shards of a contribution to a model that is gone on from, about: a preset's shards are cut for its own model.
+const SHARDS: usize = 32;
+/// Shards of its state, about.
+const STATE_SHARDS: usize = 256;
+/// Chunks of the largest shard, and elements of the largest state shard, that a run may have.
+const SHARD_CHUNKS_MAX: usize = 8192;
+const STATE_ELEMENTS_MAX: usize = BLOB_BYTES_MAX / 4;
 
 /// Why there is no such run.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +158,8 @@ impl Template {
 
     /// The template with the model in the folder `dir`, in Hugging Face's layout, to go on from: its shapes are the run's,
     /// its state is what the run begins with. Of the template's own model only the training sequence stays, if the model
-    /// has one as long.
+    /// has one as long. What was chosen for that model gives way: the inner optimizer becomes AdamW at a constant
+    /// [`CONTINUED_RATE`], shards are cut as large as the model asks for. [`Template::with`] changes what should be otherwise.
     ///
     /// # Errors
     /// A folder that holds no LLaMA model, or one that is not supported.
@@ -153,6 +169,13 @@ impl Template {
         let sequence = sequence.and_then(|sequence| u32::try_from(sequence).ok());
         model.sequence = sequence.unwrap_or(model.sequence).min(model.sequence);
         self.table.insert("model".into(), as_value(&model));
+        if let Some(inner) = self.table.get_mut("inner").and_then(toml::Value::as_table_mut) {
+            inner.retain(|key, _| !OPTIMIZER.contains(&key.as_str()));
+            inner.insert("rate".into(), CONTINUED_RATE.into());
+        }
+        if let Some(compress) = self.table.get_mut("compress").and_then(toml::Value::as_table_mut) {
+            cut_shards(compress, &Layout::of(&model));
+        }
         self.model = Some(dir.to_owned());
         Ok(self)
     }
@@ -237,6 +260,28 @@ impl Template {
     }
 }
 
+/// Raises the size of shards to what a model of this layout asks for; where there are many all the same, less of each comes
+/// with the announcement.
+fn cut_shards(compress: &mut toml::Table, layout: &Layout) {
+    let number = |compress: &toml::Table, key: &str| {
+        compress.get(key).and_then(toml::Value::as_integer).and_then(|number| usize::try_from(number).ok())
+    };
+    let fitting = |all: usize, count: usize, max: usize| all.div_ceil(count).next_power_of_two().min(max);
+    let chunks = fitting(layout.chunks(), SHARDS, SHARD_CHUNKS_MAX);
+    let elements = fitting(layout.elements(), STATE_SHARDS, STATE_ELEMENTS_MAX);
+    for (key, least) in [("shard_chunks", chunks), ("state_elements", elements)] {
+        if number(compress, key).is_some_and(|now| now < least) {
+            compress.insert(key.into(), (least as i64).into());
+        }
+    }
+    let shards = layout.shards(number(compress, "shard_chunks").unwrap_or(chunks).max(1));
+    // As a run checks it: 512 bytes, and 56 a shard besides what comes along.
+    let room = ((ANNOUNCEMENT_BYTES_MAX - 512) / shards.max(1)).saturating_sub(56);
+    if number(compress, "inline_max").is_some_and(|now| now > room) {
+        compress.insert("inline_max".into(), (room as i64).into());
+    }
+}
+
 /// The state root before round 0, as this binary draws it.
 ///
 /// # Errors
@@ -271,6 +316,24 @@ mod tests {
             assert_eq!(Run::from_toml(&run.to_toml()).unwrap().id(), run.id(), "{name}");
             assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run, "{name}");
         }
+    }
+
+    /// A preset's shards are for its own model: of larger ones there would be thousands.
+    #[test]
+    fn shards_are_cut_as_large_as_the_model_asks_for() {
+        let compress = |layout: &Layout| {
+            let mut table: toml::Table = PRESETS[0].1.parse().unwrap();
+            let mut compress = table.remove("compress").unwrap().as_table().unwrap().clone();
+            cut_shards(&mut compress, layout);
+            ["shard_chunks", "state_elements", "inline_max"].map(|key| compress[key].as_integer().unwrap())
+        };
+        let of = |rows: usize| Layout::new(vec![("a".into(), vec![rows, 4096])]);
+        assert_eq!(compress(&of(64)), [64, 65_536, 16_384], "as the preset has it");
+        assert_eq!(compress(&of(32_768)), [1024, 524_288, 16_384], "134 million parameters");
+        let [chunks, elements, inline] = compress(&of(17_000_000));
+        assert_eq!((chunks, elements), (8192, 1 << 20), "70 billion");
+        let shards = of(17_000_000).shards(8192);
+        assert!(512 + shards * (56 + inline as usize) <= ANNOUNCEMENT_BYTES_MAX, "{inline}");
     }
 
     #[test]

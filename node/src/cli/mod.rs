@@ -90,7 +90,7 @@ enum Command {
     Peers(peers::PeersArgs),
     /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
     Watch(watch::WatchArgs),
-    /// Write a trained state in Hugging Face's layout.
+    /// Write a trained state in Hugging Face's layout, or as a GGUF file for llama.cpp.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
     Generate(model::GenerateArgs),

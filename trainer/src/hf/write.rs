@@ -173,7 +173,7 @@ mod tests {
     /// The same bytes as the safetensors crate writes, which readers are tested with.
     #[test]
     fn a_file_is_what_the_safetensors_crate_would_write() {
-        let (layout, state) = (Layout::of(&small_model()), crate::genesis::initial_state(&small_model()));
+        let (layout, state) = (Layout::of(&small_model()), crate::genesis::initial_state(&small_model()).unwrap());
         let folder = tempfile::tempdir().unwrap();
         write_weights(folder.path(), &layout, &state, WeightType::F32, u64::MAX).unwrap();
         let views = layout.tensors().iter().map(|tensor| {
