@@ -7,7 +7,7 @@ use covey_proto::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use covey_proto::run::{Chain, Data, Run, RunError};
 use covey_sparseloco::state_root;
 use covey_trainer::data::Dataset;
-use covey_trainer::genesis::{GenesisError, initial_state};
+use covey_trainer::genesis::{NotDrawn, initial_state};
 use covey_trainer::hf::{self, Companions, HfError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -74,12 +74,14 @@ pub enum PresetError {
     #[error(transparent)]
     Model(#[from] HfError),
     /// A run that says neither how its first state is drawn nor which model it is.
-    #[error("{name} has no model.seed to draw the first state from: give the model that it goes on from (--from-model)")]
+    #[error(
+        "{name} has no model.seed to draw the first state from: give the model that it goes on from (--from-model)"
+    )]
     NoState {
         /// The preset or file.
         name: String,
         /// What says so.
-        source: GenesisError,
+        source: NotDrawn,
     },
     /// Data of another tokenizer.
     #[error(
@@ -170,7 +172,7 @@ impl Template {
         model.sequence = sequence.unwrap_or(model.sequence).min(model.sequence);
         self.table.insert("model".into(), as_value(&model));
         if let Some(inner) = self.table.get_mut("inner").and_then(toml::Value::as_table_mut) {
-            inner.retain(|key, _| !OPTIMIZER.contains(&key.as_str()));
+            inner.retain(|key, _| !OPTIMIZER.contains(&key));
             inner.insert("rate".into(), CONTINUED_RATE.into());
         }
         if let Some(compress) = self.table.get_mut("compress").and_then(toml::Value::as_table_mut) {
@@ -286,7 +288,7 @@ fn cut_shards(compress: &mut toml::Table, layout: &Layout) {
 ///
 /// # Errors
 /// The run begins with a model that is given, not drawn.
-pub fn genesis_state(run: &Run) -> Result<Digest, GenesisError> {
+pub fn genesis_state(run: &Run) -> Result<Digest, NotDrawn> {
     Ok(state_root(&initial_state(&run.model)?, run.compress.state_elements as usize))
 }
 

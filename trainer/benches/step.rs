@@ -22,7 +22,9 @@ fn model(width: u32, feed_forward: u32, vocabulary: u32) -> Model {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     }
 }
 
@@ -47,7 +49,7 @@ fn main() {
         let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
         let (trainer, judge) = (backend.trainer(), backend.model());
         let (mut trainer, mut judge) = (trainer.expect("there is room"), judge.expect("there is room"));
-        let parameters = genesis::initial_state(&model);
+        let parameters = genesis::initial_state(&model).expect("it has a seed");
         trainer.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
         judge.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
         let sequences = 8;

@@ -168,7 +168,7 @@ mod tests {
 
     fn trainer() -> CpuTrainer {
         let mut trainer = CpuTrainer::new(&small_model(), 1);
-        trainer.load(&mut as_le_bytes(&crate::genesis::initial_state(&small_model()))).unwrap();
+        trainer.load(&mut as_le_bytes(&crate::genesis::initial_state(&small_model()).unwrap())).unwrap();
         trainer
     }
 

@@ -15,7 +15,9 @@ pub(crate) fn small_model() -> Model {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     }
 }
 

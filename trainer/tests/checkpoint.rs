@@ -35,7 +35,8 @@ impl Folder {
         let dir = temporary.path().join("model");
         let model = Model { seed: None, ..small_model(tied) };
         // Numbers that fit into all three kinds: sixteenths.
-        let state: Vec<f32> = lively_state(&model, 3).iter().map(|value| (value * 16.0).round() as f32 / 16.0).collect();
+        let state: Vec<f32> =
+            lively_state(&model, 3).iter().map(|value| (value * 16.0).round() as f32 / 16.0).collect();
         export(&dir, &model, &state, &word_tokenizer(temporary.path())).unwrap();
         let narrow = |value: &f32| match kind {
             Dtype::F32 => value.to_le_bytes().to_vec(),
@@ -86,9 +87,9 @@ impl Folder {
 }
 
 fn write(path: &Path, tensors: &Tensors) {
-    let views = tensors.iter().map(|(name, (kind, shape, bytes))| {
-        (name.as_str(), TensorView::new(*kind, shape.clone(), bytes).unwrap())
-    });
+    let views = tensors
+        .iter()
+        .map(|(name, (kind, shape, bytes))| (name.as_str(), TensorView::new(*kind, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
@@ -197,9 +198,13 @@ fn an_export_in_shards_of_bf16_comes_back_rounded() {
     let options = ExportOptions { weights: WeightType::Bf16, shard_bytes_max: 2048, like: None };
     let fine: Vec<f32> = lively_state(&folder.model, 9).iter().map(|value| *value as f32).collect();
     export_as(&out, &folder.model, &fine, &tokenizer, &options).unwrap();
-    let files: Vec<String> = fs::read_dir(&out).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let files: Vec<String> =
+        fs::read_dir(&out).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     let shards = files.iter().filter(|name| name.starts_with("model-")).count();
-    assert!(shards > 2 && files.iter().any(|name| *name == format!("model-00001-of-{shards:05}.safetensors")), "{files:?}");
+    assert!(
+        shards > 2 && files.iter().any(|name| *name == format!("model-00001-of-{shards:05}.safetensors")),
+        "{files:?}"
+    );
     let index: Value = serde_json::from_slice(&fs::read(out.join("model.safetensors.index.json")).unwrap()).unwrap();
     assert_eq!(index["metadata"]["total_size"], 2 * fine.len());
     let (model, state) = load(&out).unwrap();
@@ -226,7 +231,10 @@ fn what_stands_beside_a_models_parameters_is_carried_on() {
     config["eos_token_id"] = json!([2, 7]);
     config["pad_token_id"] = 2.into();
     put("config.json", &config.to_string());
-    put("tokenizer_config.json", r#"{"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]}"#);
+    put(
+        "tokenizer_config.json",
+        r#"{"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]}"#,
+    );
     put("generation_config.json", r#"{"temperature":0.7,"eos_token_id":[2,7]}"#);
     let beside = folder.dir.with_file_name("beside");
     copy_companions(&folder.dir, &beside).unwrap();

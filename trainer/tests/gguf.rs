@@ -10,9 +10,9 @@ mod words;
 use common::{lively_state, small_model};
 use covey_proto::Digest;
 use covey_proto::run::Model;
+use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::data::{synthetic, tokenizer::Words};
 use covey_trainer::gguf::{GgufError, GgufOptions, GgufType, write};
-use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::hf::{ExportOptions, export_as};
 use covey_trainer::{Device, open_backend};
 use std::fs;
@@ -20,7 +20,16 @@ use std::path::{Path, PathBuf};
 
 /// A model with heads whose rows are whole blocks of q8_0, and a byte-level tokenizer of fewer tokens than it has.
 fn model(tied: bool) -> Model {
-    Model { vocabulary: 304, width: 64, heads: 4, kv_heads: 2, feed_forward: 96, sequence: 64, seed: None, ..small_model(tied) }
+    Model {
+        vocabulary: 304,
+        width: 64,
+        heads: 4,
+        kv_heads: 2,
+        feed_forward: 96,
+        sequence: 64,
+        seed: None,
+        ..small_model(tied)
+    }
 }
 
 fn state(model: &Model) -> Vec<f32> {

@@ -130,7 +130,7 @@ fn steps_are_adamw_with_clipping() {
 #[test]
 fn one_batch_is_learned_by_heart() {
     let model = Model { width: 32, heads: 4, kv_heads: 2, ..small_model(true) };
-    let mut trainer = trainer(&model, &genesis::initial_state(&model));
+    let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
     let batch = Batch::new(&model, rows(&model, 4)).unwrap();
     let hyper = StepHyper { rate: 0.02, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, clip: 1.0 };
     let first = trainer.step(&batch, &hyper).unwrap().unwrap().loss;
@@ -148,7 +148,7 @@ fn one_batch_is_learned_by_heart() {
 fn two_instances_on_two_threads_agree_to_the_bit() {
     let model = Model { sequence: 50, ..small_model(true) };
     let run = || {
-        let mut trainer = trainer(&model, &genesis::initial_state(&model));
+        let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
         let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
         for _ in 0..5 {
             trainer.step(&Batch::new(&model, rows(&model, 25)).unwrap(), &hyper).unwrap();

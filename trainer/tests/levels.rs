@@ -20,11 +20,13 @@ fn what_processors_with_less_run_computes_the_same() {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let rows = (0..2 * 41).map(|at| at * at % 67).collect();
     let batch = Batch::new(&model, rows).unwrap();
-    let initial = genesis::initial_state(&model);
+    let initial = genesis::initial_state(&model).unwrap();
     let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.1 };
     let at = |level| {
         covey_simd::lower_to(level);

@@ -47,14 +47,16 @@ fn nobody_holds_more_than_promised() {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let layout = Layout::of(&model);
     let elements = layout.elements();
     assert!(elements > 8_000_000, "small against the pieces of work, {elements} would say nothing");
     // 1 % of a copy of the model, and the odd vector.
     let little = elements / 25;
-    let base = genesis::initial_state(&model);
+    let base = genesis::initial_state(&model).unwrap();
     let backend = open_backend(&Device::Cpu { threads: 1 }, &model).unwrap();
 
     let (taken, mut trainer) = peak(|| backend.trainer().unwrap());

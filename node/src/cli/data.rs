@@ -58,7 +58,11 @@ impl Tokens {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let fault = |error: std::io::Error| Plain(format!("{}: {error}", file.display()));
         let mut json = Vec::new();
-        std::fs::File::open(&file).map_err(fault)?.take(TOKENIZER_BYTES_MAX + 1).read_to_end(&mut json).map_err(fault)?;
+        std::fs::File::open(&file)
+            .map_err(fault)?
+            .take(TOKENIZER_BYTES_MAX + 1)
+            .read_to_end(&mut json)
+            .map_err(fault)?;
         match json.len() as u64 > TOKENIZER_BYTES_MAX {
             true => Err(Plain(format!("{}: over {TOKENIZER_BYTES_MAX} bytes", file.display())).into()),
             false => Ok(Tokens::Given(json)),
@@ -119,7 +123,10 @@ pub(super) fn for_swarm(path: Option<&Path>, tokens: &Tokens) -> Result<Arc<Data
 
 fn corpus(tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
     let Tokens::Trained(vocabulary) = *tokens else {
-        return Err(Plain("give the text to train on (--data): with a model's own tokenizer there is no default".into()).into());
+        return Err(Plain(
+            "give the text to train on (--data): with a model's own tokenizer there is no default".into(),
+        )
+        .into());
     };
     let cache = out.map_or_else(cache, |out| Ok(out.to_owned()))?;
     let mut last = String::new();

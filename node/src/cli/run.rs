@@ -158,7 +158,10 @@ fn new(args: &NewArgs) -> Result<Done, Failure> {
     println!("{out} written: run {}", run.id());
     println!("every node of the run needs this file; covey run show {out} prints its id");
     if let Some(model) = &args.from_model {
-        println!("the run begins with {}: start the first node with it, the others have its state from peers:", model.display());
+        println!(
+            "the run begins with {}: start the first node with it, the others have its state from peers:",
+            model.display()
+        );
         println!("  covey seeder --config node.toml --genesis {}", model.display());
     }
     Ok(Done::Well)

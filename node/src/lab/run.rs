@@ -43,7 +43,7 @@ pub(super) fn run_to_state(
     let layout = run.layout();
     let mut workers = workers(*method, run, *miners)?;
     let mut evaluator = Evaluator::new(Device::Cpu { threads: cores }, data.clone(), &run.model);
-    let mut outer = Outer { theta: initial_state(&run.model), velocity: Vec::new() };
+    let mut outer = Outer { theta: initial_state(&run.model)?, velocity: Vec::new() };
     let mut curve = Vec::new();
     let (mut tokens, mut bytes) = (0, 0);
     for round in (0..*rounds).map(Round) {

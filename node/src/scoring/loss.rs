@@ -171,7 +171,7 @@ mod tests {
                 beacon: Digest::of(b"beacon"),
             };
             let backend = open_backend(&Device::Cpu { threads: 2 }, &run.model).unwrap();
-            let (layout, base) = (run.layout(), initial_state(&run.model));
+            let (layout, base) = (run.layout(), initial_state(&run.model).unwrap());
             Rig { _folder: folder, data, run, layout, collection, backend, base }
         }
 

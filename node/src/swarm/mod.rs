@@ -187,20 +187,22 @@ impl Swarm {
     /// Waits until every node that was started has said so.
     async fn all_started(&mut self) -> Result<(), SwarmError> {
         let until = Instant::now() + START_TIMEOUT;
-        while let Some(name) = self.known.roster.starting().next().cloned() {
+        loop {
+            let starting = self.known.roster.starting().next().cloned();
+            let Some(name) = starting else { return Ok(()) };
             self.wait_for_first(until, SwarmError::Mute { name }).await?;
         }
-        Ok(())
     }
 
     /// Waits until every node takes part: until all have the state of the model that the run goes on from.
     async fn all_live(&mut self) -> Result<(), SwarmError> {
         self.known.chronicle.event("the nodes fetch the model's state from the one that has it");
         let until = Instant::now() + MODEL_TIMEOUT;
-        while let Some(name) = self.known.roster.waiting().next().cloned() {
+        loop {
+            let waiting = self.known.roster.waiting().next().cloned();
+            let Some(name) = waiting else { return Ok(()) };
             self.wait_for_first(until, SwarmError::NoModel { name, patience: MODEL_TIMEOUT }).await?;
         }
-        Ok(())
     }
 
     /// Takes in the next thing that a process says, before the first block.

@@ -41,6 +41,8 @@ fn check(model: &Model) -> Result<(), BackendError> {
     must(!numbers.contains(&0), "none of something")?;
     must(width.is_multiple_of(heads), "a width that its heads do not divide")?;
     must((width / heads).is_multiple_of(2), "heads of an odd width")?;
+    must(model.head_width() == width / heads, "a width of heads that is not the model's divided by their number")?;
+    must(model.rope_scaling.is_none(), "rotary frequencies that are stretched")?;
     must(heads.is_multiple_of(kv_heads), "heads that its key and value heads do not divide")
 }
 

@@ -17,7 +17,7 @@ const HYPER: StepHyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilo
 const HOW: Compression = Compression { beta: 0.95, k: 300, quantiser: Quantiser::TwoMagnitudes, shard_chunks: 2 };
 
 fn initial(model: &Model) -> Vec<f32> {
-    crate::genesis::initial_state(model)
+    crate::genesis::initial_state(model).unwrap()
 }
 
 fn loaded(model: &Model, threads: usize) -> CpuModel {

@@ -192,8 +192,7 @@ mod tests {
     fn high_frequencies_are_kept_and_low_ones_divided() {
         let scaling =
             RopeScaling { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_sequence: 8192 };
-        let model =
-            Model { width: 4096, heads: 32, rope_theta: 5e5, rope_scaling: Some(scaling), ..small_model() };
+        let model = Model { width: 4096, heads: 32, rope_theta: 5e5, rope_scaling: Some(scaling), ..small_model() };
         let factors = rope_factors(&model).unwrap();
         assert_eq!((factors.len(), factors[0], factors[63]), (64, 1.0, 8.0));
         assert!(factors.is_sorted());

@@ -107,8 +107,7 @@ fn words(file: &File) -> Result<&'static str, GgufError> {
 }
 
 fn tokens(tokenizer: &Tokenizer, vocabulary: u32) -> Result<(Vec<String>, Vec<i32>), GgufError> {
-    let by_id: BTreeMap<u32, String> =
-        tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+    let by_id: BTreeMap<u32, String> = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
     if let Some((&id, _)) = by_id.last_key_value().filter(|(id, _)| **id >= vocabulary) {
         return Err(GgufError::Token { id, vocabulary });
     }

@@ -112,8 +112,10 @@ impl Companions {
 pub fn copy_companions(from: &Path, to: &Path) -> Result<(), HfError> {
     let companions = Companions::read(from)?;
     fs::create_dir_all(to).map_err(at(to))?;
-    let whole =
-        [(CONFIG, read(&from.join(CONFIG), CONFIG_BYTES_MAX)?), (TOKENIZER, read(&from.join(TOKENIZER), TOKENIZER_BYTES_MAX)?)];
+    let whole = [
+        (CONFIG, read(&from.join(CONFIG), CONFIG_BYTES_MAX)?),
+        (TOKENIZER, read(&from.join(TOKENIZER), TOKENIZER_BYTES_MAX)?),
+    ];
     let all = whole.iter().map(|(name, bytes)| (*name, bytes.as_slice())).chain(companions.files());
     for (name, bytes) in all {
         let path = to.join(name);

@@ -1,8 +1,8 @@
 //! config.json to and from a model's numbers. Foreign files are checked here, with the limits of a run's model; what is not
 //! computed as `transformers` does is refused by its name.
 
-use covey_proto::run::RopeScaling;
 use covey_proto::run::Model;
+use covey_proto::run::RopeScaling;
 use serde_json::{Map, Value, json};
 
 /// Elements of the largest model that is read; a run's limit.

@@ -40,7 +40,8 @@ pub(crate) fn is_of_an_export(name: &str) -> bool {
         [CONFIG, WEIGHTS, INDEX, TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION];
     let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
     let shard = numbers.and_then(|numbers| numbers.split_once("-of-"));
-    NAMES.contains(&name) || shard.is_some_and(|(one, other)| one.parse::<u32>().is_ok() && other.parse::<u32>().is_ok())
+    NAMES.contains(&name)
+        || shard.is_some_and(|(one, other)| one.parse::<u32>().is_ok() && other.parse::<u32>().is_ok())
 }
 
 /// Reads a file of at most `max` bytes.

@@ -1,9 +1,9 @@
 //! A folder of Hugging Face's layout as a model and its state.
 
-use super::fault::{HfError, TokenizerFault};
-use super::weights::Checkpoint;
 use super::config;
+use super::fault::{HfError, TokenizerFault};
 use super::files::{CONFIG, CONFIG_BYTES_MAX, TOKENIZER, TOKENIZER_BYTES_MAX, read};
+use super::weights::Checkpoint;
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use std::path::Path;

@@ -4,8 +4,8 @@
 //! memory is taken, for the state alone. Tensors come in blocks. Nothing in the files is believed.
 
 use super::fault::{HfError, WeightsFault, at};
-use super::header::{Entry, read_head};
 use super::files::{INDEX, WEIGHTS, read};
+use super::header::{Entry, read_head};
 use crate::half::{from_bf16, from_f16};
 use covey_proto::layout::Layout;
 use safetensors::Dtype;
@@ -58,9 +58,7 @@ impl<'l> Checkpoint<'l> {
         };
         match layout.tensors().iter().find(|tensor| !checkpoint.places.contains_key(&tensor.name)) {
             None => Ok(checkpoint),
-            Some(tensor) => {
-                Err(HfError::Weights { path: named, fault: WeightsFault::Missing(tensor.name.clone()) })
-            }
+            Some(tensor) => Err(HfError::Weights { path: named, fault: WeightsFault::Missing(tensor.name.clone()) }),
         }
     }
 
@@ -69,11 +67,7 @@ impl<'l> Checkpoint<'l> {
     }
 
     /// Notes where the tensors of a file are; of a shard, that it is the one that the index names for each.
-    fn take_file(
-        &mut self,
-        path: &Path,
-        shard: Option<(&str, &BTreeMap<String, String>)>,
-    ) -> Result<(), HfError> {
+    fn take_file(&mut self, path: &Path, shard: Option<(&str, &BTreeMap<String, String>)>) -> Result<(), HfError> {
         let mut file = open(path)?;
         let got = file.metadata().map_err(at(path))?.len();
         // All in f32, with an output matrix that need not be there and as large a head as is read.

@@ -166,6 +166,10 @@ fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
             context.network.stop_providing(context.run.chain.genesis_state);
         }
     }
+    // Of contributions that were never revealed.
+    for tag in store.veils().iter().filter(|tag| is_over(tag, round, checkpoint)) {
+        store.unveil(tag)?;
+    }
     if !context.archive {
         store.gc()?;
     }
