@@ -198,6 +198,8 @@ fn a_model_is_gone_on_from_and_written_for_others() {
     expect_refusal(at, &["export", "--model", "data", "--to", "x"], &["data/config.json is missing"]);
     let wider = ["--from-model", "model", "--set", "model.width=64", "--out", "wide.toml"];
     expect_refusal(at, &[&new[..], &wider].concat(), &["another model", "hidden_size"]);
+    let drawn = ["--from-model", "model", "--set", "model.seed=3", "--out", "drawn.toml"];
+    expect_refusal(at, &[&new[..], &drawn].concat(), &["model.seed is 3", "leave one"]);
     expect_refusal(at, &["data", "prepare", "--data", "text.jsonl", "--tokenizer", "text.jsonl"], &["tokenizer.json"]);
 }
 

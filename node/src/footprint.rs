@@ -64,7 +64,8 @@ pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, 
     } else {
         PASSING_BYTES_MAX.min(decoded)
     };
-    let of_roles = [(roles.miner, backend.trainer_memory()), (roles.validator, backend.model_memory())];
+    let of_roles =
+        [(roles.miner, backend.trainer_memory(run.inner.optimizer)), (roles.validator, backend.model_memory())];
     for (_, needed) in of_roles.into_iter().filter(|(does, _)| *does) {
         memory.device += needed.parameters;
         memory.activations += needed.activations;

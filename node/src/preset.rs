@@ -21,7 +21,7 @@ pub const PRESETS: [(&str, &str, &str); 4] = [
 ];
 
 /// Learning rate of a run that goes on from a model: those of presets are for models that they draw, far too high for one
-/// that has learned. SmolLM2 was trained at 3e-3 and ended near 0; it goes on at a tenth of that.
+/// that has learned.
 const CONTINUED_RATE: f64 = 3e-4;
 /// Keys of a preset's inner optimizer that suit what it draws, and not what somebody trained by AdamW.
 const OPTIMIZER: [&str; 3] = ["optimizer", "momentum", "embed_rate"];
@@ -32,6 +32,15 @@ const STATE_SHARDS: usize = 256;
 /// Chunks of the largest shard, and elements of the largest state shard, that a run may have.
 const SHARD_CHUNKS_MAX: usize = 8192;
 const STATE_ELEMENTS_MAX: usize = BLOB_BYTES_MAX / 4;
+/// Keys that a run may lack, and a change may add.
+const OPTIONAL: [(&str, &str); 6] = [
+    ("model", "seed"),
+    ("model", "head"),
+    ("model", "rope_scaling"),
+    ("inner", "optimizer"),
+    ("inner", "momentum"),
+    ("inner", "embed_rate"),
+];
 
 /// Why there is no such run.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +68,7 @@ pub enum PresetError {
         error: toml::de::Error,
     },
     /// Not a change to a number that is there.
-    #[error("{change:?} is not SECTION.KEY=VALUE of a key that the preset has, like compress.k=256")]
+    #[error("{change:?} is not SECTION.KEY=VALUE of a key that a run has, like compress.k=256")]
     Change {
         /// What was asked for.
         change: String,
@@ -82,6 +91,14 @@ pub enum PresetError {
         name: String,
         /// What says so.
         source: NotDrawn,
+    },
+    /// Two beginnings.
+    #[error("model.seed is {seed}, but the run goes on from {}: leave one of them out", .model.display())]
+    TwoStates {
+        /// The seed.
+        seed: u64,
+        /// The model's folder.
+        model: PathBuf,
     },
     /// Data of another tokenizer.
     #[error(
@@ -151,9 +168,13 @@ impl Template {
             let form = || PresetError::Change { change: change.clone() };
             let (path, value) = change.split_once('=').ok_or_else(form)?;
             let (section, key) = path.trim().split_once('.').ok_or_else(form)?;
-            let parsed: toml::Table = format!("value = {value}").parse().map_err(|_| form())?;
-            let place = self.table.get_mut(section).and_then(|section| section.as_table_mut()?.get_mut(key));
-            *place.ok_or_else(form)? = parsed.get("value").cloned().ok_or_else(form)?;
+            let mut parsed: toml::Table = format!("value = {value}").parse().map_err(|_| form())?;
+            let value = parsed.remove("value").ok_or_else(form)?;
+            let section_table = self.table.get_mut(section).and_then(toml::Value::as_table_mut).ok_or_else(form)?;
+            if !section_table.contains_key(key) && !OPTIONAL.contains(&(section, key)) {
+                return Err(form());
+            }
+            section_table.insert(key.to_owned(), value);
         }
         Ok(self)
     }
@@ -244,6 +265,9 @@ impl Template {
         let Some(dir) = &self.model else {
             return genesis_state(run).map_err(|source| PresetError::NoState { name: self.name.clone(), source });
         };
+        if let Some(seed) = run.model.seed {
+            return Err(PresetError::TwoStates { seed, model: dir.clone() });
+        }
         // A number of the model that was changed besides: the state would not be the run's.
         Companions::of_model(dir, &run.model)?;
         given_state(run, dir).map_err(PresetError::from)
@@ -340,6 +364,21 @@ mod tests {
         assert_eq!((chunks, elements), (8192, 1 << 20), "70 billion");
         let shards = of(17_000_000).shards(8192);
         assert!(512 + shards * (56 + inline as usize) <= ANNOUNCEMENT_BYTES_MAX, "{inline}");
+    }
+
+    #[test]
+    fn a_change_may_add_what_a_run_may_lack_and_nothing_else() {
+        let chain = Chain { genesis: Digest::ZERO, netuid: 1, start: 10, genesis_state: Digest::ZERO };
+        let data = Data { digest: Digest::ZERO, samples: 1000 };
+        let with = |changes: &[&str]| {
+            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+            Template::load("tiny").unwrap().with(&changes)
+        };
+        let muon = with(&["inner.optimizer=\"muon\"", "inner.momentum=0.95", "inner.embed_rate=0.064"]).unwrap();
+        assert_eq!(muon.resolve(&chain, &data).unwrap().inner.momentum, Some(0.95));
+        for strange in ["inner.surprise=1", "surprise.rate=1", "inner.rate", "rate=1", "inner.rate=?"] {
+            assert!(matches!(with(&[strange]), Err(PresetError::Change { .. })), "{strange}");
+        }
     }
 
     #[test]

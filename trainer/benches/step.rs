@@ -3,12 +3,21 @@
 //! The rival on the same shapes: `tests/interop/time_pytorch.py`. The best of the repetitions is what the machine can
 //! do; the median is what it did beside its other work.
 
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::{Batch, Device, StepHyper, genesis, open_backend};
 use std::time::Instant;
 
-const HYPER: StepHyper = StepHyper { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+const HYPER: StepHyper = StepHyper {
+    rate: 1e-3,
+    embed_rate: 1e-3,
+    momentum: 0.0,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    clip: 1.0,
+};
 
 fn model(width: u32, feed_forward: u32, vocabulary: u32) -> Model {
     Model {
@@ -47,7 +56,7 @@ fn main() {
     for (width, feed_forward, vocabulary) in [(128, 256, 2048), (192, 512, 4096)] {
         let model = model(width, feed_forward, vocabulary);
         let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
-        let (trainer, judge) = (backend.trainer(), backend.model());
+        let (trainer, judge) = (backend.trainer(Optimizer::AdamW), backend.model());
         let (mut trainer, mut judge) = (trainer.expect("there is room"), judge.expect("there is room"));
         let parameters = genesis::initial_state(&model).expect("it has a seed");
         trainer.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");

@@ -31,7 +31,7 @@ mod stream;
 mod testing;
 
 pub use backend::{
-    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, SaveError,
+    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, Rates, SaveError,
     StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};

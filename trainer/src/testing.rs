@@ -112,3 +112,11 @@ average = 0.05
 share = 0.5
 power = 2.0
 "#;
+
+/// Numbers between −1 and 1, the same for the same seed.
+pub(crate) fn uniform(count: usize, seed: u64) -> Vec<f32> {
+    let mut bytes = vec![0; 4 * count];
+    derive("covey/test/uniform", &[&seed.to_le_bytes()]).fill(&mut bytes);
+    let words = bytes.as_chunks::<4>().0.iter();
+    words.map(|word| u32::from_le_bytes(*word) as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+}

@@ -9,7 +9,7 @@ mod common;
 
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::hf::{Sampling, export, generate};
@@ -66,7 +66,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn check(name: &str, model: &Model, golden: &Value) {
-    let (mut trainer, mut judge) = (CpuTrainer::new(model, 1), CpuModel::new(model, 1));
+    let (mut trainer, mut judge) = (CpuTrainer::new(model, Optimizer::AdamW, 1), CpuModel::new(model, 1));
     trainer.load(&mut as_le_bytes(&state(model))).unwrap();
     judge.load(&mut as_le_bytes(&state(model))).unwrap();
     let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|token| token as u32).collect();

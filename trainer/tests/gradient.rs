@@ -7,7 +7,7 @@ mod oracle;
 
 use common::{Draw, lively_state, small_model};
 use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::{BackendError, Batch, LanguageModel, StepHyper, Trainer, genesis};
@@ -23,7 +23,7 @@ fn judge(model: &Model, state: &[f64]) -> CpuModel {
 }
 
 fn trainer(model: &Model, state: &[f32]) -> CpuTrainer {
-    let mut trainer = CpuTrainer::new(model, 1);
+    let mut trainer = CpuTrainer::new(model, Optimizer::AdamW, 1);
     trainer.load(&mut as_le_bytes(state)).unwrap();
     trainer
 }
@@ -99,7 +99,16 @@ fn steps_are_adamw_with_clipping() {
     let mut state = lively_state(&model, 3);
     let batch = Batch::new(&model, rows(&model, 2)).unwrap();
     let mut trainer = trainer(&model, &rounded(&state));
-    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.5 };
+    let hyper = StepHyper {
+        rate: 0.01,
+        embed_rate: 0.01,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 0.5,
+    };
     let (mut first, mut second) = (vec![0.0f64; state.len()], vec![0.0f64; state.len()]);
     for step in 1..=5 {
         let gradient = trainer.gradient(&batch).unwrap().1.to_vec();
@@ -132,7 +141,16 @@ fn one_batch_is_learned_by_heart() {
     let model = Model { width: 32, heads: 4, kv_heads: 2, ..small_model(true) };
     let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
     let batch = Batch::new(&model, rows(&model, 4)).unwrap();
-    let hyper = StepHyper { rate: 0.02, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, clip: 1.0 };
+    let hyper = StepHyper {
+        rate: 0.02,
+        embed_rate: 0.02,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        clip: 1.0,
+    };
     let first = trainer.step(&batch, &hyper).unwrap().unwrap().loss;
     // No knowledge: every token alike.
     assert!((first - f64::from(model.vocabulary).ln()).abs() < 0.1, "{first}");
@@ -149,7 +167,16 @@ fn two_instances_on_two_threads_agree_to_the_bit() {
     let model = Model { sequence: 50, ..small_model(true) };
     let run = || {
         let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
-        let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+        let hyper = StepHyper {
+            rate: 0.01,
+            embed_rate: 0.01,
+            momentum: 0.0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+        };
         for _ in 0..5 {
             trainer.step(&Batch::new(&model, rows(&model, 25)).unwrap(), &hyper).unwrap();
         }
@@ -170,7 +197,16 @@ fn what_belongs_to_another_model_is_refused_and_changes_nothing() {
     let (mut judge, mut trainer) = (judge(&model, &state), trainer(&model, &rounded(&state)));
     let other = Model { sequence: 8, ..model.clone() };
     let strange = Batch::new(&other, rows(&other, 1)).unwrap();
-    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let hyper = StepHyper {
+        rate: 0.01,
+        embed_rate: 0.01,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 1.0,
+    };
     assert!(matches!(trainer.step(&strange, &hyper), Err(BackendError::OtherModel { .. })));
     assert!(matches!(loss(&mut judge, strange), Err(BackendError::OtherModel { .. })));
     assert!(judge.logits(&[]).is_err() && judge.logits(&[23]).is_err() && judge.logits(&[0; 8]).is_err());

@@ -99,7 +99,7 @@ fn uids(count: u32) -> impl Iterator<Item = Uid> {
 fn workers(method: Method, run: &Run, miners: u32) -> Result<Vec<Worker>, LabError> {
     let count = if method.is_joint() { miners } else { 1 };
     let backend = open_backend(&Device::Cpu { threads: 1 }, &run.model)?;
-    uids(count).map(|uid| Ok(Worker { uid, trainer: backend.trainer()? })).collect()
+    uids(count).map(|uid| Ok(Worker { uid, trainer: backend.trainer(run.inner.optimizer)? })).collect()
 }
 
 fn assignment(experiment: &Experiment, run: &Run, data: &Dataset, round: Round) -> Assignment {

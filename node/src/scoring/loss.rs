@@ -183,7 +183,7 @@ mod tests {
         /// What a miner with this uid would send.
         fn contribution(&self, of: u32) -> Vec<SparseShard> {
             let Rig { data, run, layout, collection, base, .. } = self;
-            let mut trainer = self.backend.trainer().unwrap();
+            let mut trainer = self.backend.trainer(self.run.inner.optimizer).unwrap();
             trainer.load(&mut as_le_bytes(base)).unwrap();
             let mut samples = collection.assignment.samples_of(uid(of)).into_iter().flatten();
             let batches = |_| data.batch(&run.model, samples.by_ref().take(run.inner.batch as usize));

@@ -21,8 +21,9 @@ mod step;
 
 pub use batch::{Batch, BatchError};
 pub use error::{BackendError, LoadError, SaveError, TryError};
-pub use step::{StepHyper, StepStats};
+pub use step::{Rates, StepHyper, StepStats};
 
+use covey_proto::run::Optimizer;
 use covey_sparseloco::{CodecError, CompressStats, Compression, OuterStep, SparseShard};
 use std::io;
 
@@ -41,22 +42,24 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// The device has no room, or fails.
-    fn trainer(&self) -> Result<Box<dyn Trainer>, BackendError>;
+    fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError>;
 
     /// The memory that [`Backend::model`] takes.
     fn model_memory(&self) -> Memory;
 
     /// The memory that [`Backend::trainer`] takes. [`Trainer::contribute`] takes a little more while it runs
     /// ([`covey_sparseloco::working_bytes`]).
-    fn trainer_memory(&self) -> Memory;
+    fn trainer_memory(&self, optimizer: Optimizer) -> Memory;
 }
 
 /// Bytes that something holds on its device from the beginning to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Arrays as long as the model: 4 bytes a parameter for a language model, 20 for a trainer on a CPU.
+    /// Arrays as long as the model: 4 bytes a parameter for a language model, 20 for a trainer on a CPU, with Muon 16 for
+    /// a layer's matrices.
     pub parameters: u64,
-    /// Activations, logits and tables: these grow with the sequence, the width and the threads.
+    /// Activations, logits and tables: these grow with the sequence, the width and the threads. With Muon, room for four
+    /// copies of a layer's largest matrix too.
     pub activations: u64,
 }
 
@@ -134,7 +137,7 @@ pub trait Trainer: Send {
     /// The writer fails, nothing is loaded, or a step had failed.
     fn save(&self, to: &mut dyn io::Write) -> Result<(), SaveError>;
 
-    /// Forward, backward, clip, AdamW. Gives the numbers of this step or of the one before it: a device need not be waited
+    /// Forward, backward, clip, optimizer. Gives the numbers of this step or of the one before it: a device need not be waited
     /// for. Between this, the next call and [`finish`](Trainer::finish), each step's numbers are given exactly once, in
     /// order. On the CPU they are always this step's.
     ///

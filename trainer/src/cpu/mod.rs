@@ -8,7 +8,9 @@ mod attention;
 mod groups;
 mod kernels;
 mod language_model;
+mod muon;
 mod network;
+mod optimizer;
 mod passes;
 mod product;
 mod shape;
@@ -18,9 +20,11 @@ pub use language_model::CpuModel;
 pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
-use covey_proto::run::Model;
+use covey_proto::layout::Layout;
+use covey_proto::run::{Model, Optimizer};
 use covey_simd::Level;
 use network::Network;
+use optimizer::Moments;
 use passes::Passes;
 use shape::Shape;
 
@@ -52,10 +56,10 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn memory(&self, states: u64, networks: usize, passes: Passes) -> Memory {
+    fn memory(&self, arrays: usize, networks: usize, passes: Passes) -> Memory {
         let shape = Shape::of(&self.model);
         let activations = networks * Network::elements(&shape, passes);
-        Memory { parameters: states * 4 * shape.elements as u64, activations: 4 * activations as u64 }
+        Memory { parameters: 4 * (arrays * shape.elements) as u64, activations: 4 * activations as u64 }
     }
 }
 
@@ -76,17 +80,22 @@ impl Backend for Cpu {
         Ok(Box::new(CpuModel::new(&self.model, self.threads)))
     }
 
-    fn trainer(&self) -> Result<Box<dyn Trainer>, BackendError> {
-        Ok(Box::new(CpuTrainer::new(&self.model, self.threads)))
+    fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError> {
+        Ok(Box::new(CpuTrainer::new(&self.model, optimizer, self.threads)))
     }
 
     fn model_memory(&self) -> Memory {
         self.memory(1, self.threads, Passes::Forward)
     }
 
-    fn trainer_memory(&self) -> Memory {
-        // Parameters, gradient, two moments, feedback.
-        self.memory(5, 1, Passes::Both { keep: None })
+    fn trainer_memory(&self, optimizer: Optimizer) -> Memory {
+        // Parameters, gradient, feedback.
+        let besides = self.memory(3, 1, Passes::Both { keep: None });
+        let (moments, workspace) = Moments::elements(&Layout::of(&self.model), optimizer);
+        Memory {
+            parameters: besides.parameters + 4 * moments as u64,
+            activations: besides.activations + 4 * workspace as u64,
+        }
     }
 }
 

@@ -109,10 +109,10 @@ impl Miner {
         context.disk.keep_only_feedback(journalled.as_ref().map(|journalled| journalled.round))?;
         let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
         let moments = context.disk.open_file(MOMENTS)?;
-        let (device, model, node) = (*device, context.run.model.clone(), context.name.clone());
+        let (device, run, node) = (*device, context.run.clone(), context.name.clone());
         let (told, restored) = std::sync::mpsc::sync_channel(1);
         let make = move || -> Result<_, MinerError> {
-            let mut trainer = open_backend(&device, &model)?.trainer()?;
+            let mut trainer = open_backend(&device, &run.model)?.trainer(run.inner.optimizer)?;
             if let Some(Err(error)) = moments.map(|mut moments| trainer.restore_moments(&mut moments)) {
                 tracing::warn!(%node, %error, "the optimizer's state is damaged: it starts from zero");
             }
