@@ -11,6 +11,8 @@ use crate::swarm::display::Display;
 use crate::swarm::{self, Counts, Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
+use covey_proto::layout::Layout;
+use covey_trainer::hf;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use std::time::Duration;
 const HELDOUT_SEQUENCES: u64 = 64;
 /// How long what others have is waited for. Only silence costs it; loopback answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes a second that come from a node which trains meanwhile, at least: a contribution to a large model takes its time.
+const LOOPBACK_RATE_MIN: u64 = 1_000_000;
 
 #[derive(Debug, Args)]
 pub(super) struct SwarmArgs {
@@ -139,6 +143,14 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
     let script = Script { misbehave: args.misbehave, kills: args.kill, joins };
     let counts = Counts { miners: args.miners, validators: args.validators, both: args.both };
     swarm::check(rounds, counts, &script)?;
+    let patience = match template.model() {
+        // A quarter of a byte a parameter of each miner, as presets send.
+        Some(dir) => {
+            let elements = Layout::of(&hf::load_model(dir)?).elements() as u64;
+            PATIENCE + Duration::from_secs(elements / 4 * counts.miners as u64 / LOOPBACK_RATE_MIN)
+        }
+        None => PATIENCE,
+    };
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
     let tokens = match &args.from_model {
         Some(model) => data::Tokens::given(model)?,
@@ -156,7 +168,7 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
         cores: args.cores.into(),
         hidden_weights: args.hidden_weights,
         program: std::env::current_exe()?,
-        patience: PATIENCE,
+        patience,
         heldout_sequences: HELDOUT_SEQUENCES,
     })
 }

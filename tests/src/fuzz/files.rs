@@ -11,7 +11,7 @@ use covey_trainer::LoadError;
 use covey_trainer::data::Manifest;
 use covey_trainer::hf::header::read_head;
 use covey_trainer::hf::load_model;
-use covey_trainer::moments::{MomentsReader, MomentsWriter};
+use covey_trainer::moments::{Kind, MomentsReader, MomentsWriter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -103,7 +103,7 @@ pub(super) fn moments(data: &[u8]) -> bool {
 
 fn read_moments(mut bytes: &[u8]) -> Result<(u64, [f32; 2 * ELEMENTS]), LoadError> {
     let mut moments = [0.0; 2 * ELEMENTS];
-    let (mut reader, steps) = MomentsReader::begin(&mut bytes, ELEMENTS)?;
+    let (mut reader, steps) = MomentsReader::begin(&mut bytes, Kind::AdamW, ELEMENTS)?;
     reader.read(&mut moments)?;
     reader.finish()?;
     Ok((steps, moments))
@@ -112,7 +112,7 @@ fn read_moments(mut bytes: &[u8]) -> Result<(u64, [f32; 2 * ELEMENTS]), LoadErro
 fn write_moments(steps: u64, moments: &[f32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut write = || {
-        let mut writer = MomentsWriter::begin(&mut bytes, steps, ELEMENTS)?;
+        let mut writer = MomentsWriter::begin(&mut bytes, Kind::AdamW, steps, ELEMENTS)?;
         writer.write(moments)?;
         writer.finish()
     };

@@ -7,19 +7,21 @@
 //! "GGUF"  version  tensors  values   name, kind, value …   name, shape, type, place …   0 … to 32   tensors, each 0 … to 32
 //! ```
 
+mod error;
 mod quantise;
 mod tensors;
 mod tokens;
 mod value;
 
+pub use error::GgufError;
 pub use quantise::GgufType;
 
 use crate::hf::files::{END_TOKENS, TOKENIZER_BYTES_MAX, read};
-use crate::hf::{Companions, HfError};
+use crate::hf::Companions;
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 use value::{Value, append_named};
@@ -28,56 +30,6 @@ use value::{Value, append_named};
 const VERSION: u32 = 3;
 /// Version of the ways to round that a file may use.
 const QUANTISATION_VERSION: u32 = 2;
-
-/// Why a state does not become a GGUF file.
-#[derive(Debug, thiserror::Error)]
-pub enum GgufError {
-    /// The disk said no.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// A model folder or the tokenizer cannot be read, or does not fit.
-    #[error(transparent)]
-    Folder(#[from] HfError),
-    /// A state of another model.
-    #[error("{got} parameters; the model has {expected}")]
-    Elements {
-        /// Parameters that came.
-        got: usize,
-        /// Parameters of the model.
-        expected: usize,
-    },
-    /// A state that must not be written.
-    #[error("parameter {at} is {value}; only a finite state is written")]
-    NotFinite {
-        /// The parameter.
-        at: usize,
-        /// Its value.
-        value: f32,
-    },
-    /// A tokenizer.json that does not parse.
-    #[error("tokenizer.json does not parse: {0}")]
-    Tokenizer(String),
-    /// A tokenizer that llama.cpp would not take for what it is.
-    #[error(
-        "the tokenizer is {0}: as GGUF only byte-level BPE that cuts words as GPT-2, SmolLM or LLaMA 3 is written, since \
-         llama.cpp knows others by names of their own; export in Hugging Face's layout, and convert that with llama.cpp's \
-         convert_hf_to_gguf.py"
-    )]
-    TokenizerKind(String),
-    /// A token beyond the model's.
-    #[error("the tokenizer has a token {id}; the model has {vocabulary}")]
-    Token {
-        /// The token.
-        id: u32,
-        /// Tokens of the model.
-        vocabulary: u32,
-    },
-}
 
 /// What a GGUF file holds besides the state.
 #[derive(Clone, Debug)]

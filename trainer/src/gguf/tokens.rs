@@ -5,7 +5,7 @@
 //! LLaMA 3 are recognised; a tokenizer with another one would cut text otherwise there, and is refused. So is SentencePiece's
 //! kind, with byte fallback, whose scores tokenizer.json does not have.
 
-use super::GgufError;
+use super::error::GgufError;
 use super::value::Value;
 use serde::Deserialize;
 use serde_json::Value as Json;
