@@ -40,6 +40,7 @@ pub mod preset;
 pub mod report;
 pub mod scoring;
 pub mod service;
+pub mod shapes;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;

@@ -90,6 +90,9 @@ enum Command {
     Peers(peers::PeersArgs),
     /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
     Watch(watch::WatchArgs),
+    /// Say what a model is and what it takes to train it.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Write a trained state in Hugging Face's layout, or as a GGUF file for llama.cpp.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Devnet(args) => devnet::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Model(command) => model::model(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
     };

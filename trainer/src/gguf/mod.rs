@@ -16,8 +16,8 @@ mod value;
 pub use error::GgufError;
 pub use quantise::GgufType;
 
-use crate::hf::files::{END_TOKENS, TOKENIZER_BYTES_MAX, read};
 use crate::hf::Companions;
+use crate::hf::files::{END_TOKENS, TOKENIZER_BYTES_MAX, read};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use std::fs::{self, File};
