@@ -53,6 +53,7 @@ fn config(folder: &Path, ledger: &MemoryLedger, hotkey: HotkeyPair) -> Config<Me
         device: Device::Cpu { threads: 1 },
         save_rounds: 1,
         hotkey: Some(hotkey),
+        genesis: None,
         misbehaviour: None,
         archive: false,
         patience: Duration::from_millis(50),

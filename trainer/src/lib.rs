@@ -11,7 +11,8 @@
 //! `covey-sparseloco`; a trainer only does it where its parameters are.
 //!
 //! [`data`] turns documents into token shards named by BLAKE3 and reads them back. [`hf`] writes a state in Hugging Face's
-//! layout and reads such folders. [`generate`](mod@generate) continues texts, [`chat`] makes one of a conversation.
+//! layout and reads such folders; [`gguf`] writes it as one file for llama.cpp. [`generate`](mod@generate) continues texts,
+//! [`chat`] makes one of a conversation.
 //!
 //! Knows nothing of networks or chains: when a round is over, what counts and what is kept, the node decides.
 
@@ -23,6 +24,8 @@ mod device;
 pub mod evaluate;
 pub mod generate;
 pub mod genesis;
+pub mod gguf;
+mod half;
 pub mod hf;
 pub mod inner;
 pub mod moments;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod common;
+#[path = "common/words.rs"]
+mod words;
 
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
@@ -15,22 +17,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
-
-/// A word-level tokenizer of 23 tokens: w0 to w21 and the end of text.
-fn tokenizer(folder: &Path) -> PathBuf {
-    let mut vocabulary: serde_json::Map<String, serde_json::Value> =
-        (0..22).map(|at| (format!("w{at}"), at.into())).collect();
-    vocabulary.insert("<|endoftext|>".into(), 22.into());
-    let json = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": [], "decoder": null,
-        "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
-    });
-    let path = folder.join("given-tokenizer.json");
-    fs::write(&path, json.to_string()).unwrap();
-    path
-}
+use words::word_tokenizer as tokenizer;
 
 fn exported(model: &Model) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

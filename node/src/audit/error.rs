@@ -10,7 +10,6 @@ use covey_gossip::store::StoreError;
 use covey_proto::run::RunError;
 use covey_proto::{Digest, Round, Uid};
 use covey_round::select::SelectError;
-use covey_trainer::genesis::NotDrawn;
 use std::path::PathBuf;
 
 /// Why an audit cannot be made, or what it has found.
@@ -27,9 +26,6 @@ pub enum AuditError {
     /// The run file is not one.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The state that the run begins with is not computed, but given.
-    #[error(transparent)]
-    NotDrawn(#[from] NotDrawn),
     /// The chain cannot be read.
     #[error("the chain cannot be read: {0}")]
     Chain(#[from] ChainError),
@@ -95,6 +91,15 @@ pub enum AuditError {
         computed: Digest,
         /// What is said.
         claimed: Digest,
+    },
+    /// The model that the run began with is nowhere.
+    #[error(
+        "the run begins with a model that was given, and its blob {digest} is in no store, or damaged there: an archive \
+         (a seeder) keeps it"
+    )]
+    NoGenesis {
+        /// The blob.
+        digest: Digest,
     },
     /// A blob that is needed is nowhere.
     #[error("round {round}: {what} {digest} is in no store, or damaged there")]

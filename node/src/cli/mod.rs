@@ -94,7 +94,7 @@ enum Command {
     /// Say what a model is and what it takes to train it.
     #[command(subcommand)]
     Model(model::ModelCommand),
-    /// Write a trained state in Hugging Face's layout.
+    /// Write a trained state in Hugging Face's layout, or as a GGUF file for llama.cpp.
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model, or talk with it.
     Generate(model::GenerateArgs),

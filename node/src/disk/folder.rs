@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// chain/          the devnet's: spec.json, what it began with, and its blocks
 /// wallets/        the keys of all, as btcli has them
 /// tokenizer.json  the tokenizer of the data
+/// model/          what stands beside the parameters of the model that it goes on from, if it does
 /// nodes/NAME/     each node's own folder, its node.toml in it
 /// logs/NAME.log   what each process wrote to its standard error
 /// status          where the swarm shows its nodes' status, while it runs
@@ -69,6 +70,11 @@ impl Folder {
     /// The tokenizer of its data.
     pub fn tokenizer(&self) -> PathBuf {
         self.0.join("tokenizer.json")
+    }
+
+    /// What stands beside the parameters of the model that it goes on from; there only if it does.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model")
     }
 
     /// A node's node.toml.
