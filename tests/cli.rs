@@ -151,6 +151,58 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     expect_refusal(at, &["audit", "nowhere"], &["nowhere"]);
 }
 
+/// What one swarm made the next goes on from, with the model's own tokenizer; and other programs can have it.
+#[test]
+fn a_model_is_gone_on_from_and_written_for_others() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    let done = |arguments: &[&str]| {
+        let output = covey(at, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "covey {arguments:?} said:\n{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let swarm = |more: &[&'static str]| {
+        let small =
+            ["swarm", "--preset", "tiny", "--data", "text.jsonl", "--miners", "1", "--validators", "1", "--rounds"];
+        done(&[&small[..], more].concat())
+    };
+    swarm(&["1", "--out", "first"]);
+    done(&["export", "--from", "first", "--to", "model", "--type", "bf16", "--shard-bytes", "40000"]);
+    assert!(at.join("model/model.safetensors.index.json").is_file());
+    write(at, "model/chat_template.jinja", "{{ messages }}");
+    let said = swarm(&["2", "--from-model", "model", "--out", "second"]);
+    assert!(said.contains("same state root"), "{said}");
+    assert!(done(&["audit", "second"]).contains("2 rounds computed again"));
+    done(&["export", "--from", "second", "--to", "better"]);
+    assert!(at.join("better/chat_template.jinja").is_file(), "what stands beside a model is carried on");
+    for kind in ["f32", "bf16", "q8_0"] {
+        done(&["export", "--model", "better", "--format", "gguf", "--type", kind, "--to", "better.gguf"]);
+        assert!(std::fs::read(at.join("better.gguf")).expect("a file").starts_with(b"GGUF"));
+    }
+
+    done(&["data", "prepare", "--data", "text.jsonl", "--tokenizer", "model", "--out", "data"]);
+    let genesis = "cd".repeat(32);
+    let new =
+        ["run", "new", "--preset", "tiny", "--genesis", &genesis, "--netuid", "1", "--start", "9", "--data", "data"];
+    let said = done(&[&new[..], &["--from-model", "model"]].concat());
+    assert!(said.contains("covey seeder --config node.toml --genesis model"), "{said}");
+    assert!(!std::fs::read_to_string(at.join("run.toml")).expect("a run").contains("seed"));
+    assert!(done(&["run", "check", "run.toml"]).contains("give its folder"));
+    assert!(done(&["run", "check", "run.toml", "--genesis", "model"]).contains("model gives the same"));
+    let other = covey(at, &["run", "check", "run.toml", "--genesis", "better"]);
+    assert_eq!(other.status.code(), Some(3), "{}", String::from_utf8_lossy(&other.stdout));
+
+    expect_refusal(at, &["export", "--model", "better", "--type", "q8_0", "--to", "x"], &["q8_0", "--format gguf"]);
+    expect_refusal(at, &["export", "--model", "data", "--to", "x"], &["data/config.json is missing"]);
+    let wider = ["--from-model", "model", "--set", "model.width=64", "--out", "wide.toml"];
+    expect_refusal(at, &[&new[..], &wider].concat(), &["another model", "hidden_size"]);
+    let drawn = ["--from-model", "model", "--set", "model.seed=3", "--out", "drawn.toml"];
+    expect_refusal(at, &[&new[..], &drawn].concat(), &["model.seed is 3", "leave one"]);
+    expect_refusal(at, &["data", "prepare", "--data", "text.jsonl", "--tokenizer", "text.jsonl"], &["tokenizer.json"]);
+}
+
 /// The last file of that folder, by name, that begins so.
 fn newest(folder: &Path, beginning: &str) -> std::path::PathBuf {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten();

@@ -26,7 +26,7 @@ fn give(from: &Store, to: &Store, blob: BlobRef, wanted: impl Fn(u32) -> bool) {
     let partial = to.begin(blob).unwrap();
     for piece in (0..pieces.count()).filter(|piece| wanted(*piece)) {
         let mut answer = vec![];
-        from.encode(&blob, pieces.groups_of(piece), &mut answer).unwrap();
+        from.public().encode(&blob, pieces.groups_of(piece), &mut answer).unwrap();
         let mut receive = partial.receive(pieces.groups_of(piece));
         let mut rest = &answer[..];
         while let Some(length) = receive.next_len() {
@@ -57,6 +57,31 @@ async fn a_large_blob_comes_from_one_that_has_it() {
     assert_eq!((asker.groups_duplicate.count, asker.piece_requests_open, giver.piece_answers_open), (0, 0, 0));
     // Whoever has it needs nobody.
     nodes[0].handle.download(named, Class::State, &[], Duration::ZERO, |_| ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_veiled_comes_by_no_way_before_it_is_unveiled() {
+    let nodes = swarm(2, &[TCP]).await;
+    let (asker, giver) = (&nodes[0].handle, &nodes[1].handle);
+    let veiled = giver.store().put_veiled("mine-1", &[bytes(15, 900), bytes(16, 3 * MIB)]).unwrap();
+    let (small, large) = (veiled[0], veiled[1]);
+    let soon = Duration::from_millis(400);
+    let hints = [Hint::Uid(Uid::from(1))];
+    assert!(asker.fetch(small, &hints, soon).await.is_err());
+    assert!(asker.fetch_unsized(large.root, 4 << 20, &hints, soon).await.is_err());
+    let other_size = BlobRef { size: 2 * MIB as u64, ..large };
+    for blob in [large, other_size] {
+        assert!(asker.download(blob, Class::Round, &hints, soon, |_| ()).await.is_err());
+        assert!(asker.store().holdings(&blob).is_empty());
+    }
+    // Asked for while it is veiled, it comes as soon as it no longer is.
+    let waiting = tokio::spawn({
+        let asker = asker.clone();
+        async move { asker.download(large, Class::Round, &[], PATIENCE, |_| ()).await }
+    });
+    giver.store().unveil("mine-1").unwrap();
+    assert!(asker.fetch(small, &hints, PATIENCE).await.unwrap()[..] == bytes(15, 900)[..]);
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

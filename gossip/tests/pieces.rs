@@ -65,7 +65,7 @@ impl Known {
     fn answer(&self, asked: &Asked) -> Vec<u8> {
         let mut out = vec![];
         Answer::Piece { id: asked.id, bytes: asked.answer_bytes() }.encode(&mut out);
-        self.store.encode(&asked.blob, asked.groups.clone(), &mut out).unwrap();
+        self.store.public().encode(&asked.blob, asked.groups.clone(), &mut out).unwrap();
         out
     }
 

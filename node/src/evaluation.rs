@@ -131,7 +131,7 @@ mod tests {
         let (_folder, data) = made_up_text(3);
         let data = Arc::new(data);
         let model = tiny_run(data.digest()).model;
-        let state = initial_state(&model);
+        let state = initial_state(&model).unwrap();
         let loss = |threads, go_on: &mut dyn FnMut(Progress) -> bool| {
             let mut evaluator = Evaluator::new(Device::Cpu { threads }, data.clone(), &model);
             evaluator.loss(&mut as_le_bytes(&state), 60, go_on).unwrap()

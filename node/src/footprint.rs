@@ -6,7 +6,7 @@
 use crate::contribution::DECODED_BYTES_MAX;
 use covey_proto::Round;
 use covey_proto::layout::{CHUNK, Layout};
-use covey_proto::run::Run;
+use covey_proto::run::{Quantiser, Run};
 use covey_round::engine::Roles;
 use covey_trainer::{BackendError, Device, open_backend};
 
@@ -64,7 +64,8 @@ pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, 
     } else {
         PASSING_BYTES_MAX.min(decoded)
     };
-    let of_roles = [(roles.miner, backend.trainer_memory()), (roles.validator, backend.model_memory())];
+    let of_roles =
+        [(roles.miner, backend.trainer_memory(run.inner.optimizer)), (roles.validator, backend.model_memory())];
     for (_, needed) in of_roles.into_iter().filter(|(does, _)| *does) {
         memory.device += needed.parameters;
         memory.activations += needed.activations;
@@ -75,4 +76,19 @@ pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, 
         memory.data = run.data.samples.saturating_mul(run.model.sequence.into()).saturating_mul(2);
     }
     Ok(memory)
+}
+
+/// Bytes of a contribution of round 0, about: what the codec needs by information theory, which it meets within a few percent: which k of 4,096, and the bits of each
+/// value's sign and size.
+pub fn contribution_bytes(run: &Run, layout: &Layout) -> u64 {
+    let k = run.compress.k.count(Round(0)).min(CHUNK) as f64;
+    let share = k / CHUNK as f64;
+    let entropy = |p: f64| if p > 0.0 && p < 1.0 { -p * p.log2() - (1.0 - p) * (1.0 - p).log2() } else { 0.0 };
+    let (value_bits, scale_bytes) = match run.compress.quantiser {
+        Quantiser::Sign => (1.0, 2.0),
+        Quantiser::TwoMagnitudes => (2.0, 4.0),
+        Quantiser::Templar => (2.0, 0.3),
+    };
+    let chunk = (CHUNK as f64 * entropy(share) + k * value_bits) / 8.0 + scale_bytes;
+    (chunk * layout.elements() as f64 / CHUNK as f64) as u64
 }

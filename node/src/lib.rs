@@ -10,12 +10,14 @@
 //! - [`scoring`], [`evaluation`]: what a contribution, or a state, is worth by its loss.
 //! - [`misbehave`]: miners that break the rules, so that a swarm can show what it does about them.
 //!
-//! [`chain`] is the ledger as all of them see it, a trait; behind it Bittensor or a devnet, through subxt, or a chain in
-//! memory. A call is signed once and followed until it is final: that is decided there and in the peer's submitting.
+//! [`chain`], a crate of its own, is the ledger as all of them see it, a trait; behind it Bittensor or a devnet, through
+//! subxt, or a chain in memory. A call is signed once and followed until it is final: that is decided there and in the peer's submitting.
 //!
 //! One node becomes a process in [`service`], told by a node.toml ([`config`]) and a key ([`wallet`]), seen from outside
 //! through [`observe`]. [`supervise`] looks after processes. `swarm` runs many on one machine, with a chain of their own;
 //! [`report`] shows what came of it, and `audit` computes it all again, believing nothing: these need the feature `devnet`.
+//!
+//! [`serve`] answers with a model, or a node's newest state, behind OpenAI's interface.
 //!
 //! Without a node: [`watch`] follows any run from the chain and the topics alone; [`lab`] compares methods in one process,
 //! with neither network nor chain; [`preset`] holds ready-made runs, [`footprint`] says how much memory a node of one
@@ -24,7 +26,6 @@
 
 #[cfg(feature = "devnet")]
 pub mod audit;
-pub mod chain;
 pub mod cli;
 pub mod compute;
 pub mod config;
@@ -40,7 +41,9 @@ pub mod peer;
 pub mod preset;
 pub mod report;
 pub mod scoring;
+pub mod serve;
 pub mod service;
+pub mod shapes;
 pub mod supervise;
 #[cfg(feature = "devnet")]
 pub mod swarm;
@@ -48,3 +51,5 @@ pub mod swarm;
 mod testing;
 pub mod wallet;
 pub mod watch;
+
+pub use covey_chain as chain;

@@ -113,7 +113,7 @@ impl Layout {
     pub fn of(model: &Model) -> Layout {
         let width = model.width as usize;
         let (vocabulary, ff) = (model.vocabulary as usize, model.feed_forward as usize);
-        let (query, kv) = (width, model.kv_heads as usize * model.head_width() as usize);
+        let (query, kv) = (model.query_width() as usize, model.kv_heads as usize * model.head_width() as usize);
         let mut shapes = vec![
             ("model.embed_tokens.weight".to_owned(), vec![vocabulary, width]),
             ("model.norm.weight".to_owned(), vec![width]),

@@ -29,13 +29,42 @@ pub struct Model {
     pub norm_epsilon: f64,
     /// Whether the embedding is the output matrix too.
     pub tied: bool,
-    /// Seed of the initial weights.
-    pub seed: u64,
+    /// Seed of the initial weights. Without one they are not drawn: the run begins with a checkpoint, whose root is
+    /// `chain.genesis_state`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Elements of a head, where that is not the width divided by the heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<u32>,
+    /// How rotary frequencies are stretched, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+}
+
+/// LLaMA 3's stretching of rotary frequencies for longer contexts. A frequency whose wavelength is above
+/// `original_sequence / low_frequency_factor` is divided by `factor`, one below `original_sequence / high_frequency_factor`
+/// stays, and between the two it is blended
+/// (<https://github.com/huggingface/transformers>, `modeling_rope_utils.py`, `_compute_llama3_parameters`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RopeScaling {
+    /// By how much low frequencies are divided.
+    pub factor: f64,
+    /// Sets the wavelength above which a frequency is low.
+    pub low_frequency_factor: f64,
+    /// Sets the wavelength below which a frequency is high; more than `low_frequency_factor`.
+    pub high_frequency_factor: f64,
+    /// Tokens of a sequence that the model was first trained on.
+    pub original_sequence: u32,
 }
 
 impl Model {
     /// Elements of a head.
     pub fn head_width(&self) -> u32 {
-        self.width / self.heads
+        self.head.unwrap_or(self.width / self.heads)
+    }
+    /// Elements of a token's queries over all heads.
+    pub fn query_width(&self) -> u32 {
+        self.heads * self.head_width()
     }
 }

@@ -3,17 +3,20 @@
 //! A run is written as `run.toml` and read with [`Run::from_toml`]; its id is the digest of its canonical bytes, so
 //! comments, order and spelling of the file do not matter. Every fault of a file is reported at once.
 
-use crate::canonical::{self, digest, flag, need};
+use crate::canonical;
 use crate::error::DecodeError;
 use crate::layout::Layout;
 use crate::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use crate::schedule::Schedule;
 use crate::{Digest, RunId, blob, wire};
+
 use serde::{Deserialize, Serialize};
+
+mod bytes;
 
 pub use crate::id::UIDS;
 pub use crate::message::INLINE_MAX;
-pub use crate::model::Model;
+pub use crate::model::{Model, RopeScaling};
 
 /// Elements of the largest model this version accepts (100 G): keeps every offset in 53 bits.
 const ELEMENTS_MAX: u64 = 100_000_000_000;
@@ -116,7 +119,30 @@ pub struct Data {
     pub samples: u64,
 }
 
-/// The inner optimizer: AdamW.
+/// What makes inner steps. The discriminant is its number in the canonical bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Optimizer {
+    /// AdamW for everything (Loshchilov & Hutter, arXiv 1711.05101).
+    #[default]
+    AdamW = 0,
+    /// Muon for the matrices of the layers (<https://kellerjordan.github.io/posts/muon/>), AdamW for the rest.
+    Muon = 1,
+}
+
+impl Optimizer {
+    /// The optimizer of that number, if there is one.
+    pub fn from_number(number: u32) -> Option<Optimizer> {
+        [Optimizer::AdamW, Optimizer::Muon].into_iter().find(|optimizer| *optimizer as u32 == number)
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Optimizer::default()
+    }
+}
+
+/// The inner optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inner {
@@ -140,6 +166,15 @@ pub struct Inner {
     pub clip: f64,
     /// Below it a miner does not commit.
     pub steps_min: u32,
+    /// Which optimizer.
+    #[serde(default, skip_serializing_if = "Optimizer::is_default")]
+    pub optimizer: Optimizer,
+    /// Decay of Muon's momentum; only Muon has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// Learning rate of embedding, output matrix and norms by round, linear between points; `rate` where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embed_rate: Option<Schedule>,
 }
 
 /// The outer step: θ ← θ − α·ḡ.
@@ -219,7 +254,10 @@ impl Run {
     /// # Errors
     /// Unknown or missing keys, or every number that cannot be.
     pub fn from_toml(text: &str) -> Result<Run, RunError> {
-        let run: Run = toml::from_str(text)?;
+        let mut run: Run = toml::from_str(text)?;
+        // What is said although it goes without saying is the same run.
+        let usual = run.model.width.checked_div(run.model.heads);
+        run.model.head = run.model.head.filter(|head| Some(*head) != usual);
         run.checked()
     }
 
@@ -310,16 +348,33 @@ impl Run {
         faults.between("model.sequence", model.sequence, 2, 1 << 20);
         faults.positive("model.rope_theta", model.rope_theta);
         faults.positive("model.norm_epsilon", model.norm_epsilon);
+        if let Some(head) = model.head {
+            faults.between("model.head", head, 2, 1 << 16);
+        }
+        if let Some(scaling) = &model.rope_scaling {
+            let RopeScaling { factor, low_frequency_factor, high_frequency_factor, original_sequence } = *scaling;
+            let range = 1.0..=1e6;
+            let sane = range.contains(&factor) && range.contains(&low_frequency_factor) && high_frequency_factor <= 1e6;
+            faults.unless(sane && low_frequency_factor < high_frequency_factor, || {
+                "model.rope_scaling: factor and low_frequency_factor must be 1 to 1e6, high_frequency_factor above \
+                 low_frequency_factor and at most 1e6"
+                    .into()
+            });
+            faults.between("model.rope_scaling.original_sequence", original_sequence, 2, 1 << 20);
+        }
         if !faults.0.is_empty() {
             return;
         }
-        let heads = model.width.is_multiple_of(model.heads)
+        let heads = (model.head.is_some() || model.width.is_multiple_of(model.heads))
             && model.heads.is_multiple_of(model.kv_heads)
             && model.head_width().is_multiple_of(2);
-        faults.unless(heads, || "model: width must divide by heads into an even number, heads by kv_heads".to_owned());
+        faults.unless(heads, || {
+            "model: width must divide by heads into an even number (or head be one), heads by kv_heads".to_owned()
+        });
         let (width, ff) = (u64::from(model.width), u64::from(model.feed_forward));
+        let query = width.max(u64::from(model.heads) * u64::from(model.head_width()));
         let embeddings = u64::from(model.vocabulary) * width * 2;
-        let elements = embeddings + u64::from(model.layers) * (4 * width * width + 3 * width * ff);
+        let elements = embeddings + u64::from(model.layers) * (4 * width * query + 3 * width * ff);
         faults.unless(elements <= ELEMENTS_MAX, || {
             format!("model: about {elements} parameters; the limit is {ELEMENTS_MAX}")
         });
@@ -337,6 +392,17 @@ impl Run {
         faults.positive("inner.epsilon", inner.epsilon);
         faults.share("inner.weight_decay", inner.weight_decay);
         faults.positive("inner.clip", inner.clip);
+        match (inner.optimizer, inner.momentum) {
+            (Optimizer::Muon, Some(momentum)) => faults.share("inner.momentum", momentum),
+            (Optimizer::Muon, None) => faults.0.push("inner.momentum must be there with optimizer = \"muon\"".into()),
+            (Optimizer::AdamW, Some(_)) => {
+                faults.0.push("inner.momentum is Muon's: remove it, or say optimizer = \"muon\"".into());
+            }
+            (Optimizer::AdamW, None) => {}
+        }
+        if let Some(rate) = &inner.embed_rate {
+            faults.schedule("inner.embed_rate", rate, 0.0, 1.0, false);
+        }
         // Below 2^-10 the rule that flushes subnormals could change a bit.
         faults.schedule("outer.rate", &outer.rate, 1.0 / 1024.0, 16.0, false);
         faults.share("outer.rho", outer.rho);
@@ -371,155 +437,6 @@ impl Run {
         faults.share("scoring.average", scoring.average);
         faults.share("scoring.share", scoring.share);
         faults.positive("scoring.power", scoring.power);
-    }
-
-    fn to_wire(&self) -> wire::Run {
-        let Run { chain, clock, electorate, model, data, inner, outer, compress, scoring } = self;
-        wire::Run {
-            genesis: chain.genesis.as_bytes().to_vec(),
-            netuid: chain.netuid.into(),
-            start: chain.start,
-            genesis_state: chain.genesis_state.as_bytes().to_vec(),
-            clock: Some(wire::Clock {
-                length: clock.length,
-                anchor: clock.anchor,
-                commit: clock.commit,
-                vote: clock.vote,
-                commit_margin: clock.commit_margin,
-                announce_margin: clock.announce_margin,
-                vote_margin: clock.vote_margin,
-                beacon: (clock.beacon == Beacon::Seed).into(),
-            }),
-            electorate: Some(wire::Electorate {
-                window: electorate.window,
-                contributions_max: electorate.contributions_max,
-                contributions_min: electorate.contributions_min,
-                stake_min: electorate.stake_min,
-                electorate_min: electorate.electorate_min,
-                checkpoint: electorate.checkpoint,
-            }),
-            model: Some(wire::Model {
-                vocabulary: model.vocabulary,
-                width: model.width,
-                layers: model.layers,
-                heads: model.heads,
-                kv_heads: model.kv_heads,
-                feed_forward: model.feed_forward,
-                sequence: model.sequence,
-                rope_theta: model.rope_theta,
-                norm_epsilon: model.norm_epsilon,
-                tied: model.tied.into(),
-                seed: model.seed,
-            }),
-            data: Some(wire::Data { digest: data.digest.as_bytes().to_vec(), samples: data.samples }),
-            inner: Some(wire::Inner {
-                steps: inner.steps.to_wire(),
-                batch: inner.batch,
-                rate: inner.rate.to_wire(),
-                warmup_steps: inner.warmup_steps,
-                beta1: inner.beta1,
-                beta2: inner.beta2,
-                epsilon: inner.epsilon,
-                weight_decay: inner.weight_decay,
-                clip: inner.clip,
-                steps_min: inner.steps_min,
-            }),
-            outer: Some(wire::Outer { rate: outer.rate.to_wire(), rho: outer.rho }),
-            compress: Some(wire::Compress {
-                k: compress.k.to_wire(),
-                beta: compress.beta,
-                quantiser: compress.quantiser as u32,
-                shard_chunks: compress.shard_chunks,
-                state_elements: compress.state_elements,
-                inline_max: compress.inline_max,
-            }),
-            scoring: Some(wire::Scoring {
-                sequences: scoring.sequences,
-                rate: scoring.rate,
-                average: scoring.average,
-                share: scoring.share,
-                power: scoring.power,
-            }),
-        }
-    }
-
-    fn from_wire(wire: wire::Run) -> Result<Run, DecodeError> {
-        let clock = need(wire.clock, "clock")?;
-        let electorate = need(wire.electorate, "electorate")?;
-        let model = need(wire.model, "model")?;
-        let data = need(wire.data, "data")?;
-        let inner = need(wire.inner, "inner")?;
-        let outer = need(wire.outer, "outer")?;
-        let compress = need(wire.compress, "compress")?;
-        let scoring = need(wire.scoring, "scoring")?;
-        Ok(Run {
-            chain: Chain {
-                genesis: digest(&wire.genesis, "genesis")?,
-                netuid: u16::try_from(wire.netuid).map_err(|_| DecodeError::Field("netuid"))?,
-                start: wire.start,
-                genesis_state: digest(&wire.genesis_state, "genesis_state")?,
-            },
-            clock: Clock {
-                length: clock.length,
-                anchor: clock.anchor,
-                commit: clock.commit,
-                vote: clock.vote,
-                commit_margin: clock.commit_margin,
-                announce_margin: clock.announce_margin,
-                vote_margin: clock.vote_margin,
-                beacon: if flag(clock.beacon, "beacon")? { Beacon::Seed } else { Beacon::Chain },
-            },
-            electorate: Electorate {
-                window: electorate.window,
-                contributions_max: electorate.contributions_max,
-                contributions_min: electorate.contributions_min,
-                stake_min: electorate.stake_min,
-                electorate_min: electorate.electorate_min,
-                checkpoint: electorate.checkpoint,
-            },
-            model: Model {
-                vocabulary: model.vocabulary,
-                width: model.width,
-                layers: model.layers,
-                heads: model.heads,
-                kv_heads: model.kv_heads,
-                feed_forward: model.feed_forward,
-                sequence: model.sequence,
-                rope_theta: model.rope_theta,
-                norm_epsilon: model.norm_epsilon,
-                tied: flag(model.tied, "tied")?,
-                seed: model.seed,
-            },
-            data: Data { digest: digest(&data.digest, "data.digest")?, samples: data.samples },
-            inner: Inner {
-                steps: Schedule::from_wire(inner.steps, "inner.steps")?,
-                batch: inner.batch,
-                rate: Schedule::from_wire(inner.rate, "inner.rate")?,
-                warmup_steps: inner.warmup_steps,
-                beta1: inner.beta1,
-                beta2: inner.beta2,
-                epsilon: inner.epsilon,
-                weight_decay: inner.weight_decay,
-                clip: inner.clip,
-                steps_min: inner.steps_min,
-            },
-            outer: Outer { rate: Schedule::from_wire(outer.rate, "outer.rate")?, rho: outer.rho },
-            compress: Compress {
-                k: Schedule::from_wire(compress.k, "compress.k")?,
-                beta: compress.beta,
-                quantiser: Quantiser::from_byte(compress.quantiser).ok_or(DecodeError::Field("quantiser"))?,
-                shard_chunks: compress.shard_chunks,
-                state_elements: compress.state_elements,
-                inline_max: compress.inline_max,
-            },
-            scoring: Scoring {
-                sequences: scoring.sequences,
-                rate: scoring.rate,
-                average: scoring.average,
-                share: scoring.share,
-                power: scoring.power,
-            },
-        })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod audit;
 mod churn;
+mod from_model;
 mod honest;
 mod killed;
 mod memory;

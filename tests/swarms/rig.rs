@@ -127,6 +127,12 @@ impl Rig {
         self
     }
 
+    /// It goes on from the model in this folder.
+    pub(crate) fn from_model(mut self, dir: &Path) -> Rig {
+        self.options.template = self.options.template.from_model(dir).expect("a model");
+        self
+    }
+
     /// Changes numbers of the preset: `section.key=value`.
     pub(crate) fn set(mut self, changes: &[&str]) -> Rig {
         let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();

@@ -2,73 +2,20 @@
 //! sizes: `cargo bench -p covey-trainer --bench step -- [--json FILE] [--threads 1,2] [--sizes 0.85M,5M,56M]`.
 //!
 //! The limit is measured beside them: what a loop of fused multiply-adds in registers reaches on as many threads. A step
-//! counts 6 operations for each weight of a matrix and token, and 12·T/2·width a layer for causal attention over T tokens;
-//! norms, softmax and the optimizer count nothing. The best of the repetitions is what the machine can do; the median is
+//! counts what [`sizes::operations`] says. The best of the repetitions is what the machine can do; the median is
 //! what it did beside its other work.
 //!
 //! The rival on the same shapes: `tests/rivals`, `trainer`.
 
-use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+mod sizes;
+
+use covey_proto::run::Optimizer;
 use covey_simd::vectorised;
 use covey_sparseloco::state::as_le_bytes;
-use covey_trainer::{Batch, Device, StepHyper, genesis, open_backend};
+use covey_trainer::{Device, genesis, open_backend};
 use serde_json::{Value, json};
+use sizes::{HYPER, Size, operations, sizes};
 use std::time::Instant;
-
-const HYPER: StepHyper = StepHyper { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
-
-/// A model, and how many sequences a step has.
-struct Size {
-    name: &'static str,
-    sequences: usize,
-    repetitions: usize,
-    model: Model,
-}
-
-fn sizes() -> [Size; 3] {
-    let small = Model {
-        vocabulary: 2048,
-        width: 128,
-        layers: 4,
-        heads: 4,
-        kv_heads: 2,
-        feed_forward: 256,
-        sequence: 128,
-        rope_theta: 10_000.0,
-        norm_epsilon: 1e-5,
-        tied: true,
-        seed: 1,
-    };
-    let medium = Model { vocabulary: 4096, width: 256, feed_forward: 704, sequence: 256, tied: false, ..small.clone() };
-    let large = Model {
-        vocabulary: 32_000,
-        width: 512,
-        layers: 8,
-        heads: 8,
-        kv_heads: 4,
-        feed_forward: 1408,
-        sequence: 512,
-        ..medium.clone()
-    };
-    [
-        Size { name: "0.85M", sequences: 8, repetitions: 60, model: small },
-        Size { name: "5M", sequences: 8, repetitions: 12, model: medium },
-        Size { name: "56M", sequences: 4, repetitions: 4, model: large },
-    ]
-}
-
-/// Operations of one step.
-fn operations(model: &Model, tokens: f64) -> f64 {
-    let layout = Layout::of(model);
-    let matrices = layout.tensors().iter().filter(|tensor| !tensor.name.contains("norm"));
-    let weights: usize = matrices
-        .filter(|tensor| model.tied || !tensor.name.contains("embed"))
-        .map(|tensor| tensor.elements())
-        .sum();
-    let attention = 12.0 * f64::from(model.sequence) / 2.0 * f64::from(model.width) * f64::from(model.layers);
-    tokens * (6.0 * weights as f64 + attention)
-}
 
 /// Best and median seconds of `repetitions` calls, after one that warms up.
 fn time(repetitions: usize, mut call: impl FnMut()) -> (f64, f64) {
@@ -115,14 +62,12 @@ fn peak(threads: usize) -> f64 {
 fn measure(size: &Size, threads: usize, peak: f64) -> Value {
     let model = &size.model;
     let backend = open_backend(&Device::Cpu { threads }, model).expect("a model that can be");
-    let (trainer, judge) = (backend.trainer(), backend.model());
+    let (trainer, judge) = (backend.trainer(Optimizer::AdamW), backend.model());
     let (mut trainer, mut judge) = (trainer.expect("there is room"), judge.expect("there is room"));
-    let parameters = genesis::initial_state(model);
+    let parameters = genesis::initial_state(model).expect("it has a seed");
     trainer.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
     judge.load(&mut as_le_bytes(&parameters)).expect("the state is this model's");
-    let row = model.sequence as usize + 1;
-    let tokens = (0..size.sequences * row).map(|at| ((at * 7919 + at / 13 * 104_729) % 65_521) as u32 % model.vocabulary);
-    let batch = Batch::new(model, tokens.collect()).expect("whole rows of known tokens");
+    let batch = size.batch();
     let count = batch.predictions() as f64;
     println!("{} parameters, {count} tokens a step, {}", parameters.len(), backend.name());
     let step = time(size.repetitions, || assert!(trainer.step(&batch, &HYPER).is_ok()));

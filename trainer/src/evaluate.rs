@@ -30,7 +30,7 @@ mod tests {
     fn batches_of_different_sizes_count_by_token() {
         let model = small_model();
         let mut loaded = CpuModel::new(&model, 1);
-        loaded.load(&mut as_le_bytes(&crate::genesis::initial_state(&model))).unwrap();
+        loaded.load(&mut as_le_bytes(&crate::genesis::initial_state(&model).unwrap())).unwrap();
         let all = tokens(&model, 5, 3);
         let (small, large) = all.split_at(model.sequence as usize + 1);
         let batches = [small, large].map(|part| Batch::new(&model, part.to_vec()).unwrap());

@@ -23,8 +23,17 @@ const DEVIATION: f64 = 0.02;
 /// Elements drawn from the stream at a time.
 const DRAWN: usize = 1024;
 
+/// A model whose first state is not drawn but given: a run that began with a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the first state is not drawn (model.seed is absent): it is a checkpoint's, named by chain.genesis_state")]
+pub struct NotDrawn;
+
 /// The initial state of `model`, flat, in the order of its layout.
-pub fn initial_state(model: &Model) -> Vec<f32> {
+///
+/// # Errors
+/// The model has no seed.
+pub fn initial_state(model: &Model) -> Result<Vec<f32>, NotDrawn> {
+    let seed = model.seed.ok_or(NotDrawn)?;
     let layout = Layout::of(model);
     let mut state = vec![1.0; layout.elements()];
     for tensor in layout.tensors() {
@@ -32,7 +41,7 @@ pub fn initial_state(model: &Model) -> Vec<f32> {
         if tensor.shape.len() != 2 {
             continue;
         }
-        let mut stream = derive(CONTEXT, &[&model.seed.to_le_bytes(), tensor.name.as_bytes()]);
+        let mut stream = derive(CONTEXT, &[&seed.to_le_bytes(), tensor.name.as_bytes()]);
         let factor = factor(&tensor.name, model.layers);
         let mut bytes = [0u8; DRAWN * 8];
         for values in state[tensor.range()].chunks_mut(DRAWN) {
@@ -43,7 +52,7 @@ pub fn initial_state(model: &Model) -> Vec<f32> {
             }
         }
     }
-    state
+    Ok(state)
 }
 
 fn centred(word: [u8; 8]) -> i32 {
@@ -68,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_initial_state_never_changes() {
-        let state = initial_state(&small_model());
+        let state = initial_state(&small_model()).unwrap();
         let bytes: Vec<u8> = state.iter().flat_map(|value| value.to_le_bytes()).collect();
         assert_eq!(Digest::of(&bytes).to_string(), "f6cc0da92065179b1207a15f3690b560b125101c95b725ff24b1f452c682cddf");
     }
@@ -76,7 +85,7 @@ mod tests {
     #[test]
     fn weights_have_the_deviation_they_should() {
         let model = Model { vocabulary: 512, width: 64, heads: 4, ..small_model() };
-        let (layout, state) = (Layout::of(&model), initial_state(&model));
+        let (layout, state) = (Layout::of(&model), initial_state(&model).unwrap());
         for tensor in layout.tensors() {
             let values = &state[tensor.range()];
             let n = values.len() as f64;

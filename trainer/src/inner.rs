@@ -1,7 +1,7 @@
 //! One round of inner steps: how many, at which learning rate. Where batches come from and when time is up is the
 //! caller's decision.
 
-use crate::backend::{BackendError, Batch, StepHyper, StepStats, Trainer};
+use crate::backend::{BackendError, Batch, Rates, StepHyper, StepStats, Trainer};
 use covey_proto::Round;
 use covey_proto::run::Run;
 use std::collections::VecDeque;
@@ -44,15 +44,17 @@ pub enum TrainError<E> {
     },
 }
 
-/// The learning rate of step `step` of `steps` in `round`, `since_reset` steps after the moments were last zero: the
-/// schedule's at round + step/steps, times min(1, (since_reset + 1)/warmup_steps).
-pub fn learning_rate(run: &Run, round: Round, step: u32, steps: u32, since_reset: u64) -> f64 {
+/// The learning rates of step `step` of `steps` in `round`, `since_reset` steps after the moments were last zero: the
+/// schedules' at round + step/steps, times min(1, (since_reset + 1)/warmup_steps). A run without `embed_rate` has one.
+pub fn learning_rates(run: &Run, round: Round, step: u32, steps: u32, since_reset: u64) -> Rates {
     let at = f64::from(round.0) + f64::from(step) / f64::from(steps.max(1));
     let warmup = match run.inner.warmup_steps {
         0 => 1.0,
         warmup => ((since_reset as f64 + 1.0) / f64::from(warmup)).min(1.0),
     };
-    run.inner.rate.linear(at) * warmup
+    let rate = run.inner.rate.linear(at) * warmup;
+    let embed_rate = run.inner.embed_rate.as_ref().map_or(rate, |schedule| schedule.linear(at) * warmup);
+    Rates { rate, embed_rate }
 }
 
 impl RoundReport {
@@ -123,7 +125,7 @@ pub fn train_round<E>(
                 return Err(TrainError::Batch { step, source });
             }
         };
-        let hyper = StepHyper::of(&run.inner, learning_rate(run, round, step, steps, trainer.steps()));
+        let hyper = StepHyper::of(&run.inner, learning_rates(run, round, step, steps, trainer.steps()));
         let known = tally.known;
         let stats = trainer.step(&batch, &hyper).map_err(|source| TrainError::Step { step: known, source })?;
         tally.begun(&batch, hyper.rate);
@@ -147,6 +149,7 @@ mod tests {
     use crate::backend::{EncodedContribution, LoadError, SaveError};
     use crate::cpu::CpuTrainer;
     use crate::testing::{small_model, tokens};
+    use covey_proto::run::Optimizer;
     use covey_proto::schedule::Schedule;
     use covey_sparseloco::Compression;
     use covey_sparseloco::state::as_le_bytes;
@@ -167,8 +170,8 @@ mod tests {
     }
 
     fn trainer() -> CpuTrainer {
-        let mut trainer = CpuTrainer::new(&small_model(), 1);
-        trainer.load(&mut as_le_bytes(&crate::genesis::initial_state(&small_model()))).unwrap();
+        let mut trainer = CpuTrainer::new(&small_model(), Optimizer::AdamW, 1);
+        trainer.load(&mut as_le_bytes(&crate::genesis::initial_state(&small_model()).unwrap())).unwrap();
         trainer
     }
 
@@ -221,14 +224,16 @@ mod tests {
 
     #[test]
     fn the_rate_follows_the_schedule_within_a_round_and_warms_up_after_a_reset() {
-        let rate = |round, step, since_reset| learning_rate(&run(), Round(round), step, 4, since_reset);
+        let rate = |round, step, since_reset| learning_rates(&run(), Round(round), step, 4, since_reset).rate;
         assert_eq!(rate(0, 0, 0), 0.01 / 8.0);
         assert_eq!(rate(2, 2, 1_000), 0.01 * 0.75);
         assert!((rate(2, 2, 3) - 0.01 * 0.75 * 0.5).abs() < 1e-18);
         assert_eq!(rate(12, 0, 1_000), 0.0);
         let mut cold = run();
         cold.inner.warmup_steps = 0;
-        assert_eq!(learning_rate(&cold, Round(0), 0, 4, 0), 0.01);
+        assert_eq!(learning_rates(&cold, Round(0), 0, 4, 0), Rates { rate: 0.01, embed_rate: 0.01 });
+        cold.inner.embed_rate = Some(Schedule::points(vec![(0, 0.06), (10, 0.0)]));
+        assert_eq!(learning_rates(&cold, Round(5), 0, 4, 0), Rates { rate: 0.005, embed_rate: 0.03 });
     }
 
     #[test]

@@ -11,16 +11,21 @@
 //! `covey-sparseloco`; a trainer only does it where its parameters are.
 //!
 //! [`data`] turns documents into token shards named by BLAKE3 and reads them back. [`hf`] writes a state in Hugging Face's
-//! layout, reads such folders, and continues prompts.
+//! layout and reads such folders; [`gguf`] writes it as one file for llama.cpp. [`generate`](mod@generate) continues texts,
+//! [`chat`] makes one of a conversation.
 //!
 //! Knows nothing of networks or chains: when a round is over, what counts and what is kept, the node decides.
 
 mod backend;
+pub mod chat;
 pub mod cpu;
 pub mod data;
 mod device;
 pub mod evaluate;
+pub mod generate;
 pub mod genesis;
+pub mod gguf;
+mod half;
 pub mod hf;
 pub mod inner;
 pub mod moments;
@@ -29,7 +34,7 @@ mod stream;
 mod testing;
 
 pub use backend::{
-    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, SaveError,
+    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, Rates, SaveError,
     StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};

@@ -15,7 +15,9 @@ pub(crate) fn small_model() -> Model {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     }
 }
 
@@ -28,6 +30,24 @@ pub(crate) fn tokens(model: &Model, sequences: usize, seed: u64) -> Vec<u32> {
         u32::from_le_bytes(bytes) % model.vocabulary
     };
     (0..sequences * (model.sequence as usize + 1)).map(|_| draw()).collect()
+}
+
+/// A word-level tokenizer of 23 tokens: w0 to w21 and the end of text, which is special.
+pub(crate) fn word_tokenizer() -> tokenizers::Tokenizer {
+    let mut vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..22).map(|at| (format!("w{at}"), at.into())).collect();
+    vocabulary.insert("<|endoftext|>".into(), 22.into());
+    let special = serde_json::json!({
+        "id": 22, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true,
+    });
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special], "decoder": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
+    });
+    tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap()
 }
 
 /// A run of [`small_model`].
@@ -110,3 +130,11 @@ average = 0.05
 share = 0.5
 power = 2.0
 "#;
+
+/// Numbers between −1 and 1, the same for the same seed.
+pub(crate) fn uniform(count: usize, seed: u64) -> Vec<f32> {
+    let mut bytes = vec![0; 4 * count];
+    derive("covey/test/uniform", &[&seed.to_le_bytes()]).fill(&mut bytes);
+    let words = bytes.as_chunks::<4>().0.iter();
+    words.map(|word| u32::from_le_bytes(*word) as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+}

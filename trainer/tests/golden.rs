@@ -9,12 +9,14 @@ mod common;
 
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
-use covey_trainer::hf::{Sampling, export, generate};
+use covey_trainer::generate::{Continue, encode_prompt, generate};
+use covey_trainer::hf::export;
 use covey_trainer::{Batch, LanguageModel, Trainer, genesis};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
@@ -30,7 +32,9 @@ fn models() -> [(&'static str, Model); 2] {
         sequence: 40,
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
-        seed: 11,
+        seed: Some(11),
+        head: None,
+        rope_scaling: None,
         ..small_model(true)
     };
     let untied = Model { heads: 2, kv_heads: 1, layers: 3, rope_theta: 500_000.0, tied: false, ..tied.clone() };
@@ -38,7 +42,7 @@ fn models() -> [(&'static str, Model); 2] {
 }
 
 fn state(model: &Model) -> Vec<f32> {
-    lively_state(model, model.seed).iter().map(|value| *value as f32).collect()
+    lively_state(model, model.seed.unwrap()).iter().map(|value| *value as f32).collect()
 }
 
 /// w0 to w46, and the end of text.
@@ -64,7 +68,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn check(name: &str, model: &Model, golden: &Value) {
-    let (mut trainer, mut judge) = (CpuTrainer::new(model, 1), CpuModel::new(model, 1));
+    let (mut trainer, mut judge) = (CpuTrainer::new(model, Optimizer::AdamW, 1), CpuModel::new(model, 1));
     trainer.load(&mut as_le_bytes(&state(model))).unwrap();
     judge.load(&mut as_le_bytes(&state(model))).unwrap();
     let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|token| token as u32).collect();
@@ -100,9 +104,12 @@ fn check(name: &str, model: &Model, golden: &Value) {
 
     let tokenizer = Tokenizer::from_bytes(tokenizer_json(model)).unwrap();
     let text = &golden["generation"];
-    let sampling = Sampling { tokens_max: text["tokens"].as_u64().unwrap() as usize, temperature: 0.0, seed: 0 };
+    let how = Continue::likeliest(text["tokens"].as_u64().unwrap() as usize, &tokenizer);
     let prompt = text["prompt"].as_str().unwrap();
-    let got = generate(&mut judge, model, &tokenizer, prompt, &sampling, &mut |_| ()).unwrap();
+    let tokens = encode_prompt(&tokenizer, prompt, true, &how.ends).unwrap();
+    let sequence = model.sequence as usize;
+    let got =
+        generate(&mut judge, sequence, &tokenizer, &tokens, &how, &mut |_| ControlFlow::Continue(())).unwrap().text;
     assert_eq!(Some(got.as_str()), text["text"].as_str(), "{name}: greedy continuation of {prompt:?}");
 }
 
@@ -124,9 +131,9 @@ fn exports_what_transformers_is_to_judge() {
         std::fs::write(&tokenizer, tokenizer_json(&model)).unwrap();
         export(&folder.join(name), &model, &state(&model), &tokenizer).unwrap();
         // The seed, then the initial state that the script computes again from genesis.rs's words.
-        let initial = genesis::initial_state(&model);
+        let initial = genesis::initial_state(&model).unwrap();
         let bytes: Vec<u8> = initial.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let genesis = [&model.seed.to_le_bytes()[..], &bytes].concat();
+        let genesis = [&model.seed.unwrap().to_le_bytes()[..], &bytes].concat();
         std::fs::write(folder.join(format!("{name}-genesis")), genesis).unwrap();
     }
 }

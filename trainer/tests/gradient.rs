@@ -7,10 +7,19 @@ mod oracle;
 
 use common::{Draw, lively_state, small_model};
 use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer, RopeScaling};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::{BackendError, Batch, LanguageModel, StepHyper, Trainer, genesis};
+
+/// Tied and not; with heads whose widths do not add up to the model's, wider and narrower, and stretched frequencies.
+fn models() -> [Model; 4] {
+    let stretched =
+        RopeScaling { factor: 4.0, low_frequency_factor: 1.0, high_frequency_factor: 3.0, original_sequence: 16 };
+    let wide = Model { head: Some(12), rope_scaling: Some(stretched), rope_theta: 50.0, ..small_model(true) };
+    let narrow = Model { head: Some(2), ..small_model(false) };
+    [small_model(true), small_model(false), wide, narrow]
+}
 
 fn rounded(state: &[f64]) -> Vec<f32> {
     state.iter().map(|value| *value as f32).collect()
@@ -23,7 +32,7 @@ fn judge(model: &Model, state: &[f64]) -> CpuModel {
 }
 
 fn trainer(model: &Model, state: &[f32]) -> CpuTrainer {
-    let mut trainer = CpuTrainer::new(model, 1);
+    let mut trainer = CpuTrainer::new(model, Optimizer::AdamW, 1);
     trainer.load(&mut as_le_bytes(state)).unwrap();
     trainer
 }
@@ -45,19 +54,18 @@ fn rows(model: &Model, sequences: usize) -> Vec<u32> {
 
 #[test]
 fn logits_and_loss_are_the_oracles() {
-    for tied in [true, false] {
-        let model = small_model(tied);
+    for model in models() {
         let state = lively_state(&model, 1);
         let mut judge = judge(&model, &state);
         let rows = rows(&model, 3);
         let loss = loss(&mut judge, Batch::new(&model, rows.clone()).unwrap()).unwrap();
-        assert!((loss - oracle::loss(&model, &state, &rows)).abs() < 1e-5, "tied {tied}");
+        assert!((loss - oracle::loss(&model, &state, &rows)).abs() < 1e-5, "{model:?}");
         for length in [1, 4, 7] {
             let logits = judge.logits(&rows[..length]).unwrap();
             let expected = oracle::logits(&model, &state, &rows[..length]).concat();
             for (at, (got, expected)) in logits.iter().zip(&expected).enumerate() {
                 let error = (f64::from(*got) - expected).abs();
-                assert!(error < 2e-5, "tied {tied}, length {length}, logit {at}: {got}, expected {expected}");
+                assert!(error < 2e-5, "{model:?}, length {length}, logit {at}: {got}, expected {expected}");
             }
         }
     }
@@ -66,8 +74,7 @@ fn logits_and_loss_are_the_oracles() {
 #[test]
 fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
     const STEP: f64 = 1e-5;
-    for tied in [true, false] {
-        let model = small_model(tied);
+    for model in models() {
         let mut state = lively_state(&model, 2);
         let rows = rows(&model, 2);
         let mut trainer = trainer(&model, &rounded(&state));
@@ -88,7 +95,7 @@ fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
             }
             let (error, size) = (error.sqrt(), size.sqrt());
             assert!(size > 1e-4, "{} does not matter here: gradient {size}", tensor.name);
-            assert!(error < 2e-5 * size.max(0.01), "tied {tied}, {}: off by {error} of {size}", tensor.name);
+            assert!(error < 2e-5 * size.max(0.01), "{model:?}, {}: off by {error} of {size}", tensor.name);
         }
     }
 }
@@ -99,7 +106,16 @@ fn steps_are_adamw_with_clipping() {
     let mut state = lively_state(&model, 3);
     let batch = Batch::new(&model, rows(&model, 2)).unwrap();
     let mut trainer = trainer(&model, &rounded(&state));
-    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.5 };
+    let hyper = StepHyper {
+        rate: 0.01,
+        embed_rate: 0.01,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 0.5,
+    };
     let (mut first, mut second) = (vec![0.0f64; state.len()], vec![0.0f64; state.len()]);
     for step in 1..=5 {
         let gradient = trainer.gradient(&batch).unwrap().1.to_vec();
@@ -130,9 +146,18 @@ fn steps_are_adamw_with_clipping() {
 #[test]
 fn one_batch_is_learned_by_heart() {
     let model = Model { width: 32, heads: 4, kv_heads: 2, ..small_model(true) };
-    let mut trainer = trainer(&model, &genesis::initial_state(&model));
+    let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
     let batch = Batch::new(&model, rows(&model, 4)).unwrap();
-    let hyper = StepHyper { rate: 0.02, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, clip: 1.0 };
+    let hyper = StepHyper {
+        rate: 0.02,
+        embed_rate: 0.02,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        clip: 1.0,
+    };
     let first = trainer.step(&batch, &hyper).unwrap().unwrap().loss;
     // No knowledge: every token alike.
     assert!((first - f64::from(model.vocabulary).ln()).abs() < 0.1, "{first}");
@@ -148,8 +173,17 @@ fn one_batch_is_learned_by_heart() {
 fn two_instances_on_two_threads_agree_to_the_bit() {
     let model = Model { sequence: 50, ..small_model(true) };
     let run = || {
-        let mut trainer = trainer(&model, &genesis::initial_state(&model));
-        let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+        let mut trainer = trainer(&model, &genesis::initial_state(&model).unwrap());
+        let hyper = StepHyper {
+            rate: 0.01,
+            embed_rate: 0.01,
+            momentum: 0.0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+        };
         for _ in 0..5 {
             trainer.step(&Batch::new(&model, rows(&model, 25)).unwrap(), &hyper).unwrap();
         }
@@ -170,7 +204,16 @@ fn what_belongs_to_another_model_is_refused_and_changes_nothing() {
     let (mut judge, mut trainer) = (judge(&model, &state), trainer(&model, &rounded(&state)));
     let other = Model { sequence: 8, ..model.clone() };
     let strange = Batch::new(&other, rows(&other, 1)).unwrap();
-    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let hyper = StepHyper {
+        rate: 0.01,
+        embed_rate: 0.01,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 1.0,
+    };
     assert!(matches!(trainer.step(&strange, &hyper), Err(BackendError::OtherModel { .. })));
     assert!(matches!(loss(&mut judge, strange), Err(BackendError::OtherModel { .. })));
     assert!(judge.logits(&[]).is_err() && judge.logits(&[23]).is_err() && judge.logits(&[0; 8]).is_err());

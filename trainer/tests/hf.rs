@@ -3,48 +3,37 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod common;
+#[path = "common/words.rs"]
+mod words;
 
 use common::{lively_state, small_model};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use covey_sparseloco::state::as_le_bytes;
-use covey_trainer::hf::{HfError, Sampling, export, generate, load};
+use covey_trainer::generate::{Continue, Sampling, encode_prompt, generate};
+use covey_trainer::hf::{HfError, export, load};
 use covey_trainer::{Device, genesis, open_backend};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
-
-/// A word-level tokenizer of 23 tokens: w0 to w21 and the end of text.
-fn tokenizer(folder: &Path) -> PathBuf {
-    let mut vocabulary: serde_json::Map<String, serde_json::Value> =
-        (0..22).map(|at| (format!("w{at}"), at.into())).collect();
-    vocabulary.insert("<|endoftext|>".into(), 22.into());
-    let json = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": [], "decoder": null,
-        "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
-    });
-    let path = folder.join("given-tokenizer.json");
-    fs::write(&path, json.to_string()).unwrap();
-    path
-}
+use words::word_tokenizer as tokenizer;
 
 fn exported(model: &Model) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("model");
-    export(&dir, model, &genesis::initial_state(model), &tokenizer(folder.path())).unwrap();
+    export(&dir, model, &genesis::initial_state(model).unwrap(), &tokenizer(folder.path())).unwrap();
     (folder, dir)
 }
 
 #[test]
 fn what_was_exported_loads_to_the_bit() {
     for tied in [true, false] {
-        let model = Model { seed: 0, ..small_model(tied) };
+        let model = Model { seed: Some(0), ..small_model(tied) };
         let (_folder, dir) = exported(&model);
         let (loaded, state) = load(&dir).unwrap();
-        assert_eq!(loaded, model);
-        assert!(state == genesis::initial_state(&model));
+        assert_eq!(loaded, Model { seed: None, ..model.clone() });
+        assert!(state == genesis::initial_state(&model).unwrap());
         let mut files: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         files.sort();
         let expected =
@@ -57,7 +46,7 @@ fn what_was_exported_loads_to_the_bit() {
 fn an_export_replaces_an_export_and_nothing_else() {
     let model = small_model(true);
     let (folder, dir) = exported(&model);
-    let mut state = genesis::initial_state(&model);
+    let mut state = genesis::initial_state(&model).unwrap();
     state[3] = 0.5;
     export(&dir, &model, &state, &tokenizer(folder.path())).unwrap();
     assert!(load(&dir).unwrap().1 == state);
@@ -74,11 +63,11 @@ fn what_cannot_be_exported_is_refused_with_the_reason() {
     let model = small_model(true);
     let folder = tempfile::tempdir().unwrap();
     let (dir, tokenizer) = (folder.path().join("model"), tokenizer(folder.path()));
-    let mut state = genesis::initial_state(&model);
+    let mut state = genesis::initial_state(&model).unwrap();
     let message = |result: Result<(), HfError>| result.unwrap_err().to_string();
     assert!(message(export(&dir, &model, &state[1..], &tokenizer)).contains("the model has"));
     let few = Model { vocabulary: 22, ..model.clone() };
-    assert!(message(export(&dir, &few, &genesis::initial_state(&few), &tokenizer)).contains("has 23 tokens"));
+    assert!(message(export(&dir, &few, &genesis::initial_state(&few).unwrap(), &tokenizer)).contains("has 23 tokens"));
     assert!(message(export(&dir, &model, &state, &folder.path().join("none.json"))).contains("is missing"));
     fs::write(folder.path().join("bad.json"), "{}").unwrap();
     assert!(message(export(&dir, &model, &state, &folder.path().join("bad.json"))).contains("is no tokenizer"));
@@ -138,10 +127,15 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     let state = lively_state(&model, 6).iter().map(|value| *value as f32).collect::<Vec<_>>();
     loaded.load(&mut as_le_bytes(&state)).unwrap();
     let mut run = |prompt: &str, temperature: f64, seed: u64| {
-        let sampling = Sampling { tokens_max: 20, temperature, seed };
+        let mut how = Continue::likeliest(20, &tokenizer);
+        how.sampling = Sampling { temperature, seed, ..how.sampling };
+        let prompt = encode_prompt(&tokenizer, prompt, true, &how.ends).unwrap();
         let mut streamed = String::new();
-        let text =
-            generate(&mut *loaded, &model, &tokenizer, prompt, &sampling, &mut |more| streamed.push_str(more)).unwrap();
+        let mut on_text = |more: &str| {
+            streamed.push_str(more);
+            ControlFlow::Continue(())
+        };
+        let text = generate(&mut *loaded, 7, &tokenizer, &prompt, &how, &mut on_text).unwrap().text;
         assert_eq!(text, streamed);
         text
     };
@@ -152,6 +146,7 @@ fn generation_is_repeatable_streams_what_it_returns_and_outlives_the_window() {
     assert_eq!(run("w1", 1.5, 7), run("w1", 1.5, 7));
     assert_ne!(run("w1", 1.5, 7), run("w1", 1.5, 8));
     run("", 1.0, 1);
-    let hot = Sampling { tokens_max: 1, temperature: f64::NAN, seed: 0 };
-    assert!(generate(&mut *loaded, &model, &tokenizer, "w1", &hot, &mut |_| ()).is_err());
+    let mut hot = Continue::likeliest(1, &tokenizer);
+    hot.sampling.temperature = f64::NAN;
+    assert!(generate(&mut *loaded, 7, &tokenizer, &[1], &hot, &mut |_| ControlFlow::Continue(())).is_err());
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::{Batch, LanguageModel, StepHyper, Trainer, genesis};
@@ -20,15 +20,26 @@ fn what_processors_with_less_run_computes_the_same() {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let rows = (0..2 * 41).map(|at| at * at % 67).collect();
     let batch = Batch::new(&model, rows).unwrap();
-    let initial = genesis::initial_state(&model);
-    let hyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 0.1 };
+    let initial = genesis::initial_state(&model).unwrap();
+    let hyper = StepHyper {
+        rate: 0.01,
+        embed_rate: 0.01,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 0.1,
+    };
     let at = |level| {
         covey_simd::lower_to(level);
-        let mut trainer = CpuTrainer::new(&model, 1);
+        let mut trainer = CpuTrainer::new(&model, Optimizer::AdamW, 1);
         trainer.load(&mut as_le_bytes(&initial)).unwrap();
         let (loss, gradient) = trainer.gradient(&batch).unwrap();
         let gradient = gradient.to_vec();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use covey_proto::layout::Layout;
-use covey_proto::run::{Model, Quantiser};
+use covey_proto::run::{Model, Optimizer, Quantiser};
 use covey_sparseloco::state::as_le_bytes;
 use covey_sparseloco::{Compression, OuterStep, decode_shard, working_bytes};
 use covey_trainer::{Batch, Device, StepHyper, genesis, open_backend};
@@ -47,20 +47,31 @@ fn nobody_holds_more_than_promised() {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let layout = Layout::of(&model);
     let elements = layout.elements();
     assert!(elements > 8_000_000, "small against the pieces of work, {elements} would say nothing");
     // 1 % of a copy of the model, and the odd vector.
     let little = elements / 25;
-    let base = genesis::initial_state(&model);
+    let base = genesis::initial_state(&model).unwrap();
     let backend = open_backend(&Device::Cpu { threads: 1 }, &model).unwrap();
 
-    let (taken, mut trainer) = peak(|| backend.trainer().unwrap());
-    assert!(taken <= backend.trainer_memory().total() as usize + little, "a trainer takes {taken}");
+    let (taken, mut trainer) = peak(|| backend.trainer(Optimizer::AdamW).unwrap());
+    assert!(taken <= backend.trainer_memory(Optimizer::AdamW).total() as usize + little, "a trainer takes {taken}");
     let batch = Batch::new(&model, (0..4 * 17).map(|at| at * 53 % 4096).collect()).unwrap();
-    let hyper = StepHyper { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let hyper = StepHyper {
+        rate: 1e-3,
+        embed_rate: 1e-3,
+        momentum: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        clip: 1.0,
+    };
     let small = |what: &str, more: usize| assert!(more <= little, "{what} takes {more} more");
     // Matrix products pack their factors into blocks that stay in cache.
     let packed = |what: &str, more: usize| assert!(more <= little + (4 << 20), "{what} takes {more} more");

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What the tags of veils begin with; no tag of a caller does.
+pub(super) const VEIL: &str = "veil-";
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) size: u64,
@@ -44,6 +47,8 @@ pub(super) struct Index {
     pins: HashMap<String, Vec<Digest>>,
     /// How many tags hold a blob, whether or not it is there.
     held: HashMap<Digest, usize>,
+    /// How many of them veil it.
+    veiled: HashMap<Digest, usize>,
     /// Entries that the index on disk does not know as they are, or still knows.
     changed: HashSet<Digest>,
     /// Blobs of which the index on disk claims good pieces of a partial file, or is about to.
@@ -238,32 +243,56 @@ impl Index {
 
     /// Sets a tag; returns what it stood for.
     pub(super) fn pin(&mut self, tag: String, roots: Vec<Digest>) -> Option<Vec<Digest>> {
+        let veils = tag.starts_with(VEIL);
         for root in &roots {
             *self.held.entry(*root).or_default() += 1;
+            if veils {
+                *self.veiled.entry(*root).or_default() += 1;
+            }
         }
         let before = self.pins.insert(tag, roots);
-        self.release(before.as_deref().unwrap_or_default());
+        self.release(before.as_deref().unwrap_or_default(), veils);
         before
     }
 
     pub(super) fn unpin(&mut self, tag: &str) -> Option<Vec<Digest>> {
         let before = self.pins.remove(tag);
-        self.release(before.as_deref().unwrap_or_default());
+        self.release(before.as_deref().unwrap_or_default(), tag.starts_with(VEIL));
         before
+    }
+
+    /// Gives a tag back what it stood for, if anything.
+    pub(super) fn restore_pin(&mut self, tag: &str, before: Option<Vec<Digest>>) {
+        match before {
+            Some(before) => drop(self.pin(tag.to_owned(), before)),
+            None => drop(self.unpin(tag)),
+        }
     }
 
     pub(super) fn pins(&self) -> &HashMap<String, Vec<Digest>> {
         &self.pins
     }
 
-    fn release(&mut self, roots: &[Digest]) {
+    /// Whether nobody is to be shown this blob yet.
+    pub(super) fn is_veiled(&self, root: &Digest) -> bool {
+        self.veiled.contains_key(root)
+    }
+
+    fn release(&mut self, roots: &[Digest], veiled: bool) {
         for root in roots {
-            if let Some(count) = self.held.get_mut(root) {
-                *count -= 1;
-                if *count == 0 {
-                    self.held.remove(root);
-                }
+            count_down(&mut self.held, root);
+            if veiled {
+                count_down(&mut self.veiled, root);
             }
+        }
+    }
+}
+
+fn count_down(counts: &mut HashMap<Digest, usize>, root: &Digest) {
+    if let Some(count) = counts.get_mut(root) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(root);
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | when bytes are brought to the disk | `flush.rs` |
 //! | whether a group that came is right | `partial.rs`, over the proofs of `tree.rs` |
 //! | whether what is sent is still what its name says | `serve.rs` |
+//! | what strangers may see of it | `public.rs` |
 //! | how a file comes to its place, what a leftover is | `files.rs`; large ones: `whole.rs` |
 //!
 //! Layout under the root: `blobs/AA/HEX` (AA: the first two digits of HEX), `HEX.partial` while pieces are missing,
@@ -40,6 +41,7 @@ mod index;
 mod meta;
 mod open_files;
 mod partial;
+mod public;
 mod serve;
 mod state;
 mod store;
@@ -48,6 +50,7 @@ mod whole;
 
 pub use error::{ReceiveError, ServeError, StoreError, TAG_CHARACTERS_MAX};
 pub use partial::{Fed, Partial, Receive, Received};
+pub use public::Public;
 pub use store::{Durability, Store};
 pub use whole::{BlobInfo, Reader, Verified};
 

@@ -1,11 +1,11 @@
-//! What is read is checked: answers for peers, and what a node reads of its own blobs. A disk that no longer holds what
+//! What is read is checked, for peers and for the node itself. A disk that no longer holds what
 //! it did costs the piece, not the peer who asked.
 
 use crate::files::{Kind, has_outboard};
 use crate::open_files::{Files, read};
 use crate::state::State;
 use crate::tree::{self, Fault, PAIR, Take};
-use crate::{ServeError, Store, StoreError};
+use crate::{Store, StoreError};
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
 use covey_proto::pieces::{PieceSet, Pieces};
@@ -37,30 +37,6 @@ impl Store {
                 None => PieceSet::all(pieces.count()),
             },
             _ => PieceSet::none(pieces.count()),
-        }
-    }
-
-    /// Appends to `out` what a peer that asks for these groups is sent: exactly [`Pieces::answer_bytes`] bytes, each checked
-    /// against the root on the way. On an error, `out` is as it was.
-    ///
-    /// # Errors
-    /// Groups that are not all good here; a disk that no longer holds what it did, which costs the piece; or a folder that
-    /// is gone.
-    pub fn encode(&self, blob: &BlobRef, groups: Range<u64>, out: &mut Vec<u8>) -> Result<(), ServeError> {
-        let pieces = Pieces::of_blob(blob).ok_or(ServeError::NotHeld)?;
-        if groups.is_empty() || groups.end > pieces.groups() {
-            return Err(ServeError::NotHeld);
-        }
-        let mut opened =
-            self.open_blob(&blob.root)?.filter(|opened| opened.blob == *blob).ok_or(ServeError::NotHeld)?;
-        if opened.state.as_ref().is_some_and(|state| !state.has(&groups)) {
-            return Err(ServeError::NotHeld);
-        }
-        out.reserve(pieces.answer_bytes(groups.clone()) as usize);
-        match self.read_checked(&mut opened, &groups, Take::Proven, out) {
-            Ok(()) => Ok(()),
-            Err(StoreError::Corrupt { root, piece }) => Err(ServeError::Corrupt { root, piece }),
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::files::{Folder, Found, Kind, has_outboard};
 use crate::flush::{Shared, USED_TIME_MAX};
-use crate::index::Index;
+use crate::index::{Index, VEIL};
 use crate::meta::{Change, Held, Meta, Opened, Record};
 use crate::state::{Over, State};
 use crate::tree;
@@ -325,11 +325,7 @@ impl Store {
         let pin = [Change::Pin(tag.to_owned(), roots.to_vec())];
         let done = self.sync(roots).and_then(|()| self.0.0.meta.commit(self.folder(), &pin));
         if done.is_err() {
-            let mut index = self.index();
-            match before {
-                Some(before) => drop(index.pin(tag.to_owned(), before)),
-                None => drop(index.unpin(tag)),
-            }
+            self.index().restore_pin(tag, before);
         }
         done
     }
@@ -340,6 +336,10 @@ impl Store {
     /// A tag that is none, or a disk that failed.
     pub fn unpin(&self, tag: &str) -> Result<(), StoreError> {
         check_tag(tag)?;
+        self.remove_pin(tag)
+    }
+
+    pub(crate) fn remove_pin(&self, tag: &str) -> Result<(), StoreError> {
         let _one = self.0.0.pinning.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.index().pins().contains_key(tag) {
             return self.folder().still_there();
@@ -349,9 +349,28 @@ impl Store {
         Ok(())
     }
 
+    /// Adds what `roots` chooses to what a tag stands for, whether or not it is there yet; on the disk when this returns.
+    pub(crate) fn add_pin(&self, tag: &str, roots: impl FnOnce(&Index) -> Vec<Digest>) -> Result<(), StoreError> {
+        let _one = self.0.0.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, all) = {
+            let mut index = self.index();
+            let before = index.pins().get(tag).cloned();
+            let all = [before.clone().unwrap_or_default(), roots(&index)].concat();
+            index.pin(tag.to_owned(), all.clone());
+            (before, all)
+        };
+        let done = self.0.0.meta.commit(self.folder(), &[Change::Pin(tag.to_owned(), all)]);
+        if done.is_err() {
+            self.index().restore_pin(tag, before);
+        }
+        done
+    }
+
     /// The tags, with what each stands for.
     pub fn pins(&self) -> HashMap<String, Vec<Digest>> {
-        self.index().pins().clone()
+        let index = self.index();
+        let pins = index.pins().iter().filter(|(tag, _)| !tag.starts_with(VEIL));
+        pins.map(|(tag, roots)| (tag.clone(), roots.clone())).collect()
     }
 
     /// Removes least recently used blobs that are not pinned until the quota holds. Returns the bytes freed.
@@ -403,9 +422,9 @@ fn restore(index: &mut Index, folder: &Folder, files: Vec<Found>, held: &mut Hel
     Ok(())
 }
 
-fn check_tag(tag: &str) -> Result<(), StoreError> {
+pub(crate) fn check_tag(tag: &str) -> Result<(), StoreError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    if tag.is_empty() || tag.len() > TAG_CHARACTERS_MAX || !tag.chars().all(plain) {
+    if tag.is_empty() || tag.len() > TAG_CHARACTERS_MAX || !tag.chars().all(plain) || tag.starts_with(VEIL) {
         return Err(StoreError::Tag(tag.chars().take(2 * TAG_CHARACTERS_MAX).collect()));
     }
     Ok(())

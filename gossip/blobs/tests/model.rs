@@ -140,7 +140,7 @@ impl World {
             }
             Move::Serve(n, piece) => {
                 let groups = pieces(&self.blobs[*n]).groups_of(*piece);
-                let served = self.store().encode(&self.blobs[*n], groups.clone(), &mut Vec::new());
+                let served = self.store().public().encode(&self.blobs[*n], groups.clone(), &mut Vec::new());
                 let held = self.model.held.get(n).is_some_and(|held| held.contains(piece));
                 assert_eq!(served.is_ok(), held, "{served:?}");
                 if !groups.is_empty() {

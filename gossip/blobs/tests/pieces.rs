@@ -161,12 +161,12 @@ fn a_damaged_disk_costs_the_piece_and_is_not_served() {
     to.put(&bytes, Durability::Synced).unwrap();
     damage(&path(&to, &blob, ""), PIECE + 5 * GROUP + 1);
     let mut out = b"before".to_vec();
-    to.encode(&blob, 0..16, &mut out).unwrap();
+    to.public().encode(&blob, 0..16, &mut out).unwrap();
     out.truncate(6);
-    let refused = to.encode(&blob, 16..32, &mut out);
+    let refused = to.public().encode(&blob, 16..32, &mut out);
     assert!(matches!(refused, Err(ServeError::Corrupt { piece: 1, .. })), "{refused:?}");
     assert_eq!(out, b"before");
-    assert!(matches!(to.encode(&blob, 16..32, &mut out), Err(ServeError::NotHeld)));
+    assert!(matches!(to.public().encode(&blob, 16..32, &mut out), Err(ServeError::NotHeld)));
     assert!(!to.has(&blob.root));
     assert_eq!(to.holdings(&blob).iter().collect::<Vec<_>>(), [0, 2, 3]);
     drop(to);
@@ -187,7 +187,7 @@ fn a_blob_of_one_piece_that_is_damaged_is_gone() {
     let (_a, store) = store(1 << 30);
     let blob = store.put(&bytes(3 * GROUP, 7), Durability::Buffered).unwrap();
     damage(&path(&store, &blob, ""), GROUP);
-    assert!(matches!(store.encode(&blob, 0..3, &mut Vec::new()), Err(ServeError::Corrupt { piece: 0, .. })));
+    assert!(matches!(store.public().encode(&blob, 0..3, &mut Vec::new()), Err(ServeError::Corrupt { piece: 0, .. })));
     assert!(!store.has(&blob.root) && !path(&store, &blob, "").exists());
     assert_eq!(store.holdings(&blob), PieceSet::none(1));
 }
@@ -208,7 +208,7 @@ fn an_outboard_that_is_damaged_or_gone_is_made_anew_from_a_whole_blob() {
         send(&from, &partial, piece);
     }
     damage(&path(&to, &blob, ".obao"), 64 * 3);
-    assert!(matches!(to.encode(&blob, 0..16, &mut Vec::new()), Err(ServeError::Corrupt { piece: 0, .. })));
+    assert!(matches!(to.public().encode(&blob, 0..16, &mut Vec::new()), Err(ServeError::Corrupt { piece: 0, .. })));
     send(&from, &partial, 0);
     for piece in [0, 1, 2] {
         assert_eq!(
@@ -219,7 +219,7 @@ fn an_outboard_that_is_damaged_or_gone_is_made_anew_from_a_whole_blob() {
     // Without its outboard and damaged, nothing of a whole blob can be told good.
     fs::remove_file(path(&from, &blob, ".obao")).unwrap();
     damage(&path(&from, &blob, ""), 0);
-    assert!(matches!(from.encode(&blob, 16..17, &mut Vec::new()), Err(ServeError::NotHeld)));
+    assert!(matches!(from.public().encode(&blob, 16..17, &mut Vec::new()), Err(ServeError::NotHeld)));
     assert!(!from.has(&blob.root));
 }
 
@@ -232,10 +232,10 @@ fn what_is_not_held_is_not_served() {
     let other = BlobRef { size: blob.size + 1, ..blob };
     let unknown = BlobRef { root: Digest::of(b"?"), ..blob };
     for (blob, groups) in [(blob, 0..15), (blob, 15..16), (other, 0..1), (unknown, 0..1)] {
-        assert!(matches!(to.encode(&blob, groups, &mut Vec::new()), Err(ServeError::NotHeld)));
+        assert!(matches!(to.public().encode(&blob, groups, &mut Vec::new()), Err(ServeError::NotHeld)));
     }
     for groups in [0..0, 47..49, 48..49, 0..u64::MAX] {
-        assert!(matches!(from.encode(&blob, groups, &mut Vec::new()), Err(ServeError::NotHeld)));
+        assert!(matches!(from.public().encode(&blob, groups, &mut Vec::new()), Err(ServeError::NotHeld)));
     }
     assert_eq!((to.holdings(&other).len(), to.holdings(&unknown).len()), (0, 0));
     assert_eq!(from.holdings(&BlobRef { size: u64::MAX, ..blob }), PieceSet::none(0));
@@ -346,13 +346,13 @@ fn verification_has_a_price() {
     let mut answers: Vec<Vec<u8>> = vec![Vec::new(); 128];
     timed("encode, first touch of memory", &mut || {
         for (piece, out) in answers.iter_mut().enumerate() {
-            from.encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
+            from.public().encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
         }
     });
     timed("encode", &mut || {
         for (piece, out) in answers.iter_mut().enumerate() {
             out.clear();
-            from.encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
+            from.public().encode(&blob, pieces(&blob).groups_of(piece as u32), out).unwrap();
         }
     });
     let partial = to.begin(blob).unwrap();

@@ -99,7 +99,7 @@ impl Reader<'_> {
         if self.outbox.is_open(id) {
             return Err(End::Breach(format!("a second request {id} while the first is open")));
         }
-        let held = self.env.shared.store.holdings(&asked.blob);
+        let held = self.env.shared.store.public().holdings(&asked.blob);
         let piece = Pieces::of_blob(&asked.blob).map(|pieces| pieces.piece_of(asked.groups.start));
         let refused = if piece.is_some_and(|piece| held.contains(piece)) {
             match self.env.serving.enqueue(self.outbox, asked) {

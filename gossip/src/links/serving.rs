@@ -298,7 +298,7 @@ impl Serving {
         let bytes = frames::Asked { id, blob: *blob, groups: groups.clone() }.answer_bytes();
         buffer.reserve(HEAD_BYTES + bytes);
         Answer::Piece { id, bytes }.encode(buffer);
-        if let Err(error) = self.shared.store.encode(blob, groups, buffer) {
+        if let Err(error) = self.shared.store.public().encode(blob, groups, buffer) {
             // Whoever asks decides how often: the store says it louder where a person should look.
             tracing::debug!(blob = %blob.root, %error, "a piece cannot be served");
             return false;

@@ -87,7 +87,7 @@ impl Teller {
         self.wishes -= 1;
         match wish {
             Wish::Want(blob) => {
-                let set = self.env.shared.store.holdings(&blob);
+                let set = self.env.shared.store.public().holdings(&blob);
                 Holding::Bitfield { root: blob.root, set: set.as_bytes().to_vec() }.encode(&mut self.out);
                 self.told.insert(blob.root, ToldHoldings { blob, set });
                 let bytes: usize = self.told.values().map(|told| told.set.as_bytes().len()).sum();
@@ -106,7 +106,7 @@ impl Teller {
         let roots: Vec<Digest> = self.told.keys().copied().collect();
         for root in roots {
             let Some(told) = self.told.get_mut(&root) else { continue };
-            let now = self.env.shared.store.holdings(&told.blob);
+            let now = self.env.shared.store.public().holdings(&told.blob);
             if now == told.set {
                 continue;
             }

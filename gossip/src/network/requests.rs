@@ -133,7 +133,7 @@ impl Requests {
         self.shared.traffic.requests_in.add(1);
         match asked {
             RequestFrame::Request(Request::Blob(root)) => {
-                match self.shared.store.size(&root) {
+                match self.shared.store.public().size(&root) {
                     Some(size) if size <= BLOB_BYTES_MAX as u64 => {
                         self.serve(behaviour, peer, id, size, Serve::Blob(root, channel), jobs);
                     }
@@ -191,7 +191,7 @@ impl Requests {
                 }
                 Serve::Blob(root, channel) => {
                     let (store, life) = (self.shared.store.clone(), self.life);
-                    let read = move || match store.get(&root) {
+                    let read = move || match store.public().get(&root) {
                         Ok(bytes) => bytes.map(Arc::from),
                         Err(error) => {
                             // Whoever asks decides how often: the node's own reads say it louder.

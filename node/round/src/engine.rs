@@ -55,6 +55,8 @@ pub struct Engine {
     committed: Option<(Round, Digest)>,
     /// Whether the chain has been heard of at all.
     heard: bool,
+    /// The state before round 0 is not here: the node takes part once it has come, or once it has joined by a later one.
+    stateless: bool,
     /// A state could not be read: the next try waits until the chain moves.
     unreadable: bool,
     /// The last round whose votes, as a joiner, this node has found to agree on no head.
@@ -140,11 +142,19 @@ impl Engine {
             outstanding: Outstanding::default(),
             committed,
             heard: false,
+            stateless: false,
             unreadable: false,
             unagreed: None,
             voteless: 0,
             split: 0,
         }
+    }
+
+    /// The same node, at the run's beginning, without the state that the run begins with: one that is not drawn comes from
+    /// peers ([`Event::Given`]).
+    pub fn without_state(mut self) -> Engine {
+        self.stateless = true;
+        self
     }
 
     /// Where the node stands.
@@ -196,7 +206,8 @@ impl Engine {
     /// Whether the node waits for nothing but blocks.
     pub fn is_idle(&self) -> bool {
         let out = &self.outstanding;
-        let busy = out.sending > 0
+        let busy = self.stateless
+            || out.sending > 0
             || out.reading.is_some()
             || out.joining
             || out.training.is_some()
@@ -218,6 +229,7 @@ impl Engine {
             Event::View(view) => self.on_view(view, actions),
             Event::NoView(block) => self.on_no_view(block, actions),
             Event::Joined(tip) => self.on_joined(tip),
+            Event::Given => self.on_given(),
             Event::Trained(round, manifest) => self.on_trained(round, manifest, actions),
             Event::Held(round, uid) => self.on_collected(round, |reveal| reveal.held.insert(uid)),
             Event::Refused(round, uid) => self.on_collected(round, |reveal| reveal.refused.insert(uid)),
@@ -328,16 +340,17 @@ impl Engine {
             Ok(selection) => selection,
             Err(error) => return halt(Halt::Contradiction(error), actions),
         };
-        let Some(head) = selection.agreed else {
+        let target = selection.agreed.map(|head| Tip { round: round.previous(), head });
+        let Some(target) = target.filter(|target| !self.stateless || *target != self.tip) else {
             self.unagreed = Some(round);
-            return Step::Waiting;
+            // Without a state there is nowhere to stand: the next round's votes may lead to one.
+            return if self.stateless { Step::Joining(Joining::default()) } else { Step::Waiting };
         };
-        let target = Tip { round: round.previous(), head };
         if self.tip == target {
             return Step::Waiting;
         }
         if self.tip.round == target.round {
-            actions.push(Action::Diverged { round, mine: self.tip.head, agreed: head });
+            actions.push(Action::Diverged { round, mine: self.tip.head, agreed: target.head });
         }
         self.join(target, actions)
     }
@@ -351,9 +364,17 @@ impl Engine {
     fn on_joined(&mut self, tip: Tip) {
         if std::mem::take(&mut self.outstanding.joining) {
             self.tip = tip;
+            self.stateless = false;
             // An agreed head brought it here: there are votes, and they do not split.
             (self.voteless, self.split) = (0, 0);
             self.step = Step::Waiting;
+        }
+    }
+
+    /// The state before round 0 is here. What was decided meanwhile is looked at again, now that there is one to stand on.
+    fn on_given(&mut self) {
+        if std::mem::take(&mut self.stateless) {
+            self.unagreed = None;
         }
     }
 
@@ -362,7 +383,8 @@ impl Engine {
     fn start_if_up_to_date(&mut self) {
         let next = self.tip.next();
         let decided = clock::last_decided(&self.run, self.finalised);
-        if matches!(self.step, Step::Joining(_)) && self.heard && decided.is_none_or(|last| last < next) {
+        let may = matches!(self.step, Step::Joining(_)) && self.heard && !self.stateless;
+        if may && decided.is_none_or(|last| last < next) {
             self.step = Step::Waiting;
         }
     }

@@ -92,6 +92,15 @@ pub enum AuditError {
         /// What is said.
         claimed: Digest,
     },
+    /// The model that the run began with is nowhere.
+    #[error(
+        "the run begins with a model that was given, and its blob {digest} is in no store, or damaged there: an archive \
+         (a seeder) keeps it"
+    )]
+    NoGenesis {
+        /// The blob.
+        digest: Digest,
+    },
     /// A blob that is needed is nowhere.
     #[error("round {round}: {what} {digest} is in no store, or damaged there")]
     Missing {

@@ -25,7 +25,7 @@ use covey_proto::{BlockNumber, Digest, Round, RunId, Uid};
 use covey_round::clock::RoundBlocks;
 use covey_round::engine::Tip;
 use covey_round::select::{Outcome, SelectError, Selection, select};
-use covey_sparseloco::{state_manifest_on, state_root};
+use covey_sparseloco::{Assembly, state_manifest_on, state_root};
 use covey_trainer::genesis::initial_state;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,12 +83,8 @@ impl Auditor {
         let text = std::fs::read_to_string(&path).map_err(|error| AuditError::Io { path, error })?;
         let run = Run::from_toml(&text)?;
         let (run_id, layout) = (run.id(), run.layout());
-        let parameters = initial_state(&run.model);
-        let computed = state_root(&parameters, run.compress.state_elements as usize);
-        let claimed = run.chain.genesis_state;
-        if computed != claimed {
-            return Err(AuditError::Genesis { computed, claimed });
-        }
+        let stores = open_stores(folder)?;
+        let parameters = first_state(&run, &layout, &stores)?;
         let cut = run.compress.state_elements as usize;
         let mut claims = Vec::new();
         for found in folder.states(layout.elements())? {
@@ -97,7 +93,7 @@ impl Auditor {
         }
         let newest = newest(&claims).ok_or_else(|| AuditError::NoState(folder.path().to_owned()))?.tip;
         let mut auditor = Auditor {
-            stores: open_stores(folder)?,
+            stores,
             tip: Tip::genesis(run_id),
             report: Report { rounds: 0, state_roots: Vec::new(), contributions: 0, vouched: 0 },
             headers: BTreeMap::new(),
@@ -290,6 +286,25 @@ impl Auditor {
         let tensors = self.layout.tensors_in(shard).map(|tensor| tensor.name.clone()).collect();
         Place::Shard { number, tensors }
     }
+}
+
+/// The state that the run begins with: drawn, or of somebody's model, which the stores must hold by its root.
+fn first_state(run: &Run, layout: &Layout, stores: &[Store]) -> Result<Vec<f32>, AuditError> {
+    let (cut, claimed) = (run.compress.state_elements as usize, run.chain.genesis_state);
+    let Ok(drawn) = initial_state(&run.model) else {
+        let blob = |name: &Digest| stores.iter().find_map(|store| store.get(name).ok().flatten());
+        let missing = |digest| AuditError::NoGenesis { digest };
+        let list = blob(&claimed).ok_or_else(|| missing(claimed))?;
+        let manifest = StateManifest::from_bytes(&list, layout.elements(), cut).map_err(|_| missing(claimed))?;
+        let mut state = Assembly::new(layout.elements());
+        for shard in &manifest.shards {
+            let bytes = blob(&shard.root).ok_or_else(|| missing(shard.root))?;
+            state.push(&bytes).map_err(|_| missing(shard.root))?;
+        }
+        return state.finish().map_err(|_| missing(claimed));
+    };
+    let computed = state_root(&drawn, cut);
+    if computed == claimed { Ok(drawn) } else { Err(AuditError::Genesis { computed, claimed }) }
 }
 
 /// The newest of what nodes have; of equally new ones the first node's.

@@ -5,8 +5,12 @@ use crate::corpus::{Corpus, VOCABULARY};
 use clap::{Args, Subcommand};
 use covey_proto::Digest;
 use covey_trainer::data::{Dataset, DatasetSummary, PrepareOptions, prepare, read_documents};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Bytes of the largest tokenizer.json that is read, as the data set's own is.
+const TOKENIZER_BYTES_MAX: u64 = covey_trainer::data::shards::TOKENIZER_BYTES_MAX;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DataCommand {
@@ -30,14 +34,75 @@ pub(super) struct PrepareArgs {
     /// Tokens of the tokenizer that is trained on the text.
     #[arg(long, default_value_t = VOCABULARY)]
     vocabulary: u32,
+    /// A model's tokenizer.json, or the model's folder, to encode with instead of training a tokenizer: for a run that goes
+    /// on from that model.
+    #[arg(long, value_name = "PATH", conflicts_with = "vocabulary")]
+    tokenizer: Option<PathBuf>,
+}
+
+/// What cuts text into tokens.
+#[derive(Clone, Debug)]
+pub(super) enum Tokens {
+    /// A tokenizer of at most so many tokens, trained on the text.
+    Trained(u32),
+    /// A tokenizer.json.
+    Given(Vec<u8>),
+}
+
+impl Tokens {
+    /// The tokenizer in a model's folder, or in that file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is larger than any tokenizer.
+    pub(super) fn given(path: &Path) -> Result<Tokens, Failure> {
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let fault = |error: std::io::Error| Plain(format!("{}: {error}", file.display()));
+        let mut json = Vec::new();
+        std::fs::File::open(&file)
+            .map_err(fault)?
+            .take(TOKENIZER_BYTES_MAX + 1)
+            .read_to_end(&mut json)
+            .map_err(fault)?;
+        match json.len() as u64 > TOKENIZER_BYTES_MAX {
+            true => Err(Plain(format!("{}: over {TOKENIZER_BYTES_MAX} bytes", file.display())).into()),
+            false => Ok(Tokens::Given(json)),
+        }
+    }
+
+    /// Tokens that the tokenizer may have at most; not looked at if it is given.
+    fn vocabulary(&self) -> u32 {
+        match self {
+            Tokens::Trained(vocabulary) => *vocabulary,
+            Tokens::Given(_) => 0,
+        }
+    }
+
+    fn json(&self) -> Option<Vec<u8>> {
+        match self {
+            Tokens::Trained(_) => None,
+            Tokens::Given(json) => Some(json.clone()),
+        }
+    }
+
+    /// What the folder of prepared data is named by.
+    fn name(&self) -> String {
+        match self {
+            Tokens::Trained(vocabulary) => vocabulary.to_string(),
+            Tokens::Given(json) => Digest::of(json).short(),
+        }
+    }
 }
 
 pub(super) fn run(command: DataCommand) -> Result<Done, Failure> {
     match command {
         DataCommand::Prepare(args) => {
+            let tokens = match &args.tokenizer {
+                Some(path) => Tokens::given(path)?,
+                None => Tokens::Trained(args.vocabulary),
+            };
             let dataset = match &args.data {
-                Some(path) => own(path, args.vocabulary, args.out.as_deref())?,
-                None => corpus(args.vocabulary, args.out.as_deref())?,
+                Some(path) => own(path, &tokens, args.out.as_deref())?,
+                None => corpus(&tokens, args.out.as_deref())?,
             };
             describe(&dataset);
         }
@@ -47,16 +112,22 @@ pub(super) fn run(command: DataCommand) -> Result<Done, Failure> {
 }
 
 /// The data set for a swarm: the user's own text, or the default corpus; prepared now if it is not there.
-pub(super) fn for_swarm(path: Option<&Path>, vocabulary: u32) -> Result<Arc<Dataset>, Failure> {
+pub(super) fn for_swarm(path: Option<&Path>, tokens: &Tokens) -> Result<Arc<Dataset>, Failure> {
     let dataset = match path {
         Some(folder) if folder.join("dataset.json").is_file() => Dataset::open(folder, None)?,
-        Some(path) => own(path, vocabulary, None)?,
-        None => corpus(vocabulary, None)?,
+        Some(path) => own(path, tokens, None)?,
+        None => corpus(tokens, None)?,
     };
     Ok(Arc::new(dataset))
 }
 
-fn corpus(vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Failure> {
+fn corpus(tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
+    let Tokens::Trained(vocabulary) = *tokens else {
+        return Err(Plain(
+            "give the text to train on (--data): with a model's own tokenizer there is no default".into(),
+        )
+        .into());
+    };
     let cache = out.map_or_else(cache, |out| Ok(out.to_owned()))?;
     let mut last = String::new();
     let corpus = Corpus::fetch_and_prepare(&cache, vocabulary, &mut |stage| say(&mut last, stage.to_string()))?;
@@ -66,7 +137,7 @@ fn corpus(vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Failure> {
     Ok(corpus.dataset)
 }
 
-fn own(path: &Path, vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Failure> {
+fn own(path: &Path, tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
     let documents = read_documents(path)?;
     let mut hasher = blake3::Hasher::new();
     for document in &documents {
@@ -76,7 +147,7 @@ fn own(path: &Path, vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Fail
     let content = Digest::new(*hasher.finalize().as_bytes());
     let folder = match out {
         Some(out) => out.to_owned(),
-        None => cache()?.join(format!("own-{}-{vocabulary}", content.short())),
+        None => cache()?.join(format!("own-{}-{}", content.short(), tokens.name())),
     };
     // The cache's folder is named by the text; another one may hold anything, and is made again.
     if out.is_none()
@@ -86,7 +157,8 @@ fn own(path: &Path, vocabulary: u32, out: Option<&Path>) -> Result<Dataset, Fail
     }
     let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy().into_owned());
     let mut last = String::new();
-    let options = PrepareOptions { name, vocabulary, ..PrepareOptions::default() };
+    let (vocabulary, tokenizer) = (tokens.vocabulary(), tokens.json());
+    let options = PrepareOptions { name, vocabulary, tokenizer, ..PrepareOptions::default() };
     let summary = prepare(documents, &options, &folder, &mut |stage| say(&mut last, stage.to_string()))?;
     report(&summary);
     Ok(Dataset::open(&folder, Some(summary.digest))?)

@@ -22,6 +22,7 @@ mod outcome;
 mod peers;
 mod register;
 mod run;
+mod serve;
 mod signals;
 mod state;
 mod status;
@@ -90,10 +91,20 @@ enum Command {
     Peers(peers::PeersArgs),
     /// Follow any run from the chain and the topics alone: who commits, what is selected, roots, weights.
     Watch(watch::WatchArgs),
-    /// Write a trained state in Hugging Face's layout.
+    /// Say what a model is and what it takes to train it.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Write a trained state in Hugging Face's layout, or as a GGUF file for llama.cpp.
     Export(model::ExportArgs),
-    /// Continue a prompt with an exported model.
+    /// Continue a prompt with an exported model, or talk with it.
     Generate(model::GenerateArgs),
+    /// Answer over HTTP with a model, or with a running node's newest state, as OpenAI's interface does.
+    Serve(serve::ServeArgs),
+}
+
+/// The cores that this process may use.
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Runs the command line.
@@ -122,8 +133,10 @@ pub fn main() -> ExitCode {
         Command::Devnet(args) => devnet::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Model(command) => model::model(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match result {
         Ok(Done::Well) => ExitCode::SUCCESS,

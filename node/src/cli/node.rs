@@ -23,6 +23,10 @@ pub(super) struct NodeArgs {
     /// The node's node.toml; `covey init` writes one.
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     config: PathBuf,
+    /// The folder of the model that the run goes on from: at whoever brings it, once; everybody else has its state from
+    /// peers. A run that begins with a drawn state needs none.
+    #[arg(long, value_name = "DIR")]
+    genesis: Option<PathBuf>,
     /// Say what happens as JSON lines on standard output, and end when standard input does.
     #[arg(long, hide = true)]
     supervised: bool,
@@ -77,12 +81,12 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
             let nothing =
                 || Plain(format!("{} has no data: a {} needs the run's", args.config.display(), service::role(roles)));
             let path = config.data.as_deref().ok_or_else(nothing)?;
-            (Some(hotkey), Some(data::for_swarm(Some(path), run.model.vocabulary)?))
+            (Some(hotkey), Some(data::for_swarm(Some(path), &data::Tokens::Trained(run.model.vocabulary))?))
         }
     };
-    let (misbehaviour, supervised) = (args.misbehave, args.supervised);
+    let (misbehaviour, supervised, genesis) = (args.misbehave, args.supervised, args.genesis);
     let name = config.name.clone();
-    let service = Service { config, run, roles, hotkey, data: dataset, misbehaviour, supervised, board };
+    let service = Service { config, run, roles, hotkey, data: dataset, genesis, misbehaviour, supervised, board };
     let mut by = None;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {

@@ -5,7 +5,7 @@ mod show;
 use super::{Done, Failure, Plain};
 use crate::chain::substrate::{Settings, SubstrateLedger, check_space};
 use crate::chain::{Ledger, LedgerError};
-use crate::preset::{Template, genesis_state};
+use crate::preset::{Template, genesis_state, given_state};
 use crate::service::read_run;
 use clap::{Args, Subcommand, ValueEnum};
 use covey_proto::run::{Chain, Run};
@@ -15,7 +15,7 @@ use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunCommand {
@@ -54,6 +54,10 @@ pub(super) struct NewArgs {
     /// The training data: a prepared data set (`covey data prepare`).
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// A model's folder in Hugging Face's layout to go on from: its shapes are the run's, and its state is what the run
+    /// begins with. The data must be of its tokenizer (`covey data prepare --tokenizer`).
+    #[arg(long, value_name = "DIR")]
+    from_model: Option<PathBuf>,
     /// A round's blocks and electorate: those of the preset suit a chain of one's own.
     #[arg(long, value_enum, default_value = "preset")]
     clock: ClockArg,
@@ -98,6 +102,9 @@ pub(super) struct CheckArgs {
     /// The chain that should be the run's, as a WebSocket URL.
     #[arg(long, value_name = "URL")]
     chain: Option<String>,
+    /// The folder of the model that the run should go on from.
+    #[arg(long, value_name = "DIR")]
+    genesis: Option<PathBuf>,
     /// Leave the genesis state out, which takes four bytes a parameter of memory.
     #[arg(long)]
     no_state: bool,
@@ -124,6 +131,9 @@ pub(super) fn run(command: RunCommand) -> Result<Done, Failure> {
 
 fn new(args: &NewArgs) -> Result<Done, Failure> {
     let mut template = Template::load(&args.preset)?;
+    if let Some(model) = &args.from_model {
+        template = template.from_model(model)?;
+    }
     if args.clock == ClockArg::Bittensor {
         template = template.with(&BITTENSOR.map(str::to_owned))?;
     }
@@ -147,6 +157,13 @@ fn new(args: &NewArgs) -> Result<Done, Failure> {
     })?;
     println!("{out} written: run {}", run.id());
     println!("every node of the run needs this file; covey run show {out} prints its id");
+    if let Some(model) = &args.from_model {
+        println!(
+            "the run begins with {}: start the first node with it, the others have its state from peers:",
+            model.display()
+        );
+        println!("  covey seeder --config node.toml --genesis {}", model.display());
+    }
     Ok(Done::Well)
 }
 
@@ -189,12 +206,7 @@ fn check(args: &CheckArgs) -> Result<Done, Failure> {
     let mut findings = Findings::default();
     findings.say("numbers", true, "every one is within its bounds");
     if !args.no_state {
-        let (got, needed) = (genesis_state(&run), run.chain.genesis_state);
-        let says = match got == needed {
-            true => "this binary computes the same".to_owned(),
-            false => format!("this binary computes {}, the run says {}", got.short(), needed.short()),
-        };
-        findings.say("genesis state", got == needed, &says);
+        check_state(&run, args.genesis.as_deref(), &mut findings)?;
     }
     if let Some(folder) = &args.data {
         check_data(&run, &Dataset::open(folder, None)?, &mut findings);
@@ -203,6 +215,26 @@ fn check(args: &CheckArgs) -> Result<Done, Failure> {
         check_chain(&run, url, &mut findings)?;
     }
     Ok(if findings.differs { Done::Differs } else { Done::Well })
+}
+
+/// Whether the state that the run begins with is what its file says: drawn here, or the state of a model that is given.
+fn check_state(run: &Run, model: Option<&Path>, findings: &mut Findings) -> Result<(), Failure> {
+    let needed = run.chain.genesis_state;
+    let (got, from) = match (model, genesis_state(run)) {
+        (Some(model), _) => (given_state(run, model)?, model.display().to_string()),
+        (None, Ok(drawn)) => (drawn, "this binary".to_owned()),
+        (None, Err(_)) => {
+            let says = format!("{}, of a model: give its folder (--genesis) to have it checked", needed.short());
+            findings.say("genesis state", true, &says);
+            return Ok(());
+        }
+    };
+    let says = match got == needed {
+        true => format!("{from} gives the same"),
+        false => format!("{from} gives {}, the run says {}", got.short(), needed.short()),
+    };
+    findings.say("genesis state", got == needed, &says);
+    Ok(())
 }
 
 fn check_data(run: &Run, dataset: &Dataset, findings: &mut Findings) {

@@ -11,6 +11,8 @@ use crate::swarm::display::Display;
 use crate::swarm::{self, Counts, Kill, Options, Script, Swarm};
 use clap::Args;
 use covey_proto::Round;
+use covey_proto::layout::Layout;
+use covey_trainer::hf;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use std::time::Duration;
 const HELDOUT_SEQUENCES: u64 = 64;
 /// How long what others have is waited for. Only silence costs it; loopback answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes a second that come from a node which trains meanwhile, at least: a contribution to a large model takes its time.
+const LOOPBACK_RATE_MIN: u64 = 1_000_000;
 
 #[derive(Debug, Args)]
 pub(super) struct SwarmArgs {
@@ -44,6 +48,10 @@ pub(super) struct SwarmArgs {
     /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
+    /// A model's folder in Hugging Face's layout to go on from: its shapes are the run's, its tokenizer the data's, and its
+    /// parameters what the first round trains from. One node reads it, the others have it from that one.
+    #[arg(long, value_name = "DIR", requires = "data")]
+    from_model: Option<PathBuf>,
     /// Another number than the preset's, like model.width=512. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     changes: Vec<String>,
@@ -121,7 +129,12 @@ pub(super) fn run(args: SwarmArgs) -> Result<Done, Failure> {
 
 /// What was asked for, checked as far as it can be before anything runs; with the data, which may take a minute to prepare.
 fn options(args: SwarmArgs) -> Result<Options, Failure> {
-    let template = Template::load(&args.preset)?.with(&args.changes)?;
+    let template = Template::load(&args.preset)?;
+    let template = match &args.from_model {
+        Some(model) => template.from_model(model)?,
+        None => template,
+    };
+    let template = template.with(&args.changes)?;
     let rounds = args.rounds.unwrap_or_else(|| template.rounds());
     if rounds == 0 {
         return Err(Plain("--rounds must be at least 1".into()).into());
@@ -130,8 +143,20 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
     let script = Script { misbehave: args.misbehave, kills: args.kill, joins };
     let counts = Counts { miners: args.miners, validators: args.validators, both: args.both };
     swarm::check(rounds, counts, &script)?;
+    let patience = match template.model() {
+        // A quarter of a byte a parameter of each miner, as presets send.
+        Some(dir) => {
+            let elements = Layout::of(&hf::load_model(dir)?).elements() as u64;
+            PATIENCE + Duration::from_secs(elements / 4 * counts.miners as u64 / LOOPBACK_RATE_MIN)
+        }
+        None => PATIENCE,
+    };
     let vocabulary = template.vocabulary().ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
-    let data = data::for_swarm(args.data.as_deref(), vocabulary)?;
+    let tokens = match &args.from_model {
+        Some(model) => data::Tokens::given(model)?,
+        None => data::Tokens::Trained(vocabulary),
+    };
+    let data = data::for_swarm(args.data.as_deref(), &tokens)?;
     Ok(Options {
         template,
         data,
@@ -143,7 +168,7 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
         cores: args.cores.into(),
         hidden_weights: args.hidden_weights,
         program: std::env::current_exe()?,
-        patience: PATIENCE,
+        patience,
         heldout_sequences: HELDOUT_SEQUENCES,
     })
 }

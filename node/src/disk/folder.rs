@@ -1,6 +1,6 @@
 //! What a swarm leaves on the disk, by name: its run, its chain, its wallets, its nodes' folders. Reading changes nothing.
 
-use super::{Disk, DiskError, SavedState};
+use super::{Disk, DiskError, SavedState, StateFile};
 use std::path::{Path, PathBuf};
 
 /// The folder of a swarm.
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// chain/          the devnet's: spec.json, what it began with, and its blocks
 /// wallets/        the keys of all, as btcli has them
 /// tokenizer.json  the tokenizer of the data
+/// model/          what stands beside the parameters of the model that it goes on from, if it does
 /// nodes/NAME/     each node's own folder, its node.toml in it
 /// logs/NAME.log   what each process wrote to its standard error
 /// status          where the swarm shows its nodes' status, while it runs
@@ -71,6 +72,11 @@ impl Folder {
         self.0.join("tokenizer.json")
     }
 
+    /// What stands beside the parameters of the model that it goes on from; there only if it does.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model")
+    }
+
     /// A node's node.toml.
     pub fn node_config(&self, name: &str) -> PathBuf {
         self.node(name).join("node.toml")
@@ -113,6 +119,21 @@ impl Folder {
         Ok(self.nodes()?.into_iter().filter_map(newest))
     }
 
+    /// The file of the newest state that any node has, to be streamed; of equally new ones the first node's.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn open_newest_state(&self, elements: usize) -> Result<Option<StateFile>, DiskError> {
+        let mut newest: Option<StateFile> = None;
+        for path in self.nodes()? {
+            let Some(found) = Disk::at(path).open_newest_state(elements)? else { continue };
+            if newest.as_ref().is_none_or(|newest| found.tip().round > newest.tip().round) {
+                newest = Some(found);
+            }
+        }
+        Ok(newest)
+    }
+
     /// The newest state that any node has; of equally new ones the first node's.
     ///
     /// # Errors
@@ -152,6 +173,8 @@ mod tests {
         let newest = swarm.newest_state(2).unwrap().unwrap();
         assert_eq!((newest.node.as_str(), newest.state.tip.round), ("b", Some(Round(3))));
         assert!(swarm.newest_state(3).unwrap().is_none(), "a state of another model");
+        assert_eq!(swarm.open_newest_state(2).unwrap().unwrap().tip(), newest.state.tip);
+        assert!(swarm.open_newest_state(3).unwrap().is_none());
         assert!(swarm.node("a").join("journal.json.part").exists() && !swarm.node("empty").join("blobs").exists());
     }
 }

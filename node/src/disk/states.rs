@@ -123,6 +123,19 @@ impl Disk {
         Ok(None)
     }
 
+    /// The file of the newest state that is as long as one of `elements`, to be streamed.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open_newest_state(&self, elements: usize) -> Result<Option<StateFile>, DiskError> {
+        for round in self.saved_rounds()?.into_iter().rev() {
+            if let Some(state) = self.open_state(round, elements)? {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
     /// The newest state that is whole and sound. Newer ones are damaged: they get out of the way as `NAME.damaged`.
     ///
     /// # Errors
@@ -233,6 +246,8 @@ mod tests {
         fs::write(folder.path().join("state-10.bin"), b"CVYFST01 torn").unwrap();
         let state = disk.newest_state(2).unwrap().unwrap();
         assert_eq!((state.tip, state.parameters), (tip(Some(9)), vec![1.5, -2.0]));
+        assert_eq!(disk.open_newest_state(2).unwrap().unwrap().tip(), tip(Some(9)));
+        assert!(disk.open_newest_state(3).unwrap().is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::evaluation::EvaluationError;
 use covey_sparseloco::{CodecError, StepError};
+use covey_trainer::genesis::NotDrawn;
 use covey_trainer::inner::TrainError;
 use covey_trainer::{BackendError, BatchError, LoadError, SaveError};
 
@@ -24,6 +25,9 @@ pub enum LabError {
         /// The model's.
         sequence: u32,
     },
+    /// The state that the run begins with is not computed, but given.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// The device refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),

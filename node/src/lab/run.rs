@@ -43,7 +43,7 @@ pub(super) fn run_to_state(
     let layout = run.layout();
     let mut workers = workers(*method, run, *miners)?;
     let mut evaluator = Evaluator::new(Device::Cpu { threads: cores }, data.clone(), &run.model);
-    let mut outer = Outer { theta: initial_state(&run.model), velocity: Vec::new() };
+    let mut outer = Outer { theta: initial_state(&run.model)?, velocity: Vec::new() };
     let mut curve = Vec::new();
     let (mut tokens, mut bytes) = (0, 0);
     for round in (0..*rounds).map(Round) {
@@ -99,7 +99,7 @@ fn uids(count: u32) -> impl Iterator<Item = Uid> {
 fn workers(method: Method, run: &Run, miners: u32) -> Result<Vec<Worker>, LabError> {
     let count = if method.is_joint() { miners } else { 1 };
     let backend = open_backend(&Device::Cpu { threads: 1 }, &run.model)?;
-    uids(count).map(|uid| Ok(Worker { uid, trainer: backend.trainer()? })).collect()
+    uids(count).map(|uid| Ok(Worker { uid, trainer: backend.trainer(run.inner.optimizer)? })).collect()
 }
 
 fn assignment(experiment: &Experiment, run: &Run, data: &Dataset, round: Round) -> Assignment {

@@ -102,7 +102,7 @@ fn everything_unrounded_is_training_itself() {
 fn exact_values_are_another_swarm() {
     let with = |method| Experiment { rounds: 3, ..experiment(method, 2, &["compress.k=64"]) };
     let (exact, swarm) = (state(&with(Method::Exact)), state(&with(Method::Swarm)));
-    assert!(exact != swarm && exact != initial_state(&with(Method::Exact).run.model));
+    assert!(exact != swarm && exact != initial_state(&with(Method::Exact).run.model).unwrap());
     let bytes = |method| super::run(&with(method), &data(), 1, |_, _| ()).unwrap()[0].bytes;
     assert!(bytes(Method::Exact) > 4 * bytes(Method::Swarm));
 }
@@ -129,7 +129,10 @@ fn what_is_never_missed_and_what_is_always_missed() {
     for method in [Method::Swarm, Method::Dense, Method::Diloco] {
         let with = |miss, ef_on_miss| Experiment { miss, ef_on_miss, ..experiment(method, 2, &[]) };
         assert!(state(&with(0.0, OnMiss::Keep)) == state(&with(0.0, OnMiss::Encode)), "{method}");
-        assert!(state(&with(1.0, OnMiss::Encode)) == initial_state(&with(1.0, OnMiss::Encode).run.model), "{method}");
+        assert!(
+            state(&with(1.0, OnMiss::Encode)) == initial_state(&with(1.0, OnMiss::Encode).run.model).unwrap(),
+            "{method}"
+        );
     }
 }
 

@@ -143,7 +143,7 @@ async fn catch_up<L: Ledger>(
     *by_state |= !matches!(start, Start::Mine(_));
     let mut base = match start {
         Start::Mine(base) => base,
-        Start::Genesis => genesis(context).into(),
+        Start::Genesis => genesis(context).await?.into(),
         Start::Checkpoint(header) => checkpoint(context, &header).await?.into(),
     };
     for header in headers.into_iter().rev() {
@@ -188,8 +188,14 @@ async fn find_start<L: Ledger>(
             return Ok((Start::Mine(base.take()), headers));
         }
         let Some(round) = at.round else {
-            let is_genesis = at == Tip::genesis(context.run_id);
-            return if is_genesis { Ok((Start::Genesis, headers)) } else { Err(JoinError::Parent(at.head)) };
+            if at != Tip::genesis(context.run_id) {
+                return Err(JoinError::Parent(at.head));
+            }
+            // A first state that nobody can draw may be with nobody any more; round 0 ends with a checkpoint.
+            return match newest_checkpoint.filter(|_| context.run.model.seed.is_none()) {
+                Some(number) => from_checkpoint(headers, number),
+                None => Ok((Start::Genesis, headers)),
+            };
         };
         let header = header(context, round, at.head).await?;
         at = Tip { round: round.previous(), head: header.parent };
@@ -198,12 +204,16 @@ async fn find_start<L: Ledger>(
         }
         headers.push(header);
         if let Some(number) = newest_checkpoint.filter(|_| headers.len() > replayed_max) {
-            // The checkpoint's header and those before it are not replayed.
-            headers.truncate(number + 1);
-            let header = headers.pop().expect("the checkpoint's header is the last of them");
-            return Ok((Start::Checkpoint(header), headers));
+            return from_checkpoint(headers, number);
         }
     }
+}
+
+/// The start from the state after header `number`: that one and those before it are not replayed.
+fn from_checkpoint(mut headers: Vec<Header>, number: usize) -> Result<(Start, Vec<Header>), JoinError> {
+    headers.truncate(number + 1);
+    let header = headers.pop().expect("the checkpoint's header is the last of them");
+    Ok((Start::Checkpoint(header), headers))
 }
 
 async fn load<L: Ledger>(context: &Arc<Context<L>>, base: Base) -> Result<State, JoinError> {
@@ -254,11 +264,47 @@ fn say_unread<L>(context: &Context<L>, error: &DiskError) {
     tracing::error!(node = %context.name, %error, "my state of this round cannot be compared with the electorate's");
 }
 
-/// The state before round 0, which everyone computes.
-pub(super) fn genesis<L>(context: &Context<L>) -> State {
-    let parameters = covey_trainer::genesis::initial_state(&context.run.model);
+/// The state before round 0: drawn, or had from peers if it was given.
+async fn genesis<L: Ledger>(context: &Arc<Context<L>>) -> Result<State, JoinError> {
+    match drawn_genesis(context) {
+        Some(state) => Ok(state),
+        None => Ok(given_genesis(context).await?.0),
+    }
+}
+
+/// The state before round 0 that everyone draws from the run's seed; none if the run has none.
+pub(super) fn drawn_genesis<L>(context: &Context<L>) -> Option<State> {
+    let parameters = covey_trainer::genesis::initial_state(&context.run.model).ok()?;
     let root = state_root(&parameters, context.run.compress.state_elements as usize);
-    State { sealed: Sealed { tip: Tip::genesis(context.run_id), root }, parameters: Arc::new(parameters) }
+    Some(State { sealed: Sealed { tip: Tip::genesis(context.run_id), root }, parameters: Arc::new(parameters) })
+}
+
+/// Has the state before round 0 from peers, however long it takes, and keeps it for others: of a run that goes on from
+/// somebody's model, at a node that has nothing.
+///
+/// # Errors
+/// Something that a person must look at.
+pub(super) async fn obtain_genesis<L: Ledger>(context: Arc<Context<L>>) -> Result<State, JoinError> {
+    let (state, manifest) = loop {
+        match given_genesis(&context).await {
+            Err(error) if error.is_transient() => {
+                tracing::info!(node = %context.name, %error, "the run's first state is not to be had yet: asking again");
+                tokio::time::sleep(RETRY).await;
+            }
+            had => break had?,
+        }
+    };
+    let (owned, kept) = (context.clone(), state.clone());
+    off_the_queue(move || hold_checkpoint(&owned, &kept, &manifest)).await?;
+    tracing::info!(node = %context.name, root = %state.sealed.root, "the run's first state is here");
+    Ok(state)
+}
+
+async fn given_genesis<L: Ledger>(context: &Arc<Context<L>>) -> Result<(State, StateManifest), JoinError> {
+    let root = context.run.chain.genesis_state;
+    let (parameters, manifest) = whole_state(context, root).await?;
+    let sealed = Sealed { tip: Tip::genesis(context.run_id), root };
+    Ok((State { sealed, parameters: Arc::new(parameters) }, manifest))
 }
 
 async fn header<L: Ledger>(context: &Arc<Context<L>>, round: Round, head: Digest) -> Result<Header, JoinError> {
@@ -270,11 +316,14 @@ async fn header<L: Ledger>(context: &Arc<Context<L>>, round: Round, head: Digest
     Ok(header)
 }
 
-/// A state that peers hold whole: its shards come several at once and go into it in order.
-async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Result<State, JoinError> {
+/// A state that peers hold whole, by its root: its shards come several at once and go into it in order.
+async fn whole_state<L: Ledger>(
+    context: &Arc<Context<L>>,
+    root: Digest,
+) -> Result<(Vec<f32>, StateManifest), JoinError> {
     let (network, run) = (&context.network, &context.run);
-    let look_up = tokio::time::timeout(LOOK_UP_TIMEOUT, network.providers(header.state));
-    let list = network.fetch_unsized(header.state, LIST_BYTES_MAX as u64, &[], FETCH_TIMEOUT);
+    let look_up = tokio::time::timeout(LOOK_UP_TIMEOUT, network.providers(root));
+    let list = network.fetch_unsized(root, LIST_BYTES_MAX as u64, &[], FETCH_TIMEOUT);
     let (providers, bytes) = tokio::join!(look_up, list);
     let (elements, cut) = (context.layout.elements(), run.compress.state_elements as usize);
     let manifest = StateManifest::from_bytes(&bytes?, elements, cut)
@@ -287,7 +336,13 @@ async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Re
     while let Some(shard) = shards.try_next().await? {
         assembly.push(&shard)?;
     }
-    let parameters = Arc::new(assembly.finish()?);
+    Ok((assembly.finish()?, manifest))
+}
+
+/// The state after a header, from peers, kept as one's own are kept.
+async fn checkpoint<L: Ledger>(context: &Arc<Context<L>>, header: &Header) -> Result<State, JoinError> {
+    let (parameters, manifest) = whole_state(context, header.state).await?;
+    let parameters = Arc::new(parameters);
     let tip = Tip { round: Some(header.round), head: header.digest() };
     let state = State { sealed: Sealed { tip, root: header.state }, parameters };
     let (owned, kept) = (context.clone(), state.clone());

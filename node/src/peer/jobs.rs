@@ -5,6 +5,7 @@ use super::applying::{Progress, Settled};
 use super::catching_up::CaughtUp;
 use super::gathering::{Fetched, Pulled};
 use super::mining::Trained;
+use super::states::State;
 use super::validating::{ScoreJob, Scored};
 use crate::compute::{Cancel, CancelOnDrop};
 use covey_proto::chain::ChainView;
@@ -34,6 +35,8 @@ pub(super) enum Done {
     Applying(Progress),
     /// A round is applied.
     Applied(Box<Settled>),
+    /// The state before round 0 has come from peers.
+    Given(Box<State>),
     /// The node has caught up.
     CaughtUp(Box<CaughtUp>),
     /// A round that can be scored now, or one that cannot.

@@ -69,6 +69,8 @@ pub struct Peer<L: Ledger> {
     context: Arc<Context<L>>,
     engine: Engine,
     states: States,
+    /// The fetch of the state that the run begins with, while there is no other.
+    genesis: Option<AbortHandle>,
     identity: Identity,
     mining: Option<Mining>,
     validating: Option<Validating>,
@@ -288,6 +290,14 @@ impl<L: Ledger> Peer<L> {
                 return Ok(Vec::new());
             }
             Done::Applied(settled) => self.on_applied(*settled),
+            Done::Given(state) => {
+                self.genesis = None;
+                // A later one may have come before it.
+                if self.states.is_empty() {
+                    self.states.stand_at(*state);
+                }
+                Event::Given
+            }
             Done::CaughtUp(caught_up) => self.on_caught_up(*caught_up),
             Done::ToScore(Ok(job)) => return Ok(self.score(*job)),
             Done::ToScore(Err(round)) => Event::Scored(round),
@@ -355,6 +365,7 @@ impl<L: Ledger> Peer<L> {
             mining.forget();
         }
         self.states.stand_at(caught_up.state);
+        self.genesis.take().inspect(AbortHandle::abort);
         Event::Joined(tip)
     }
 

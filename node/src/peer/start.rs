@@ -24,8 +24,9 @@ use covey_round::engine::{Engine, Roles, Tip};
 use covey_sparseloco::state_root;
 use covey_trainer::Device;
 use covey_trainer::data::Dataset;
+use covey_trainer::hf::{self, HfError};
 use futures::FutureExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -69,6 +70,9 @@ pub struct Config<L> {
     pub save_rounds: u32,
     /// What a miner or validator signs with.
     pub hotkey: Option<HotkeyPair>,
+    /// The folder of the model that the run goes on from, at whoever brings it: the first node, the others have its state
+    /// from peers. Not read where the node has a state already.
+    pub genesis: Option<PathBuf>,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
     /// Whether it keeps every round for ever.
@@ -149,6 +153,22 @@ pub enum StartError {
     /// A role without a key.
     #[error("a miner or validator needs a hotkey to sign with")]
     NoHotkey,
+    /// The model that the run goes on from cannot be read.
+    #[error(transparent)]
+    Model(#[from] HfError),
+    /// It is another model.
+    #[error("{} holds state {got}; the run begins with {needed}: it is not the model that the run was made from", .path.display())]
+    OtherModel {
+        /// The folder.
+        path: PathBuf,
+        /// The root of its state.
+        got: Digest,
+        /// The run's.
+        needed: Digest,
+    },
+    /// The first state is not kept.
+    #[error("the run's first state cannot be kept: {0}")]
+    Keep(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The beginning is not the run's.
     #[error("this binary computes genesis state {got}; the run begins with {needed}: they are of different versions")]
     OtherGenesis {
@@ -171,26 +191,31 @@ impl<L: Ledger> Peer<L> {
         let store = Store::open(&config.directory, config.store_bytes_max)?;
         disk.remove_leftovers()?;
         let parts = Parts { data: config.data.clone(), device: config.device, save_rounds: config.save_rounds };
-        let (observer, patience) = (config.observer.clone(), config.patience);
+        let (observer, patience, model) = (config.observer.clone(), config.patience, config.genesis.clone());
         let (context, network_events, orders) = open(config, disk, store).await?;
-        let state = restore_state(&context)?;
-        if let Some(round) = state.sealed.tip.round {
+        let state = restore_state(&context, model.as_deref())?;
+        if let Some(round) = state.as_ref().and_then(|state| state.sealed.tip.round) {
             applying::provide_checkpoints(&context, round);
+            applying::provide_genesis(&context);
         }
         let (mining, validating) = parts.restore(&context)?;
         let committed = context.journal.read().contribution.map(|made| (made.round, made.manifest));
-        let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), state.sealed.tip, committed);
+        let tip = state.as_ref().map_or_else(|| Tip::genesis(context.run_id), |state| state.sealed.tip);
+        let engine = Engine::new(context.run.clone(), context.roles, context.hotkey(), tip, committed);
+        let engine = if state.is_some() { engine } else { engine.without_state() };
         refuse_other_run(&context).await?;
         let submitting = submitting::start(signer(&context), orders).await?;
         let (mut jobs, done) = Jobs::new();
         jobs.spawn(submitting.map(|()| Done::Fatal("the chain is gone".into())));
         let (heard_in, heard) = mpsc::channel(HEARD_MAX);
         jobs.spawn_silent(gathering::listen(context.clone(), network_events, heard_in));
+        let genesis = state.is_none().then(|| jobs.spawn(have_genesis(context.clone())));
         Ok(Peer {
             inputs: Inputs { heads: context.ledger.heads(), heard, done },
             context,
             engine,
-            states: States::new(state),
+            states: state.map_or_else(States::none, States::new),
+            genesis,
             identity: Identity::default(),
             mining,
             validating,
@@ -298,23 +323,60 @@ impl Parts {
     }
 }
 
-/// The newest state of the folder that has the root it should, or the run's beginning.
-fn restore_state<L: Ledger>(context: &Context<L>) -> Result<State, StartError> {
+/// The newest state of the folder that has the root it should, or the run's beginning: drawn, or of the model in `model`. None
+/// where the beginning is a model that this node has not been given.
+fn restore_state<L: Ledger>(context: &Context<L>, model: Option<&Path>) -> Result<Option<State>, StartError> {
     let cut = context.run.compress.state_elements as usize;
     let is_sound = |saved: &SavedState| {
         state_root(&saved.parameters, cut) == saved.root && is_of_its_header(context, &saved.tip, saved.root)
     };
-    if let Some(saved) = context.disk.restore_state(context.layout.elements(), is_sound)? {
-        let sealed = Sealed { tip: saved.tip, root: saved.root };
-        return Ok(State { sealed, parameters: Arc::new(saved.parameters) });
+    let state = match context.disk.restore_state(context.layout.elements(), is_sound)? {
+        Some(saved) => {
+            let sealed = Sealed { tip: saved.tip, root: saved.root };
+            Some(State { sealed, parameters: Arc::new(saved.parameters) })
+        }
+        None => begin(context, model)?,
+    };
+    let Some(first) = state.as_ref().filter(|state| state.sealed.tip.round.is_none()) else { return Ok(state) };
+    let (got, needed) = (first.sealed.root, context.run.chain.genesis_state);
+    if got != needed {
+        return Err(StartError::OtherGenesis { got, needed });
     }
-    let state = catching_up::genesis(context);
-    let needed = context.run.chain.genesis_state;
-    if state.sealed.root != needed {
-        return Err(StartError::OtherGenesis { got: state.sealed.root, needed });
+    if context.run.model.seed.is_none() {
+        applying::hold_genesis(context, first).map_err(|error| StartError::Keep(error.into()))?;
     }
-    context.disk.write_state(&Tip::genesis(context.run_id), state.sealed.root, &state.parameters)?;
     Ok(state)
+}
+
+/// The state before round 0, written into the folder.
+fn begin<L: Ledger>(context: &Context<L>, model: Option<&Path>) -> Result<Option<State>, StartError> {
+    let state = match (catching_up::drawn_genesis(context), model) {
+        (Some(drawn), _) => drawn,
+        (None, Some(path)) => given(context, path)?,
+        (None, None) => return Ok(None),
+    };
+    context.disk.write_state(&state.sealed.tip, state.sealed.root, &state.parameters)?;
+    Ok(Some(state))
+}
+
+/// The state of the model that the run goes on from.
+fn given<L: Ledger>(context: &Context<L>, path: &Path) -> Result<State, StartError> {
+    let (_, parameters) = hf::load(path)?;
+    let (got, needed) =
+        (state_root(&parameters, context.run.compress.state_elements as usize), context.run.chain.genesis_state);
+    if got != needed {
+        return Err(StartError::OtherModel { path: path.to_owned(), got, needed });
+    }
+    let sealed = Sealed { tip: Tip::genesis(context.run_id), root: got };
+    Ok(State { sealed, parameters: Arc::new(parameters) })
+}
+
+/// Has the run's first state from whoever has it.
+async fn have_genesis<L: Ledger>(context: Arc<Context<L>>) -> Done {
+    match catching_up::obtain_genesis(context).await {
+        Ok(state) => Done::Given(Box::new(state)),
+        Err(error) => Done::Fatal(format!("the run's first state cannot be kept: {error}")),
+    }
 }
 
 /// Whether a state has the root that its header says. A header that is not there says nothing.

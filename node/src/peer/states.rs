@@ -88,7 +88,7 @@ struct Headless {
 
 /// Owns what a node has of states.
 pub(super) struct States {
-    /// The newest last, at least one.
+    /// The newest last; none until the run's first state has come.
     sealed: Vec<Sealed>,
     /// The newest one's parameters, unless somebody has taken them.
     newest: Option<Arc<Vec<f32>>>,
@@ -101,7 +101,17 @@ impl States {
         States { sealed: vec![state.sealed], newest: Some(state.parameters), headless: None }
     }
 
-    /// The newest sealed state's root.
+    /// A node that has no state yet.
+    pub(super) fn none() -> States {
+        States { sealed: Vec::new(), newest: None, headless: None }
+    }
+
+    /// Whether there is none yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sealed.is_empty()
+    }
+
+    /// The newest sealed state's root; zero while there is none.
     pub(super) fn root(&self) -> Digest {
         self.sealed.last().map_or(Digest::ZERO, |sealed| sealed.root)
     }

@@ -171,7 +171,7 @@ mod tests {
                 beacon: Digest::of(b"beacon"),
             };
             let backend = open_backend(&Device::Cpu { threads: 2 }, &run.model).unwrap();
-            let (layout, base) = (run.layout(), initial_state(&run.model));
+            let (layout, base) = (run.layout(), initial_state(&run.model).unwrap());
             Rig { _folder: folder, data, run, layout, collection, backend, base }
         }
 
@@ -183,7 +183,7 @@ mod tests {
         /// What a miner with this uid would send.
         fn contribution(&self, of: u32) -> Vec<SparseShard> {
             let Rig { data, run, layout, collection, base, .. } = self;
-            let mut trainer = self.backend.trainer().unwrap();
+            let mut trainer = self.backend.trainer(self.run.inner.optimizer).unwrap();
             trainer.load(&mut as_le_bytes(base)).unwrap();
             let mut samples = collection.assignment.samples_of(uid(of)).into_iter().flatten();
             let batches = |_| data.batch(&run.model, samples.by_ref().take(run.inner.batch as usize));

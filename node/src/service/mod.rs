@@ -58,6 +58,8 @@ pub struct Service {
     pub hotkey: Option<HotkeyPair>,
     /// Its training data; one that only follows needs none.
     pub data: Option<Arc<Dataset>>,
+    /// The folder of the model that the run goes on from, if this node brings it.
+    pub genesis: Option<PathBuf>,
     /// What it does wrong, if anything.
     pub misbehaviour: Option<Misbehaviour>,
     /// Whether a supervisor listens on standard output.
@@ -191,7 +193,7 @@ impl Service {
     /// Connects to the chain, checks what it has, and starts the node.
     async fn start(self, observer: mpsc::Sender<Applied>) -> Result<Peer<SubstrateLedger>, ServiceError> {
         let limits = self.config.limits();
-        let Service { config, run, roles, hotkey, data, misbehaviour, supervised, .. } = self;
+        let Service { config, run, roles, hotkey, data, genesis, misbehaviour, supervised, .. } = self;
         let mut settings = Settings::new(config.chain.endpoints, run.chain.netuid);
         settings.genesis = Some(run.chain.genesis);
         let ledger = connect(settings, supervised).await?;
@@ -216,6 +218,7 @@ impl Service {
             device: DEVICE,
             save_rounds: config.storage.save_rounds,
             hotkey,
+            genesis,
             misbehaviour,
             archive: config.storage.archive,
             patience: config.network.patience,

@@ -83,6 +83,14 @@ pub enum SwarmError {
         /// Its name.
         name: Arc<str>,
     },
+    /// A node has not got the model that the run goes on from.
+    #[error("{name} has not got the model's state in {} s; its log is logs/{name}.log", .patience.as_secs())]
+    NoModel {
+        /// Its name.
+        name: Arc<str>,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// The chain's process does not answer.
     #[error(transparent)]
     Chain(#[from] ChainError),

@@ -31,7 +31,7 @@ use devnet::Devnet;
 use pacer::{Due, Pacer};
 use plan::{DEVNET, Plan};
 use prepare::Keys;
-use processes::{START_TIMEOUT, STOP_TIMEOUT, ended_in_time};
+use processes::{MODEL_TIMEOUT, START_TIMEOUT, STOP_TIMEOUT, ended_in_time};
 use roster::Roster;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -146,7 +146,11 @@ impl Swarm {
             }
             self.all_started().await?;
         }
-        Ok(())
+        match self.options.template.model() {
+            // Blocks wait for nobody who catches up: rounds would go by before the first of them has the model.
+            Some(_) => self.all_live().await,
+            None => Ok(()),
+        }
     }
 
     /// Shows its nodes' status, metrics and peers at an address, and writes that into its folder.
@@ -186,13 +190,32 @@ impl Swarm {
         loop {
             let starting = self.known.roster.starting().next().cloned();
             let Some(name) = starting else { return Ok(()) };
-            match tokio::time::timeout_at(until, self.events.recv()).await {
-                Ok(Some(event)) => self.on_event(event)?,
-                Ok(None) | Err(_) => return Err(SwarmError::Mute { name }),
-            }
-            if let Some((name, why)) = self.known.roster.gone().next() {
+            self.wait_for_first(until, SwarmError::Mute { name }).await?;
+        }
+    }
+
+    /// Waits until every node takes part: until all have the state of the model that the run goes on from.
+    async fn all_live(&mut self) -> Result<(), SwarmError> {
+        self.known.chronicle.event("the nodes fetch the model's state from the one that has it");
+        let until = Instant::now() + MODEL_TIMEOUT;
+        loop {
+            let waiting = self.known.roster.waiting().next().cloned();
+            let Some(name) = waiting else { return Ok(()) };
+            self.wait_for_first(until, SwarmError::NoModel { name, patience: MODEL_TIMEOUT }).await?;
+        }
+    }
+
+    /// Takes in the next thing that a process says, before the first block.
+    async fn wait_for_first(&mut self, until: Instant, silence: SwarmError) -> Result<(), SwarmError> {
+        match tokio::time::timeout_at(until, self.events.recv()).await {
+            Ok(Some(event)) => self.on_event(event)?,
+            Ok(None) | Err(_) => return Err(silence),
+        }
+        match self.known.roster.gone().next() {
+            None => Ok(()),
+            Some((name, why)) => {
                 let (name, how) = (name.clone(), "does not start".into());
-                return Err(SwarmError::Process { name, how, why: why.to_owned() });
+                Err(SwarmError::Process { name, how, why: why.to_owned() })
             }
         }
     }

@@ -6,12 +6,12 @@ use super::error::{ChainError, SwarmError};
 use super::plan::{Node, Options, Plan};
 use crate::config::{NodeConfig, Size};
 use crate::disk::folder::Folder;
+use crate::preset::PresetError;
 use crate::wallet::{Secret, Wallet, Write};
 use covey_proto::run::{Beacon, Chain, Data, Run};
 use covey_proto::{ColdkeyPair, Digest, Hotkey, derive};
 use covey_round::engine::Roles;
-use covey_sparseloco::state_root;
-use covey_trainer::genesis::initial_state;
+use covey_trainer::hf;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,7 +63,8 @@ impl Keys {
     }
 }
 
-/// Makes the swarm's folder: keys, the chain's beginning, the tokenizer.
+/// Makes the swarm's folder: keys, the chain's beginning, the tokenizer, and what stands beside the parameters of the model
+/// that it goes on from.
 pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Keys) -> Result<(), SwarmError> {
     for path in [folder.node(""), folder.chain(), folder.path().join("logs")] {
         std::fs::create_dir_all(&path).map_err(fault(&path))?;
@@ -74,6 +75,9 @@ pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Key
     write(&folder.chain_spec(), &text)?;
     let tokenizer = options.data.tokenizer_path();
     std::fs::copy(&tokenizer, folder.tokenizer()).map_err(fault(&tokenizer))?;
+    if let Some(model) = options.template.model() {
+        hf::copy_companions(model, &folder.model()).map_err(PresetError::from)?;
+    }
     Ok(())
 }
 
@@ -83,9 +87,7 @@ pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result
     let start = 8;
     let mut chain = Chain { genesis, netuid: devnet::NETUID, start, genesis_state: Digest::ZERO };
     let mut data = Data { digest: options.data.digest(), samples: 1 };
-    // A small text has fewer tokens than the preset asks for: the model's are the data's.
-    let vocabulary = format!("model.vocabulary={}", options.data.vocabulary());
-    let template = options.template.clone().with(&[vocabulary])?;
+    let template = options.template.for_data(&options.data)?;
     let draft = template.resolve(&chain, &data)?;
     let sequence = draft.model.sequence;
     let (training, held_out) = (options.data.samples(sequence), options.data.heldout_samples(sequence));
@@ -93,7 +95,7 @@ pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result
         return Err(SwarmError::TooLittleData { held_out, training, sequence });
     }
     data.samples = training;
-    chain.genesis_state = state_root(&initial_state(&draft.model), draft.compress.state_elements as usize);
+    chain.genesis_state = template.genesis_state(&draft)?;
     let mut run = template.resolve(&chain, &data)?;
     if options.repeatable {
         run.clock.beacon = Beacon::Seed;
@@ -136,6 +138,11 @@ pub(super) fn node(
         vec![node.command().into(), "--config".into(), path.into(), "--supervised".into()];
     if node.roles == (Roles { miner: true, validator: true }) {
         arguments.push("--validate".into());
+    }
+    // One node brings the model; the others have its state from it.
+    if let Some(model) = options.template.model().filter(|_| node.is_seeder()) {
+        let model = std::path::absolute(model).map_err(fault(model))?;
+        arguments.extend(["--genesis".into(), model.into()]);
     }
     if let Some(kind) = node.misbehaviour {
         arguments.extend(["--misbehave".into(), kind.to_string().into()]);

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// How long a process may take from its start to its first word.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long nodes may take to have a model's state from the one that brings it: 36 GB at a quarter of a gigabit a second.
+pub(super) const MODEL_TIMEOUT: Duration = Duration::from_secs(1200);
 /// How long processes may take to end once they were told to; then they are killed, and may take as long again.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -96,6 +96,16 @@ impl Roster {
         self.nodes.iter().filter(|(_, node)| matches!(node.progress, Progress::Starting)).map(|(name, _)| name)
     }
 
+    /// The nodes that do not take part yet: they start, or have no state.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Arc<str>> {
+        let waits = |node: &Entry| match &node.progress {
+            Progress::Starting => true,
+            Progress::Running(pace) => !pace.live,
+            Progress::Gone(_) => false,
+        };
+        self.nodes.iter().filter(move |(_, node)| waits(node)).map(|(name, _)| name)
+    }
+
     /// The nodes that stay away, and why.
     pub(super) fn gone(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
         self.nodes.iter().filter_map(|(name, node)| match &node.progress {
@@ -167,6 +177,17 @@ mod tests {
         assert!(roster.is_over(3), "who catches up, or starts, is not waited for");
         roster.ended("a", None);
         assert!(!roster.is_over(3), "nobody is left to say so");
+    }
+
+    #[test]
+    fn who_does_not_take_part_yet_is_waited_for() {
+        let mut roster = roster(&["a", "b", "c"]);
+        roster.paced("a", pace(0, true));
+        roster.paced("b", pace(0, false));
+        assert_eq!(roster.waiting().map(|name| &**name).collect::<Vec<_>>(), ["b", "c"]);
+        roster.paced("b", pace(0, true));
+        roster.ended("c", Some("no disk".into()));
+        assert_eq!(roster.waiting().count(), 0);
     }
 
     #[test]

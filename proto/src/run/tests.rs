@@ -36,7 +36,9 @@ fn run() -> Run {
             rope_theta: 10_000.0,
             norm_epsilon: 1e-5,
             tied: true,
-            seed: 7,
+            seed: Some(7),
+            head: None,
+            rope_scaling: None,
         },
         data: Data { digest: digest(3), samples: 100_000 },
         inner: Inner {
@@ -50,6 +52,9 @@ fn run() -> Run {
             weight_decay: 0.1,
             clip: 1.0,
             steps_min: 5,
+            optimizer: Optimizer::AdamW,
+            momentum: None,
+            embed_rate: None,
         },
         outer: Outer { rate: Schedule::constant(1.0), rho: 0.5 },
         compress: Compress {
@@ -82,6 +87,69 @@ fn a_run_survives_its_text_and_its_bytes() {
     // Comments, order and spelling are not part of it.
     let text = format!("# A run.\n{}", run.to_toml().replace("netuid = 3", "netuid = 0x3"));
     assert_eq!(Run::from_toml(&text).unwrap().id(), run.id());
+}
+
+fn with_everything() -> Run {
+    let mut run = run();
+    run.model.seed = None;
+    run.model.head = Some(64);
+    run.model.rope_scaling = Some(RopeScaling {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_sequence: 8192,
+    });
+    run.inner.optimizer = Optimizer::Muon;
+    run.inner.momentum = Some(0.95);
+    run.inner.embed_rate = Some(Schedule::points(vec![(0, 0.064), (100, 0.0064)]));
+    run
+}
+
+#[test]
+fn what_a_run_need_not_say_survives_both_forms_when_it_does() {
+    let run = with_everything().checked().unwrap();
+    assert_eq!(Run::from_toml(&run.to_toml()).unwrap(), run);
+    assert_eq!(Run::from_bytes(&run.to_bytes()).unwrap(), run);
+    assert_eq!(run.layout().tensor("model.layers.0.self_attn.o_proj.weight").unwrap().shape, [256, 8 * 64]);
+    let mut still = run.clone();
+    still.inner.momentum = Some(0.0);
+    assert_eq!(Run::from_bytes(&still.to_bytes()).unwrap(), still);
+}
+
+#[test]
+fn what_goes_without_saying_has_one_form() {
+    let run = run();
+    let mut said = run.clone();
+    said.model.head = Some(32);
+    assert_eq!(Run::from_toml(&said.to_toml()).unwrap().id(), run.id());
+    assert!(matches!(Run::from_bytes(&said.to_bytes()), Err(RunError::Bytes(DecodeError::Field("head")))));
+    assert!(!run.to_toml().contains("optimizer") && !run.to_toml().contains("head ="));
+}
+
+#[test]
+fn numbers_of_another_optimizer_or_model_are_faults() {
+    let with = |change: fn(&mut Run)| {
+        let mut run = with_everything();
+        change(&mut run);
+        match run.checked() {
+            Err(RunError::Faults(faults)) => faults.join("; "),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(with(|run| run.inner.momentum = None).contains("inner.momentum must be there"));
+    assert!(with(|run| run.inner.optimizer = Optimizer::AdamW).contains("inner.momentum is Muon's"));
+    assert!(with(|run| run.inner.momentum = Some(f64::NAN)).contains("inner.momentum is NaN"));
+    assert!(with(|run| run.inner.embed_rate = Some(Schedule::constant(2.0))).contains("inner.embed_rate is 2"));
+    assert!(with(|run| run.model.head = Some(63)).contains("even number"));
+    assert!(with(|run| run.model.head = Some(1 << 20)).contains("model.head is 1048576"));
+    let stretched = |change: fn(&mut RopeScaling)| {
+        let mut run = with_everything();
+        change(run.model.rope_scaling.as_mut().unwrap());
+        run.checked().unwrap_err().to_string()
+    };
+    assert!(stretched(|scaling| scaling.factor = 0.5).contains("model.rope_scaling: factor"));
+    assert!(stretched(|scaling| scaling.high_frequency_factor = 1.0).contains("model.rope_scaling: factor"));
+    assert!(stretched(|scaling| scaling.original_sequence = 0).contains("original_sequence is 0"));
 }
 
 #[test]
@@ -121,7 +189,7 @@ fn what_does_not_fit_together_is_told_with_its_sum() {
     let kept = faults(|run| run.clock.length = 150);
     assert_eq!(kept, ["clock: length + anchor + vote is 263; a chain node keeps 256 blocks"]);
     let heads = faults(|run| run.model.heads = 24);
-    assert_eq!(heads, ["model: width must divide by heads into an even number, heads by kv_heads"]);
+    assert_eq!(heads, ["model: width must divide by heads into an even number (or head be one), heads by kv_heads"]);
     let large = faults(|run| (run.model.width, run.model.layers) = (1 << 16, 1000));
     assert!(large[0].starts_with("model: about 17") && large[0].contains("100000000000"), "{large:?}");
     let announced = faults(|run| (run.compress.shard_chunks, run.compress.inline_max) = (1, 65_536));
@@ -152,7 +220,7 @@ proptest! {
         seed in 0..i64::MAX as u64, samples in 1..u64::MAX >> 1, k in 1u32..=4096, rate in 0.0f64..1.0, quantiser in 1u32..=3,
     ) {
         let mut run = run();
-        run.model.seed = seed;
+        run.model.seed = Some(seed);
         run.data.samples = samples;
         run.compress.k = Schedule::constant(k.into());
         run.compress.quantiser = Quantiser::from_byte(quantiser).unwrap();

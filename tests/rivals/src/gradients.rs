@@ -39,14 +39,16 @@ pub fn train() -> Gradients {
         rope_theta: 10_000.0,
         norm_epsilon: 1e-5,
         tied: true,
-        seed: 1,
+        seed: Some(1),
+        head: None,
+        rope_scaling: None,
     };
     let documents = synthetic::documents(1, ROUNDS * STEPS * SEQUENCES * 130);
     let mut tokens = documents.iter().flat_map(|document| document.text.bytes().map(u32::from));
     let layout = Layout::of(&model);
     let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
     let mut trainer = backend.trainer().expect("there is room");
-    let mut theta = initial_state(&model);
+    let mut theta = initial_state(&model).unwrap();
     let mut feedback = vec![0.0; theta.len()];
     for round in 1..=ROUNDS {
         trainer.load(&mut as_le_bytes(&theta)).expect("the state is this model's");

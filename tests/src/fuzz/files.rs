@@ -9,7 +9,9 @@ use covey_round::rating::{Evaluation, PeerKey, Ratings, Scored};
 use covey_sparseloco::state::{as_le_bytes, read};
 use covey_trainer::LoadError;
 use covey_trainer::data::Manifest;
-use covey_trainer::moments::{MomentsReader, MomentsWriter};
+use covey_trainer::hf::header::read_head;
+use covey_trainer::hf::load_model;
+use covey_trainer::moments::{Kind, MomentsReader, MomentsWriter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -101,7 +103,7 @@ pub(super) fn moments(data: &[u8]) -> bool {
 
 fn read_moments(mut bytes: &[u8]) -> Result<(u64, [f32; 2 * ELEMENTS]), LoadError> {
     let mut moments = [0.0; 2 * ELEMENTS];
-    let (mut reader, steps) = MomentsReader::begin(&mut bytes, ELEMENTS)?;
+    let (mut reader, steps) = MomentsReader::begin(&mut bytes, Kind::AdamW, ELEMENTS)?;
     reader.read(&mut moments)?;
     reader.finish()?;
     Ok((steps, moments))
@@ -110,7 +112,7 @@ fn read_moments(mut bytes: &[u8]) -> Result<(u64, [f32; 2 * ELEMENTS]), LoadErro
 fn write_moments(steps: u64, moments: &[f32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut write = || {
-        let mut writer = MomentsWriter::begin(&mut bytes, steps, ELEMENTS)?;
+        let mut writer = MomentsWriter::begin(&mut bytes, Kind::AdamW, steps, ELEMENTS)?;
         writer.write(moments)?;
         writer.finish()
     };
@@ -173,4 +175,35 @@ pub(super) fn datasets() -> Vec<Vec<u8>> {
         r#"{{"format":1,"name":"a \"name\"","tokenizer":"{digest}","vocabulary":512,"end_of_text":0,"train_documents":2,"train_bytes":3,"heldout_documents":1,"heldout_bytes":1,"train":[{{"digest":"{digest}","tokens":524288}},{{"digest":"{digest}","tokens":1}}],"heldout":[]}}"#
     );
     vec![text.into_bytes()]
+}
+
+/// A model's `config.json`.
+pub(super) fn model_config(data: &[u8]) -> bool {
+    let Ok(model) = with_file("config.json", data, |path| load_model(&parent(path))) else { return false };
+    assert!(model.seed.is_none() && model.head_width() > 0 && model.head_width().is_multiple_of(2));
+    assert!(model.heads.is_multiple_of(model.kv_heads));
+    true
+}
+
+pub(super) fn model_configs() -> Vec<Vec<u8>> {
+    let plain = r#"{"model_type":"llama","vocab_size":49152,"hidden_size":576,"num_hidden_layers":30,"num_attention_heads":9,"num_key_value_heads":3,"intermediate_size":1536,"max_position_embeddings":8192,"rms_norm_eps":1e-05,"rope_theta":100000,"rope_scaling":null,"tie_word_embeddings":true}"#;
+    let scaled = r#"{"vocab_size":128256,"hidden_size":2048,"num_hidden_layers":16,"num_attention_heads":32,"num_key_value_heads":8,"head_dim":64,"intermediate_size":8192,"max_position_embeddings":131072,"rope_parameters":{"rope_type":"llama3","rope_theta":500000.0,"factor":32.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}}"#;
+    [plain, scaled].map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+/// The bytes are a file of parameters, whose head is read.
+pub(super) fn safetensors(data: &[u8]) -> bool {
+    let Ok(head) = read_head(&mut &*data, data.len() as u64, 1 << 16) else { return false };
+    let mut bytes = 0;
+    for entry in head.values() {
+        assert!(entry.start >= 8 && entry.start + entry.bytes <= data.len() as u64, "{entry:?}");
+        bytes += entry.bytes;
+    }
+    assert!(bytes <= data.len() as u64, "tensors do not overlap");
+    true
+}
+
+pub(super) fn safetensorss() -> Vec<Vec<u8>> {
+    let head = br#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]}} "#;
+    vec![[&(head.len() as u64).to_le_bytes()[..], head, &[1; 14]].concat(), [&2u64.to_le_bytes()[..], b"{}"].concat()]
 }

@@ -86,6 +86,13 @@ pub const TARGETS: &[Target] = &[
         inputs: 20_000,
         memory_max: (SMALL, LISTED),
     },
+    Target {
+        name: "model_config",
+        run: files::model_config,
+        seeds: files::model_configs,
+        inputs: 5_000,
+        memory_max: (SMALL, PARSED),
+    },
     Target { name: "moments", run: files::moments, seeds: files::momentss, inputs: 10_000, memory_max: (SMALL, 8) },
     Target {
         name: "peer_record",
@@ -120,6 +127,13 @@ pub const TARGETS: &[Target] = &[
         seeds: proto::run_tomls,
         inputs: 1_000,
         memory_max: (1 << 20, 1024),
+    },
+    Target {
+        name: "safetensors",
+        run: files::safetensors,
+        seeds: files::safetensorss,
+        inputs: 10_000,
+        memory_max: (SMALL, PARSED),
     },
     Target {
         name: "saved_state",

@@ -43,7 +43,7 @@ pub(super) fn receive(mut data: &[u8]) -> bool {
     let (blob, bytes) = &rig.blobs[usize::from(which) % rig.blobs.len()];
     let groups = asked(*blob, first, count);
     let mut answer = Vec::new();
-    rig.giver.encode(blob, groups.clone(), &mut answer).expect("what it has");
+    rig.giver.public().encode(blob, groups.clone(), &mut answer).expect("what it has");
     let right = answer.clone();
     for change in data.chunks_exact(4).take(64) {
         let at = u32::from_le_bytes([change[0], change[1], change[2], 0]) as usize;

@@ -117,9 +117,11 @@ pub enum LoadError {
         /// The element.
         index: usize,
     },
-    /// Another kind of file, or another model's.
-    #[error("does not start with CVYMOM01 and {elements} elements")]
+    /// Another kind of file, another optimizer's, or another model's.
+    #[error("does not start with {magic} and {elements} elements: moments of another optimizer or model")]
     Kind {
+        /// What files of this optimizer start with.
+        magic: &'static str,
         /// Elements of the model.
         elements: usize,
     },

@@ -21,8 +21,9 @@ mod step;
 
 pub use batch::{Batch, BatchError};
 pub use error::{BackendError, LoadError, SaveError, TryError};
-pub use step::{StepHyper, StepStats};
+pub use step::{Rates, StepHyper, StepStats};
 
+use covey_proto::run::Optimizer;
 use covey_sparseloco::{CodecError, CompressStats, Compression, OuterStep, SparseShard};
 use std::io;
 
@@ -41,22 +42,29 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// The device has no room, or fails.
-    fn trainer(&self) -> Result<Box<dyn Trainer>, BackendError>;
+    fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError>;
 
     /// The memory that [`Backend::model`] takes.
     fn model_memory(&self) -> Memory;
 
+    /// Bytes that a model takes besides while it continues a text of `tokens` tokens ([`LanguageModel::extend`]): keys and
+    /// values, and activations of a block. A text that grew token by token may take twice its share, and never more than
+    /// one that is as long as the model's sequence.
+    fn context_bytes(&self, tokens: usize) -> u64;
+
     /// The memory that [`Backend::trainer`] takes. [`Trainer::contribute`] takes a little more while it runs
     /// ([`covey_sparseloco::working_bytes`]).
-    fn trainer_memory(&self) -> Memory;
+    fn trainer_memory(&self, optimizer: Optimizer) -> Memory;
 }
 
 /// Bytes that something holds on its device from the beginning to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Arrays as long as the model: 4 bytes a parameter for a language model, 20 for a trainer on a CPU.
+    /// Arrays as long as the model: 4 bytes a parameter for a language model, 20 for a trainer on a CPU, with Muon 16 for
+    /// a layer's matrices.
     pub parameters: u64,
-    /// Activations, logits and tables: these grow with the sequence, the width and the threads.
+    /// Activations, logits and tables: these grow with the sequence, the width and the threads. With Muon, room for four
+    /// copies of a layer's largest matrix too.
     pub activations: u64,
 }
 
@@ -90,6 +98,25 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// Nothing is loaded, too many tokens, none, or one beyond the vocabulary.
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BackendError>;
+
+    /// The tokens that [`extend`](LanguageModel::extend) was given and remembers, in order. What changes the parameters
+    /// ([`load`](LanguageModel::load), [`try_step`](LanguageModel::try_step), [`undo`](LanguageModel::undo)) forgets them.
+    fn context(&self) -> &[u32];
+
+    /// Adds one or more tokens to the context and gives the logits of what follows them, f32 `[vocabulary]`. A token costs
+    /// one pass over the parameters, however long the context is; its keys and values are kept
+    /// ([`Backend::context_bytes`], nothing before the first call).
+    ///
+    /// The logits depend on the tokens alone: neither on threads nor on how a text is cut into calls do their bits depend.
+    /// They agree with those of [`logits`](LanguageModel::logits) to rounding.
+    ///
+    /// # Errors
+    /// Nothing is loaded, no token, one beyond the vocabulary, or more than the model's sequence in all: the context is as
+    /// before then.
+    fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError>;
+
+    /// Forgets all but the first `length` tokens of the context, so that others may follow them.
+    fn rewind(&mut self, length: usize);
 
     /// Makes the parameters what the outer step of this contribution alone would make of them: θ ← θ − α·(factor·v ÷
     /// max(1, ⌈ρ⌉)) for each value v that it sends, to the very bits of [`covey_sparseloco::outer_step`]; no other
@@ -134,7 +161,7 @@ pub trait Trainer: Send {
     /// The writer fails, nothing is loaded, or a step had failed.
     fn save(&self, to: &mut dyn io::Write) -> Result<(), SaveError>;
 
-    /// Forward, backward, clip, AdamW. Gives the numbers of this step or of the one before it: a device need not be waited
+    /// Forward, backward, clip, optimizer. Gives the numbers of this step or of the one before it: a device need not be waited
     /// for. Between this, the next call and [`finish`](Trainer::finish), each step's numbers are given exactly once, in
     /// order. On the CPU they are always this step's.
     ///

@@ -58,7 +58,7 @@ fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn largest(row: &[f32]) -> f32 {
+pub(super) fn largest(row: &[f32]) -> f32 {
     let mut partial = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -71,7 +71,7 @@ fn largest(row: &[f32]) -> f32 {
 
 /// Replaces each value by e^(value − most) and gives their sum.
 #[inline(always)]
-fn exponentiate<const FMA: bool>(row: &mut [f32], most: f32) -> f32 {
+pub(super) fn exponentiate<const FMA: bool>(row: &mut [f32], most: f32) -> f32 {
     let mut partial = [0.0f32; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {

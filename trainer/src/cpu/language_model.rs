@@ -1,11 +1,13 @@
 //! A model on the CPU that judges: one vector of parameters, and for each thread the activations of one layer. Enough
 //! groups of sequences keep the threads busy with one each; fewer are worked on by all threads, one after the other.
 
+use super::continuation::Continuation;
 use super::finite;
 use super::groups::{Parted, check, groups};
 use super::network::Network;
 use super::passes::Passes;
 use super::pool::Pool;
+use super::shape::Shape;
 use crate::backend::{BackendError, Batch, LanguageModel, LoadError, TryError};
 use crate::stream::load;
 use covey_proto::layout::Layout;
@@ -25,6 +27,7 @@ pub struct CpuModel {
     alone: Pool,
     /// One a thread, at least one; the first can use all threads.
     workers: Vec<Worker>,
+    continuation: Continuation,
 }
 
 /// What one thread works with.
@@ -56,6 +59,7 @@ impl CpuModel {
             workers: (0..pool.threads()).map(worker).collect(),
             alone: Pool::new(1),
             pool,
+            continuation: Continuation::default(),
         }
     }
 
@@ -84,9 +88,22 @@ impl Worker {
     }
 }
 
+/// Whether `tokens` may follow `before` others.
+fn check_text(shape: &Shape, before: usize, tokens: &[u32]) -> Result<(), BackendError> {
+    if tokens.is_empty() || before + tokens.len() > shape.sequence {
+        let got = if tokens.is_empty() { 0 } else { before + tokens.len() };
+        return Err(BackendError::Length { got, max: shape.sequence });
+    }
+    match tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
+        Some(&token) => Err(BackendError::Token { token, vocabulary: shape.vocabulary }),
+        None => Ok(()),
+    }
+}
+
 impl LanguageModel for CpuModel {
     fn load(&mut self, state: &mut dyn io::Read) -> Result<(), LoadError> {
         self.trial.forget();
+        self.continuation.rewind(0);
         self.is_loaded = false;
         load(state, &mut self.parameters)?;
         self.is_loaded = true;
@@ -118,13 +135,23 @@ impl LanguageModel for CpuModel {
         let CpuModel { parameters, pool, workers, .. } = self;
         let network = &mut workers[0].network;
         let shape = &network.shape;
-        if tokens.is_empty() || tokens.len() > shape.sequence {
-            return Err(BackendError::Length { got: tokens.len(), max: shape.sequence });
-        }
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
-            return Err(BackendError::Token { token, vocabulary: shape.vocabulary });
-        }
+        check_text(shape, 0, tokens)?;
         Ok(network.logits(pool, parameters, tokens))
+    }
+
+    fn context(&self) -> &[u32] {
+        self.continuation.tokens()
+    }
+
+    fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError> {
+        self.loaded()?;
+        let network = &self.workers[0].network;
+        check_text(&network.shape, self.continuation.tokens().len(), tokens)?;
+        Ok(self.continuation.extend(&self.pool, &network.shape, &self.parameters, network.angles(), tokens))
+    }
+
+    fn rewind(&mut self, length: usize) {
+        self.continuation.rewind(length);
     }
 
     fn try_step(
@@ -134,12 +161,14 @@ impl LanguageModel for CpuModel {
         step: OuterStep,
     ) -> Result<(), TryError> {
         self.loaded()?;
+        self.continuation.rewind(0);
         let shards =
             shards.enumerate().map(|(shard, decoded)| decoded.map_err(|error| TryError::Codec { shard, error }));
         self.trial.begin(&self.layout, &mut self.parameters, shards, factors, step)
     }
 
     fn undo(&mut self) {
+        self.continuation.rewind(0);
         self.trial.undo(&self.layout, &mut self.parameters);
     }
 }

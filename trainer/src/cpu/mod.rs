@@ -4,16 +4,21 @@
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
+mod angles;
 mod attention;
 mod blocks;
+mod continuation;
 mod groups;
 mod kernels;
 mod language_model;
+mod muon;
 mod network;
+mod optimizer;
 mod passes;
 mod pool;
 mod product;
 mod row_tasks;
+mod rows;
 mod shape;
 mod trainer;
 
@@ -21,9 +26,12 @@ pub use language_model::CpuModel;
 pub use trainer::CpuTrainer;
 
 use crate::backend::{Backend, BackendError, LanguageModel, Memory, Trainer};
-use covey_proto::run::Model;
+use continuation::Continuation;
+use covey_proto::layout::Layout;
+use covey_proto::run::{Model, Optimizer};
 use covey_simd::Level;
 use network::Network;
+use optimizer::Moments;
 use passes::Passes;
 use pool::Pool;
 use shape::Shape;
@@ -44,9 +52,9 @@ fn check(model: &Model) -> Result<(), BackendError> {
     let must = |holds: bool, what| if holds { Ok(()) } else { Err(BackendError::Model { what }) };
     let Model { vocabulary, width, layers, heads, kv_heads, feed_forward, sequence, .. } = *model;
     let numbers = [vocabulary, width, layers, heads, kv_heads, feed_forward, sequence];
-    must(!numbers.contains(&0), "none of something")?;
-    must(width.is_multiple_of(heads), "a width that its heads do not divide")?;
-    must((width / heads).is_multiple_of(2), "heads of an odd width")?;
+    must(!numbers.contains(&0) && model.head != Some(0), "none of something")?;
+    must(model.head.is_some() || width.is_multiple_of(heads), "a width that its heads do not divide")?;
+    must(model.head_width().is_multiple_of(2), "heads of an odd width")?;
     must(heads.is_multiple_of(kv_heads), "heads that its key and value heads do not divide")
 }
 
@@ -56,9 +64,9 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn memory(&self, states: u64, activations: usize) -> Memory {
+    fn memory(&self, arrays: usize, activations: usize) -> Memory {
         let shape = Shape::of(&self.model);
-        Memory { parameters: states * 4 * shape.elements as u64, activations: 4 * activations as u64 }
+        Memory { parameters: 4 * (arrays * shape.elements) as u64, activations: 4 * activations as u64 }
     }
 }
 
@@ -79,8 +87,8 @@ impl Backend for Cpu {
         Ok(Box::new(CpuModel::with(&self.model, self.pool.clone())))
     }
 
-    fn trainer(&self) -> Result<Box<dyn Trainer>, BackendError> {
-        Ok(Box::new(CpuTrainer::with(&self.model, self.pool.clone(), Passes::Both { keep: None })))
+    fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError> {
+        Ok(Box::new(CpuTrainer::with(&self.model, optimizer, self.pool.clone(), Passes::Both { keep: None })))
     }
 
     fn model_memory(&self) -> Memory {
@@ -89,10 +97,19 @@ impl Backend for Cpu {
         self.memory(1, of_one(threads) + (threads - 1) * of_one(1))
     }
 
-    fn trainer_memory(&self) -> Memory {
+    fn context_bytes(&self, tokens: usize) -> u64 {
+        Continuation::bytes(&Shape::of(&self.model), tokens, self.pool.threads())
+    }
+
+    fn trainer_memory(&self, optimizer: Optimizer) -> Memory {
         let (shape, passes) = (Shape::of(&self.model), Passes::Both { keep: None });
-        // Parameters, gradient, two moments, feedback.
-        self.memory(5, Network::elements(&shape, passes, self.pool.threads()))
+        // Parameters, gradient, feedback.
+        let besides = self.memory(3, Network::elements(&shape, passes, self.pool.threads()));
+        let (moments, workspace) = Moments::elements(&Layout::of(&self.model), optimizer);
+        Memory {
+            parameters: besides.parameters + 4 * moments as u64,
+            activations: besides.activations + 4 * workspace as u64,
+        }
     }
 }
 

@@ -10,16 +10,25 @@ use super::{BackendError, LanguageModel, Trainer, open};
 use crate::backend::{Batch, SaveError, StepHyper, TryError};
 use crate::testing::{small_model, tokens};
 use covey_proto::layout::Layout;
-use covey_proto::run::{Model, Quantiser};
+use covey_proto::run::{Model, Optimizer, Quantiser};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_sparseloco::{Compression, NormAccumulator, OuterStep, SparseShard, compress, decode_shard, outer_step};
 use std::sync::Arc;
 
-const HYPER: StepHyper = StepHyper { rate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+const HYPER: StepHyper = StepHyper {
+    rate: 0.01,
+    embed_rate: 0.01,
+    momentum: 0.0,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    clip: 1.0,
+};
 const HOW: Compression = Compression { beta: 0.95, k: 300, quantiser: Quantiser::TwoMagnitudes, shard_chunks: 2 };
 
 fn initial(model: &Model) -> Vec<f32> {
-    crate::genesis::initial_state(model)
+    crate::genesis::initial_state(model).unwrap()
 }
 
 fn loaded(model: &Model, threads: usize) -> CpuModel {
@@ -29,7 +38,7 @@ fn loaded(model: &Model, threads: usize) -> CpuModel {
 }
 
 fn trainer(model: &Model) -> CpuTrainer {
-    let mut trainer = CpuTrainer::new(model, 1);
+    let mut trainer = CpuTrainer::new(model, Optimizer::AdamW, 1);
     trainer.load(&mut as_le_bytes(&initial(model))).unwrap();
     trainer
 }
@@ -63,7 +72,8 @@ fn probabilities_computed_again_give_the_same_gradient_as_kept_ones() {
     let model = Model { sequence: 75, ..small_model() };
     let batch = Batch::new(&model, tokens(&model, 3, 1)).unwrap();
     let [kept, again] = [true, false].map(|keep| {
-        let mut trainer = CpuTrainer::with(&model, Arc::new(Pool::new(1)), Passes::Both { keep: Some(keep) });
+        let mut trainer =
+            CpuTrainer::with(&model, Optimizer::AdamW, Arc::new(Pool::new(1)), Passes::Both { keep: Some(keep) });
         trainer.load(&mut as_le_bytes(&initial(&model))).unwrap();
         let (loss, gradient) = trainer.gradient(&batch).unwrap();
         (loss, gradient.to_vec())
@@ -124,7 +134,7 @@ fn no_bit_of_training_depends_on_threads() {
         let batches = [9, 3].map(|rows| Batch::new(&model, tokens(&model, rows, rows as u64)).unwrap());
         let base = initial(&model);
         let trained = |threads| {
-            let mut trainer = CpuTrainer::new(&model, threads);
+            let mut trainer = CpuTrainer::new(&model, Optimizer::AdamW, threads);
             trainer.load(&mut as_le_bytes(&base)).unwrap();
             let steps = [0, 1, 0].map(|at: usize| trainer.step(&batches[at], &HYPER).unwrap().unwrap());
             let numbers = steps.map(|stats| (stats.loss.to_bits(), stats.gradient_norm.to_bits()));
@@ -172,7 +182,7 @@ fn the_memory_that_is_promised_is_what_is_held() {
         }
         let (backend, elements) = (open(3, &model).unwrap(), Layout::of(&model).elements() as u64);
         assert_eq!(
-            (backend.model_memory().parameters, backend.trainer_memory().parameters),
+            (backend.model_memory().parameters, backend.trainer_memory(Optimizer::AdamW).parameters),
             (4 * elements, 20 * elements)
         );
         let forward = |threads| 4 * Network::elements(&Shape::of(&model), Passes::Forward, threads) as u64;

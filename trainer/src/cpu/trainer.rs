@@ -1,19 +1,18 @@
-//! A model on the CPU that learns. Its memory is five arrays as long as the model, made once: parameters, gradient, two
-//! moments, feedback. A contribution is made in the parameters' array, which then holds the pending feedback.
+//! A model on the CPU that learns. Its memory is arrays as long as the model, made once: parameters, gradient, feedback, and
+//! the optimizer's moments. A contribution is made in the parameters' array, which then holds the pending feedback.
 
 use super::finite;
 use super::groups::{Parted, check, groups};
-use super::kernels::AdamW;
 use super::network::Network;
+use super::optimizer::Moments;
 use super::passes::Passes;
 use super::pool::Pool;
 use super::product::Into;
-use super::row_tasks::{adamw, sum_of_squares};
+use super::row_tasks::sum_of_squares;
 use crate::backend::{BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer};
-use crate::moments::{MomentsReader, MomentsWriter};
 use crate::stream::{load, save};
 use covey_proto::layout::Layout;
-use covey_proto::run::Model;
+use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::{StateError, finite as finite_state};
 use covey_sparseloco::{Compression, Encoded, compress};
 use std::io;
@@ -27,9 +26,7 @@ pub struct CpuTrainer {
     parameters: Vec<f32>,
     holds: Holds,
     gradient: Vec<f32>,
-    first: Vec<f32>,
-    second: Vec<f32>,
-    steps: u64,
+    moments: Moments,
     /// e, what was not sent before: the kept one.
     feedback: Vec<f32>,
     parted: Parted,
@@ -51,11 +48,11 @@ impl CpuTrainer {
     ///
     /// # Panics
     /// If the model's numbers cannot be: heads that do not divide the width, say. [`super::open`] checks them.
-    pub fn new(model: &Model, threads: usize) -> CpuTrainer {
-        CpuTrainer::with(model, Arc::new(Pool::new(threads)), Passes::Both { keep: None })
+    pub fn new(model: &Model, optimizer: Optimizer, threads: usize) -> CpuTrainer {
+        CpuTrainer::with(model, optimizer, Arc::new(Pool::new(threads)), Passes::Both { keep: None })
     }
 
-    pub(super) fn with(model: &Model, pool: Arc<Pool>, passes: Passes) -> CpuTrainer {
+    pub(super) fn with(model: &Model, optimizer: Optimizer, pool: Arc<Pool>, passes: Passes) -> CpuTrainer {
         let layout = Layout::of(model);
         let room = || vec![0.0; layout.elements()];
         CpuTrainer {
@@ -64,9 +61,7 @@ impl CpuTrainer {
             parameters: room(),
             holds: Holds::Nothing,
             gradient: room(),
-            first: room(),
-            second: room(),
-            steps: 0,
+            moments: Moments::new(&layout, optimizer),
             feedback: room(),
             parted: Parted::default(),
             layout,
@@ -103,23 +98,6 @@ impl CpuTrainer {
     fn loaded(&self) -> Result<(), BackendError> {
         if self.holds == Holds::Parameters { Ok(()) } else { Err(BackendError::NotLoaded) }
     }
-
-    /// The numbers of the step that comes after `self.steps`.
-    fn adamw(&self, hyper: &StepHyper, gradient_norm: f64) -> AdamW {
-        let clipped = if gradient_norm > hyper.clip { hyper.clip / gradient_norm } else { 1.0 };
-        let steps = i32::try_from(self.steps + 1).unwrap_or(i32::MAX);
-        AdamW {
-            scale: clipped as f32,
-            beta1: hyper.beta1 as f32,
-            beta2: hyper.beta2 as f32,
-            keep1: (1.0 - hyper.beta1) as f32,
-            keep2: (1.0 - hyper.beta2) as f32,
-            rate: (hyper.rate / (1.0 - hyper.beta1.powi(steps))) as f32,
-            inverse_root2: (1.0 / (1.0 - hyper.beta2.powi(steps)).sqrt()) as f32,
-            epsilon: hyper.epsilon as f32,
-            decay: (1.0 - hyper.rate * hyper.weight_decay) as f32,
-        }
-    }
 }
 
 impl Trainer for CpuTrainer {
@@ -138,10 +116,7 @@ impl Trainer for CpuTrainer {
     fn step(&mut self, batch: &Batch, hyper: &StepHyper) -> Result<Option<StepStats>, BackendError> {
         let loss = self.compute_gradient(batch)?;
         let gradient_norm = finite("gradient norm", sum_of_squares(&self.pool, &self.gradient).sqrt())?;
-        let numbers = self.adamw(hyper, gradient_norm);
-        self.steps += 1;
-        let (moments, gradient) = ((&mut self.first, &mut self.second), &self.gradient);
-        adamw(&self.pool, &mut self.parameters, moments.0, moments.1, gradient, &numbers);
+        self.moments.step(&self.pool, &mut self.parameters, &self.gradient, hyper, gradient_norm);
         Ok(Some(StepStats { loss, gradient_norm, tokens: batch.predictions() }))
     }
 
@@ -151,7 +126,7 @@ impl Trainer for CpuTrainer {
     }
 
     fn steps(&self) -> u64 {
-        self.steps
+        self.moments.steps()
     }
 
     fn contribute(&mut self, base: &[f32], how: &Compression) -> Result<EncodedContribution, BackendError> {
@@ -204,34 +179,15 @@ impl Trainer for CpuTrainer {
     }
 
     fn save_moments(&self, to: &mut dyn io::Write) -> Result<(), SaveError> {
-        let mut writer = MomentsWriter::begin(to, self.steps, self.layout.elements())?;
-        writer.write(&self.first)?;
-        writer.write(&self.second)?;
-        Ok(writer.finish()?)
+        self.moments.save(to)
     }
 
     fn restore_moments(&mut self, from: &mut dyn io::Read) -> Result<(), LoadError> {
-        let mut read = || {
-            let (mut reader, steps) = MomentsReader::begin(from, self.layout.elements())?;
-            reader.read(&mut self.first)?;
-            reader.read(&mut self.second)?;
-            reader.finish()?;
-            Ok(steps)
-        };
-        match read() {
-            Ok(steps) => self.steps = steps,
-            Err(error) => {
-                self.reset_moments();
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.moments.restore(from)
     }
 
     fn reset_moments(&mut self) {
-        self.first.fill(0.0);
-        self.second.fill(0.0);
-        self.steps = 0;
+        self.moments.reset();
     }
 }
 

@@ -82,6 +82,20 @@ pub enum DataError {
         /// The most.
         max: u32,
     },
+    /// A tokenizer that was given is none.
+    #[error("the given tokenizer does not load: {0}; give the tokenizer.json of a model's folder")]
+    GivenTokenizer(String),
+    /// A tokenizer that was given has more tokens than shards hold.
+    #[error("the given tokenizer has {got} tokens; at most {max} are supported")]
+    GivenVocabulary {
+        /// Its tokens.
+        got: u32,
+        /// The most.
+        max: u32,
+    },
+    /// A tokenizer that was given ends no text.
+    #[error("the given tokenizer has no token that ends a text: one of {0}")]
+    NoEnd(String),
     /// A share that is none.
     #[error("a held-out share of {0}; it must be over 0 and at most 0.5")]
     HeldoutShare(f64),

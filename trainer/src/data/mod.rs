@@ -1,7 +1,7 @@
 //! Documents to token shards and back.
 //!
 //! [`documents`] reads what a user has; [`prepare()`] removes duplicates ([`dedup`]), sets whole sources aside to be
-//! judged by ([`split`]), trains a byte-level BPE ([`tokenizer`], [`bpe`]) and writes shards named by their BLAKE3 hash
+//! judged by ([`split`]), trains a byte-level BPE ([`tokenizer`], [`bpe`]) or takes the one it is given, and writes shards named by their BLAKE3 hash
 //! ([`shards`]). [`Dataset`] opens the result, checks every byte of it, and serves sequences. The digest of its
 //! manifest names the data set in a run, so everything here is a pure function of the documents and the options: no
 //! clock, no thread count, no hash map's order. [`baseline`] says what counting alone reaches; [`synthetic`] is text
@@ -18,6 +18,7 @@ pub mod tokenizer;
 
 mod dataset;
 mod error;
+mod given;
 mod prepare;
 mod writer;
 

@@ -1,8 +1,9 @@
 //! From documents to a data set on disk: the order of the steps, and their bounds.
 
 use super::dedup::{Dropped, deduplicate};
+use super::given::Given;
 use super::shards::{FORMAT, TOKENIZER_FILE};
-use super::tokenizer::{END_OF_TEXT_ID, Encoded, VOCABULARY_MAX, VOCABULARY_MIN, Words};
+use super::tokenizer::{END_OF_TEXT_ID, Encoded, Trained, VOCABULARY_MAX, VOCABULARY_MIN, Words};
 use super::writer::Writer;
 use super::{DataError, Document, Manifest, split};
 use covey_proto::Digest;
@@ -14,8 +15,11 @@ use std::path::Path;
 pub struct PrepareOptions {
     /// What people call it; part of the digest.
     pub name: String,
-    /// Tokens at most; fewer if the text has no more pairs that repeat. From 257 to 65,536.
+    /// Tokens at most; fewer if the text has no more pairs that repeat. From 257 to 65,536. Not looked at where a tokenizer
+    /// is given.
     pub vocabulary: u32,
+    /// A tokenizer.json to encode with; without one, a tokenizer is trained on the text.
+    pub tokenizer: Option<Vec<u8>>,
     /// Share of the text that is held out, over 0 and at most 0.5. Whole sources or documents, so only about.
     pub heldout_share: f64,
     /// Documents of fewer bytes are dropped.
@@ -29,6 +33,7 @@ impl Default for PrepareOptions {
         PrepareOptions {
             name: "text".to_owned(),
             vocabulary: 2048,
+            tokenizer: None,
             heldout_share: 0.025,
             document_bytes_min: 200,
             sequence: 128,
@@ -130,24 +135,20 @@ pub fn prepare(
     shuffle(&mut train);
 
     progress(Stage::Words { documents: heldout.len() + train.len(), bytes: bytes(&heldout) + bytes(&train) });
-    let mut words = Words::new();
-    let train_lists = train.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
-    let heldout_lists = heldout.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
-    progress(Stage::Tokenizer { vocabulary: options.vocabulary });
-    let trained = words.train(&train_lists, options.vocabulary);
-
-    progress(Stage::Write);
-    let encoded = words.encode(&trained.json)?;
-    let (train_tokens, heldout_tokens) = (encode(&encoded, &train_lists), encode(&encoded, &heldout_lists));
+    let tokenised = match &options.tokenizer {
+        None => train_and_encode(&train, &heldout, options.vocabulary, progress)?,
+        Some(json) => encode_with(json, &train, &heldout, progress)?,
+    };
+    let Tokenised { json, vocabulary, end_of_text, train: train_tokens, heldout: heldout_tokens } = tokenised;
     enough("training", &train_tokens, &train, &heldout, options)?;
     enough("held-out", &heldout_tokens, &train, &heldout, options)?;
-    writer.file(TOKENIZER_FILE, &trained.json)?;
+    writer.file(TOKENIZER_FILE, &json)?;
     let manifest = Manifest {
         format: FORMAT,
         name: options.name.clone(),
-        tokenizer: Digest::of(&trained.json),
-        vocabulary: trained.vocabulary,
-        end_of_text: END_OF_TEXT_ID,
+        tokenizer: Digest::of(&json),
+        vocabulary,
+        end_of_text,
         train_documents: train.len() as u64,
         train_bytes: bytes(&train),
         heldout_documents: heldout.len() as u64,
@@ -167,11 +168,62 @@ pub fn prepare(
     })
 }
 
+/// Both parts as tokens, and what made them so.
+struct Tokenised {
+    /// tokenizer.json.
+    json: Vec<u8>,
+    vocabulary: u32,
+    end_of_text: u16,
+    train: Vec<u16>,
+    heldout: Vec<u16>,
+}
+
+/// Trains a tokenizer of up to `vocabulary` tokens on what is trained on, and encodes both parts with it.
+fn train_and_encode(
+    train: &[Document],
+    heldout: &[Document],
+    vocabulary: u32,
+    progress: &mut dyn FnMut(Stage),
+) -> Result<Tokenised, DataError> {
+    let mut words = Words::new();
+    let train_lists = train.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
+    let heldout_lists = heldout.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
+    progress(Stage::Tokenizer { vocabulary });
+    let trained = words.train(&train_lists, vocabulary);
+    progress(Stage::Write);
+    let encoded = words.encode(&trained.json)?;
+    let (train, heldout) = (encode(&encoded, &train_lists), encode(&encoded, &heldout_lists));
+    let Trained { json, vocabulary } = trained;
+    Ok(Tokenised { json, vocabulary, end_of_text: END_OF_TEXT_ID, train, heldout })
+}
+
+/// Encodes both parts with the tokenizer in `json`.
+fn encode_with(
+    json: &[u8],
+    train: &[Document],
+    heldout: &[Document],
+    progress: &mut dyn FnMut(Stage),
+) -> Result<Tokenised, DataError> {
+    let given = Given::load(json, VOCABULARY_MAX)?;
+    progress(Stage::Write);
+    // Every id is below the vocabulary.
+    let encode = |part: &[Document]| -> Result<Vec<u16>, DataError> {
+        Ok(given.encode(part)?.into_iter().map(|token| token as u16).collect())
+    };
+    Ok(Tokenised {
+        json: json.to_vec(),
+        vocabulary: given.vocabulary,
+        end_of_text: given.end_of_text as u16,
+        train: encode(train)?,
+        heldout: encode(heldout)?,
+    })
+}
+
 /// English text in a small vocabulary has about three bytes a token, rounded up to be on the safe side.
 const BYTES_PER_TOKEN: u64 = 4;
 
 fn check(options: &PrepareOptions) -> Result<(), DataError> {
-    if !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&options.vocabulary) {
+    if options.tokenizer.is_none() && !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&options.vocabulary) {
         return Err(DataError::Vocabulary { got: options.vocabulary, min: VOCABULARY_MIN, max: VOCABULARY_MAX });
     }
     if !(options.heldout_share > 0.0 && options.heldout_share <= 0.5) {

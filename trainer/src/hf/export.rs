@@ -1,37 +1,81 @@
 //! A state as a folder that `transformers` loads.
 
-use super::{
-    CONFIG, END_TOKENS, GENERATION, HfError, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, TokenizerFault, WEIGHTS,
-    WeightsFault, at, config, read,
+use super::companions::Companions;
+use super::config;
+use super::fault::{HfError, TokenizerFault, at};
+use super::files::{
+    CONFIG, END_TOKENS, GENERATION, TOKENIZER, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG, is_of_an_export, read,
 };
-use covey_proto::layout::{Layout, Tensor};
+use super::write::{WeightType, write_synced, write_weights};
+use covey_proto::layout::Layout;
 use covey_proto::run::Model;
-use covey_sparseloco::state::as_le_bytes;
-use safetensors::Dtype;
 use serde_json::{Value, json};
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
-/// Writes `model.safetensors` (f32), `config.json`, `tokenizer.json` (a copy), `tokenizer_config.json` and
-/// `generation_config.json` into the folder `dir`.
+/// Bytes of the tensors of a file beyond which there are several: what hubs and `transformers` cut at.
+pub const SHARD_BYTES_MAX: u64 = 5_000_000_000;
+/// The least that may be asked for: tests cut small models.
+const SHARD_BYTES_MIN: u64 = 1 << 10;
+/// Values of config.json that a model goes on with: they are not of its shape.
+const CARRIED: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
+
+/// How a state is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// The parameters' numbers.
+    pub weights: WeightType,
+    /// Bytes of the tensors in one file, at most; a larger tensor has a file of its own.
+    pub shard_bytes_max: u64,
+    /// A model folder that this model goes on from: its tokenizer_config.json, generation_config.json, chat template, end
+    /// tokens and longest sequence are taken over.
+    pub like: Option<PathBuf>,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        ExportOptions { weights: WeightType::F32, shard_bytes_max: SHARD_BYTES_MAX, like: None }
+    }
+}
+
+/// [`export_as`] in f32 and of a model that began here.
+///
+/// # Errors
+/// As [`export_as`].
+pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Path) -> Result<(), HfError> {
+    export_as(dir, model, parameters, tokenizer_json, &ExportOptions::default())
+}
+
+/// Writes `model.safetensors` (or its shards and their index), `config.json`, `tokenizer.json` (a copy),
+/// `tokenizer_config.json` and `generation_config.json` into the folder `dir`; with a folder to be like, what that has
+/// besides.
 ///
 /// All is written into a folder beside and moved into place, so that `dir` is a whole export or none. An earlier export
 /// is replaced.
 ///
 /// # Errors
 /// A state of another model or one that is not finite, a tokenizer that is none or has more tokens than the model, a
-/// folder with other files, or the disk.
-pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Path) -> Result<(), HfError> {
+/// folder to be like that is another model's, a folder with other files, or the disk.
+pub fn export_as(
+    dir: &Path,
+    model: &Model,
+    parameters: &[f32],
+    tokenizer_json: &Path,
+    options: &ExportOptions,
+) -> Result<(), HfError> {
     let layout = Layout::of(model);
     if parameters.len() != layout.elements() {
         return Err(HfError::Elements { got: parameters.len(), expected: layout.elements() });
     }
+    if options.shard_bytes_max < SHARD_BYTES_MIN {
+        return Err(HfError::ShardBytes { got: options.shard_bytes_max, min: SHARD_BYTES_MIN });
+    }
     let tokenizer = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
     let end = end_of_text(&tokenizer, model)
         .map_err(|fault| HfError::Tokenizer { path: tokenizer_json.to_owned(), fault })?;
+    let like = options.like.as_deref().map(|like| Companions::of_model(like, model)).transpose()?;
+    let like = like.unwrap_or_default();
     refuse_strangers(dir)?;
     let (beside, before) = (sibling(dir, "partial"), sibling(dir, "replaced"));
     for old in [&beside, &before] {
@@ -40,19 +84,49 @@ pub fn export(dir: &Path, model: &Model, parameters: &[f32], tokenizer_json: &Pa
         }
     }
     fs::create_dir_all(&beside).map_err(at(&beside))?;
-    write_weights(&beside.join(WEIGHTS), &layout, parameters)?;
-    let token = end.as_ref().map(|(token, _)| token.as_str());
-    let id = end.as_ref().map(|(_, id)| *id);
-    write_json(&beside.join(CONFIG), &config::write(model, id))?;
-    write_json(&beside.join(TOKENIZER_CONFIG), &tokenizer_config(model, token))?;
-    write_json(&beside.join(GENERATION), &json!({ "bos_token_id": id, "eos_token_id": id, "do_sample": false }))?;
-    write(&beside.join(TOKENIZER), &tokenizer)?;
+    write_weights(&beside, &layout, parameters, options.weights, options.shard_bytes_max)?;
+    write_small(&beside, model, options.weights, end, &like)?;
+    write_synced(&beside.join(TOKENIZER), &tokenizer)?;
     if dir.exists() {
         fs::rename(dir, &before).map_err(at(dir))?;
     }
     fs::rename(&beside, dir).map_err(at(dir))?;
     if before.exists() {
         fs::remove_dir_all(&before).map_err(at(&before))?;
+    }
+    Ok(())
+}
+
+/// Writes what is said beside the parameters: of a model that this one goes on from as it is there, else made here.
+fn write_small(
+    dir: &Path,
+    model: &Model,
+    weights: WeightType,
+    end: Option<(String, u32)>,
+    like: &Companions,
+) -> Result<(), HfError> {
+    let (token, id) = end.map(|(token, id)| (Some(token), Some(id))).unwrap_or_default();
+    let mut config = config::write(model, weights.name(), id);
+    for name in CARRIED {
+        if let Some(value) = like.config(name) {
+            config[name] = value.clone();
+        }
+    }
+    // Trained on shorter sequences, it has not forgotten the longer ones.
+    config["max_position_embeddings"] = like.sequence_max().unwrap_or(0).max(model.sequence).into();
+    write_json(&dir.join(CONFIG), &config)?;
+    for (name, bytes) in like.files() {
+        write_synced(&dir.join(name), bytes)?;
+    }
+    if !like.has(TOKENIZER_CONFIG) {
+        write_json(&dir.join(TOKENIZER_CONFIG), &tokenizer_config(model, token.as_deref()))?;
+    }
+    if !like.has(GENERATION) {
+        let (begins, ends) = (&config["bos_token_id"], &config["eos_token_id"]);
+        write_json(
+            &dir.join(GENERATION),
+            &json!({ "bos_token_id": begins, "eos_token_id": ends, "do_sample": false }),
+        )?;
     }
     Ok(())
 }
@@ -70,7 +144,7 @@ fn refuse_strangers(dir: &Path) -> Result<(), HfError> {
     };
     for entry in entries {
         let file = entry.map_err(at(dir))?.file_name().to_string_lossy().into_owned();
-        if ![CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, GENERATION].contains(&file.as_str()) {
+        if !is_of_an_export(&file) {
             return Err(HfError::Occupied { path: dir.to_owned(), file });
         }
     }
@@ -100,46 +174,6 @@ fn tokenizer_config(model: &Model, end: Option<&str>) -> Value {
     config
 }
 
-struct View<'a> {
-    tensor: &'a Tensor,
-    values: &'a [f32],
-}
-
-impl safetensors::View for View<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(as_le_bytes(self.values))
-    }
-    fn data_len(&self) -> usize {
-        self.values.len() * 4
-    }
-}
-
-fn write_weights(path: &Path, layout: &Layout, parameters: &[f32]) -> Result<(), HfError> {
-    let fault = |fault: WeightsFault| HfError::Weights { path: path.to_owned(), fault };
-    if let Some(at) = parameters.iter().position(|value| !value.is_finite()) {
-        return Err(fault(WeightsFault::State { at, value: parameters[at] }));
-    }
-    let views =
-        layout.tensors().iter().map(|tensor| (&tensor.name, View { tensor, values: &parameters[tensor.range()] }));
-    // transformers refuses a file that does not say so.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|error| fault(WeightsFault::Write(error.to_string())))?;
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
-}
-
 fn write_json(path: &Path, value: &Value) -> Result<(), HfError> {
-    write(path, format!("{value:#}\n").as_bytes())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), HfError> {
-    use std::io::Write;
-    let mut file = fs::File::create(path).map_err(at(path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(path))
+    write_synced(path, format!("{value:#}\n").as_bytes())
 }

@@ -16,7 +16,9 @@ pub(crate) fn small_model(tied: bool) -> Model {
         rope_theta: 100.0,
         norm_epsilon: 1e-3,
         tied,
-        seed: 5,
+        seed: Some(5),
+        head: None,
+        rope_scaling: None,
     }
 }
 

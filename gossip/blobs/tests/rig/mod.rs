@@ -47,7 +47,7 @@ pub(crate) fn damage(path: &PathBuf, at: u64) {
 /// The answer of a store that has them.
 pub(crate) fn answer(from: &Store, blob: &BlobRef, groups: Range<u64>) -> Vec<u8> {
     let mut out = Vec::new();
-    from.encode(blob, groups.clone(), &mut out).unwrap();
+    from.public().encode(blob, groups.clone(), &mut out).unwrap();
     assert_eq!(out.len() as u64, pieces(blob).answer_bytes(groups));
     out
 }

@@ -62,6 +62,8 @@ pub enum Event {
     /// Of what [`Action::Collect`] asked for, what has not come by now will hardly come in time for a vote: once for each,
     /// and only of the last [`Action::Collect`].
     CollectingOver(Round),
+    /// The state before round 0 has come, of a node that began without it ([`super::Engine::without_state`]).
+    Given,
     /// [`Action::Apply`] has waited long for bytes that only others have, and goes on waiting.
     Starving(Round),
     /// A submission ([`Action::Commit`], [`Action::Vote`]) or a reveal is through, or has failed for good.

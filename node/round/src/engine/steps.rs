@@ -19,6 +19,11 @@ impl Bench {
         Bench { engine: Engine::new(run.clone(), roles, Some(hotkey(0)), tip, None), run }
     }
 
+    fn without_state(mut self) -> Bench {
+        self.engine = self.engine.without_state();
+        self
+    }
+
     fn blocks(&self, round: u32) -> RoundBlocks {
         RoundBlocks::of(&self.run, Round(round)).unwrap()
     }
@@ -60,6 +65,36 @@ fn a_state_asked_for_before_the_node_fell_behind_is_not_taken_for_another() {
     assert!(bench.best(new.vote.0 + 2).is_empty(), "one state at a time");
     assert!(!bench.engine.is_live());
     assert!(matches!(bench.view(old)[..], [Action::Read(block)] if block == new.anchor));
+}
+
+/// A given first state is fetched: until it is here the node opens no round, however often the chain moves.
+#[test]
+fn who_lacks_the_first_state_waits_for_it_and_then_takes_part() {
+    let mut bench = Bench::new(MINER).without_state();
+    let round = bench.blocks(0);
+    assert!(bench.best(round.anchor.0 + 2).is_empty());
+    assert!(!bench.engine.is_live() && !bench.engine.is_idle());
+    assert!(matches!(bench.tell(Event::Given)[..], [Action::Read(block)] if block == round.anchor));
+    assert!(matches!(bench.view(round.anchor)[..], [Action::Train(_)]));
+    assert!(bench.engine.is_live());
+}
+
+/// Others are rounds ahead: a later state that they agree on will do, and where they agree on none the next round may.
+#[test]
+fn who_lacks_the_first_state_may_join_by_a_later_one_and_never_stands_on_nothing() {
+    let mut bench = Bench::new(MINER).without_state();
+    let round = bench.blocks(1);
+    assert!(matches!(bench.best(round.vote.0 + 2)[..], [Action::Read(block)] if block == round.anchor));
+    bench.view(round.anchor);
+    bench.view(round.commit);
+    assert!(bench.view(round.vote).is_empty(), "nobody has voted for a head");
+    assert!(bench.best(round.vote.0 + 3).is_empty() && !bench.engine.is_live(), "and it does not ask again and again");
+    let again = bench.tell(Event::Given);
+    assert!(matches!(again[..], [Action::Read(block)] if block == round.anchor), "with a state it looks again");
+    bench.view(round.anchor);
+    bench.view(round.commit);
+    bench.view(round.vote);
+    assert!(bench.engine.is_live(), "nobody else is there to begin");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A run as a person reads it before joining: what it is, how long a round takes, what a node must have. 80 columns.
 
-use crate::footprint::{Footprint, footprint};
+use crate::footprint::{Footprint, contribution_bytes, footprint};
 use crate::report::units::{bytes, seconds, short, thousands};
 use crate::service::DEVICE;
 use covey_proto::Round;
-use covey_proto::layout::{CHUNK, Layout};
-use covey_proto::run::{Beacon, Quantiser, Run};
+use covey_proto::layout::Layout;
+use covey_proto::run::{Beacon, Run};
 use covey_round::engine::Roles;
 use covey_trainer::BackendError;
 use std::fmt::Write;
@@ -125,21 +125,6 @@ fn rate(mbit: f64) -> String {
         mbit if mbit < 9.95 => format!("{mbit:.1} Mbit/s"),
         mbit => format!("{} Mbit/s", thousands(mbit.round() as u64)),
     }
-}
-
-/// What the codec needs by information theory, which it meets within a few percent: which k of 4,096, and the bits of each
-/// value's sign and size.
-fn contribution_bytes(run: &Run, layout: &Layout) -> u64 {
-    let k = run.compress.k.count(Round(0)).min(CHUNK) as f64;
-    let share = k / CHUNK as f64;
-    let entropy = |p: f64| if p > 0.0 && p < 1.0 { -p * p.log2() - (1.0 - p) * (1.0 - p).log2() } else { 0.0 };
-    let (value_bits, scale_bytes) = match run.compress.quantiser {
-        Quantiser::Sign => (1.0, 2.0),
-        Quantiser::TwoMagnitudes => (2.0, 4.0),
-        Quantiser::Templar => (2.0, 0.3),
-    };
-    let chunk = (CHUNK as f64 * entropy(share) + k * value_bits) / 8.0 + scale_bytes;
-    (chunk * layout.elements() as f64 / CHUNK as f64) as u64
 }
 
 #[cfg(test)]

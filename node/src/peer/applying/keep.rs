@@ -10,7 +10,7 @@ use covey_gossip::store::{Durability, Store, StoreError};
 use covey_proto::blob::{Header, StateManifest};
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round};
-use covey_sparseloco::state_shards;
+use covey_sparseloco::{state_manifest, state_shards};
 use std::sync::Arc;
 
 /// Pins what a round applies, which brings it to the disk: it is read again while the round is applied.
@@ -74,18 +74,46 @@ pub(in crate::peer) fn hold_checkpoint<L>(
     state: &State,
     manifest: &StateManifest,
 ) -> Result<(), ApplyError> {
-    let tip = state.sealed.tip;
-    if let Some(round) = tip.round {
-        let names = [tip.head, state.sealed.root].into_iter().chain(manifest.shards.iter().map(|shard| shard.root));
-        match context.network.store().pin(&round_tag(round), &names.collect::<Vec<_>>()) {
-            Ok(()) => provide_checkpoints(context, round),
-            Err(error @ StoreError::Missing(_)) => {
-                tracing::warn!(node = %context.name, %round, %error, "a checkpoint is not kept for others");
-            }
-            Err(error) => return Err(error.into()),
+    let (tip, root) = (state.sealed.tip, state.sealed.root);
+    let (tag, mut names) = match tip.round {
+        Some(round) => (round_tag(round), vec![tip.head, root]),
+        None => (GENESIS_TAG.to_owned(), vec![root]),
+    };
+    names.extend(manifest.shards.iter().map(|shard| shard.root));
+    match (context.network.store().pin(&tag, &names), tip.round) {
+        (Ok(()), Some(round)) => provide_checkpoints(context, round),
+        (Ok(()), None) => context.network.provide(root),
+        (Err(error @ StoreError::Missing(_)), _) => {
+            tracing::warn!(node = %context.name, what = tag, %error, "a state is not kept for others");
         }
+        (Err(error), _) => return Err(error.into()),
     }
-    Ok(context.disk.write_state(&tip, state.sealed.root, &state.parameters)?)
+    Ok(context.disk.write_state(&tip, root, &state.parameters)?)
+}
+
+/// Keeps the state that the run begins with, where it was given and not drawn, and says that it is here: the others have
+/// it from whoever does.
+///
+/// # Errors
+/// The store or the disk refuses.
+pub(in crate::peer) fn hold_genesis<L>(context: &Context<L>, state: &State) -> Result<(), ApplyError> {
+    let (store, cut) = (context.network.store(), context.run.compress.state_elements as usize);
+    if provide_genesis(context) {
+        return Ok(());
+    }
+    let manifest = state_manifest(&state.parameters, cut);
+    store.put(&manifest.to_bytes(), Durability::Buffered)?;
+    put_shards(store, state, cut, &mut Vec::new())?;
+    hold_checkpoint(context, state, &manifest)
+}
+
+/// Tells the network that the run's first state is here, if it is kept: says whether it is.
+pub(in crate::peer) fn provide_genesis<L>(context: &Context<L>) -> bool {
+    let is_kept = context.network.store().pins().contains_key(GENESIS_TAG);
+    if is_kept {
+        context.network.provide(context.run.chain.genesis_state);
+    }
+    is_kept
 }
 
 /// Tells the network which states this node holds whole, as of `round`: the last two checkpoints, which everybody keeps.
@@ -113,6 +141,9 @@ pub(in crate::peer) fn is_checkpoint(run: &Run, round: Round) -> bool {
     round.0.is_multiple_of(run.electorate.checkpoint)
 }
 
+/// Of the state before round 0, where it is none that everybody draws.
+const GENESIS_TAG: &str = "genesis-0";
+
 fn round_tag(round: Round) -> String {
     format!("round-{round}")
 }
@@ -127,9 +158,17 @@ fn forget<L>(context: &Context<L>, round: Round) -> Result<(), ApplyError> {
     let store = context.network.store();
     let checkpoint = context.run.electorate.checkpoint;
     for tag in store.pins().into_keys().filter(|tag| is_over(tag, round, checkpoint)) {
-        if !context.archive || !tag.starts_with("round") {
-            store.unpin(&tag)?;
+        if context.archive && (tag.starts_with("round") || tag == GENESIS_TAG) {
+            continue;
         }
+        store.unpin(&tag)?;
+        if tag == GENESIS_TAG {
+            context.network.stop_providing(context.run.chain.genesis_state);
+        }
+    }
+    // Of contributions that were never revealed.
+    for tag in store.veils().iter().filter(|tag| is_over(tag, round, checkpoint)) {
+        store.unveil(tag)?;
     }
     if !context.archive {
         store.gc()?;
@@ -145,6 +184,8 @@ fn is_over(tag: &str, round: Round, checkpoint: u32) -> bool {
     };
     let kept = match kind {
         "mine" => 2,
+        // Whoever comes later joins by a checkpoint.
+        "genesis" => checkpoint,
         "round" if of.is_multiple_of(checkpoint) => 2 * checkpoint,
         "round" => checkpoint + 4,
         // Of a life that ended before the round was applied.
@@ -161,7 +202,7 @@ mod tests {
     #[test]
     fn rounds_checkpoints_and_own_contributions_are_kept_as_long_as_somebody_may_ask() {
         let over = |tag: &str, round| is_over(tag, Round(round), 10);
-        for (tag, last) in [("round-21", 34), ("round-20", 39), ("mine-21", 22), ("apply-21", 20)] {
+        for (tag, last) in [("round-21", 34), ("round-20", 39), ("mine-21", 22), ("apply-21", 20), (GENESIS_TAG, 9)] {
             assert!(!over(tag, last) && over(tag, last + 1), "{tag}");
         }
         for tag in ["offer-1-5", "fork-3", "round-x", "round", "other-3"] {

@@ -7,7 +7,9 @@
 mod keep;
 mod outer;
 
-pub(super) use keep::{hold_checkpoint, is_checkpoint, pin_selected, provide_checkpoints};
+pub(super) use keep::{
+    hold_checkpoint, hold_genesis, is_checkpoint, pin_selected, provide_checkpoints, provide_genesis,
+};
 pub(super) use outer::{Decision, replay, seal, step};
 pub use outer::{StepFault, next_parameters};
 

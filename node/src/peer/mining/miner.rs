@@ -10,7 +10,7 @@ use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
 use crate::disk::{DiskError, JournalContribution, MOMENTS};
 use crate::misbehave;
 use crate::peer::context::Context;
-use covey_gossip::store::{Durability, StoreError};
+use covey_gossip::store::StoreError;
 use covey_proto::blob::{BlobRef, Manifest};
 use covey_proto::{Digest, Round};
 use covey_round::engine::Task;
@@ -109,10 +109,10 @@ impl Miner {
         context.disk.keep_only_feedback(journalled.as_ref().map(|journalled| journalled.round))?;
         let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
         let moments = context.disk.open_file(MOMENTS)?;
-        let (device, model, node) = (*device, context.run.model.clone(), context.name.clone());
+        let (device, run, node) = (*device, context.run.clone(), context.name.clone());
         let (told, restored) = std::sync::mpsc::sync_channel(1);
         let make = move || -> Result<_, MinerError> {
-            let mut trainer = open_backend(&device, &model)?.trainer()?;
+            let mut trainer = open_backend(&device, &run.model)?.trainer(run.inner.optimizer)?;
             if let Some(Err(error)) = moments.map(|mut moments| trainer.restore_moments(&mut moments)) {
                 tracing::warn!(%node, %error, "the optimizer's state is damaged: it starts from zero");
             }
@@ -291,7 +291,13 @@ fn draft<L>(
     Ok(Draft { report, shards, times: [trained, start.elapsed().saturating_sub(trained)] })
 }
 
-/// Puts shards and manifest into the store, on the disk when this returns; gives the manifest's digest.
+/// The tag of a node's own contribution: pinned under it, and until its reveal veiled.
+pub(in crate::peer) fn own_tag(round: Round) -> String {
+    format!("mine-{round}")
+}
+
+/// Puts shards and manifest into the store, on the disk when this returns, for nobody to see before the reveal; gives the
+/// manifest's digest.
 fn put_blobs<L>(context: &Context<L>, task: &Task, base: Digest, draft: &Draft) -> Result<Digest, StoreError> {
     let Draft { report, shards, .. } = draft;
     let manifest = Manifest {
@@ -307,9 +313,10 @@ fn put_blobs<L>(context: &Context<L>, task: &Task, base: Digest, draft: &Draft) 
     };
     let kept = misbehave::kept(context.misbehaviour, shards, context.run.compress.inline_max);
     let store = context.network.store();
-    let put = store.put_batch(&kept, Durability::Synced)?;
-    let digest = store.put(&manifest.to_bytes(), Durability::Synced)?.root;
-    let names: Vec<Digest> = put.into_iter().map(|blob| blob.root).chain([digest]).collect();
-    store.pin(&format!("mine-{}", task.round), &names)?;
-    Ok(digest)
+    let manifest = manifest.to_bytes();
+    let blobs: Vec<&[u8]> = kept.iter().map(|shard| shard.as_ref()).chain([manifest.as_ref()]).collect();
+    let tag = own_tag(task.round);
+    let names: Vec<Digest> = store.put_veiled(&tag, &blobs)?.into_iter().map(|blob| blob.root).collect();
+    store.pin(&tag, &names)?;
+    Ok(Digest::of(&manifest))
 }

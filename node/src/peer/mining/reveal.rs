@@ -1,8 +1,9 @@
-//! The reveal: the announcement of what was committed, made from the store, published until somebody hears it.
+//! The reveal: what was committed is unveiled, and its announcement, made from the store, published until somebody hears it.
 
 use crate::chain::Ledger;
 use crate::compute::off_the_queue;
 use crate::peer::context::Context;
+use crate::peer::mining::miner::own_tag;
 use covey_proto::blob::Manifest;
 use covey_proto::message::Announcement;
 use covey_proto::{Digest, Round, Uid};
@@ -18,10 +19,21 @@ const TRIES_MAX: u32 = 10;
 pub(in crate::peer) async fn announce<L: Ledger>(context: Arc<Context<L>>, round: Round) {
     let Some(made) = context.journal.read().contribution.filter(|made| made.round == round) else { return };
     let owned = context.clone();
-    let announcement = off_the_queue(move || own_announcement(&owned, made.manifest)).await;
-    let Some((uid, bytes)) = announcement else {
-        tracing::error!(node = %context.name, %round, "my contribution is not in my store: nothing is revealed");
-        return;
+    let reveal = move || {
+        let announcement = own_announcement(&owned, made.manifest);
+        // Whoever hears of it asks for it at once.
+        (announcement, owned.network.store().unveil(&own_tag(round)))
+    };
+    let (uid, bytes) = match off_the_queue(reveal).await {
+        (Some(announcement), Ok(())) => announcement,
+        (None, _) => {
+            tracing::error!(node = %context.name, %round, "my contribution is not in my store: nothing is revealed");
+            return;
+        }
+        (_, Err(error)) => {
+            tracing::error!(node = %context.name, %round, %error, "my contribution stays veiled: nothing is revealed");
+            return;
+        }
     };
     context.network.remember(round, uid, bytes.clone());
     for _ in 0..TRIES_MAX {

@@ -342,7 +342,7 @@ mod tests {
         let (mut chronicle, folders) = chronicle();
         let [seeder, miner, validator]: [Arc<str>; 3] = ["seeder-0", "miner-0", "validator-0"].map(Into::into);
         let disk = Disk::open(&chronicle.folder.node(&miner)).unwrap();
-        let state = initial_state(&chronicle.run.model);
+        let state = initial_state(&chronicle.run.model).unwrap();
         for round in [None, Some(Round(0))] {
             disk.write_state(&Tip { round, head: Digest::ZERO }, Digest::ZERO, &state).unwrap();
         }
