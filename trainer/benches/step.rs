@@ -1,5 +1,6 @@
 //! Tokens and floating-point operations a second of a training step and of evaluation, on one thread and two, at three
 //! sizes: `cargo bench -p covey-trainer --bench step -- [--json FILE] [--threads 1,2] [--sizes 0.85M,5M,56M]`.
+//! With `--pool` it measures instead what it costs to share work among as many threads.
 //!
 //! The limit is measured beside them: what a loop of fused multiply-adds in registers reaches on as many threads. A step
 //! counts what [`sizes::operations`] says. The best of the repetitions is what the machine can do; the median is
@@ -7,6 +8,9 @@
 //!
 //! The rival on the same shapes: `tests/rivals`, `trainer`.
 
+#[path = "../src/cpu/pool.rs"]
+#[allow(dead_code, unused_imports)] // Its tests run with the crate.
+mod pool;
 mod sizes;
 
 use covey_proto::run::Optimizer;
@@ -15,7 +19,7 @@ use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::{Device, genesis, open_backend};
 use serde_json::{Value, json};
 use sizes::{HYPER, Size, operations, sizes};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Best and median seconds of `repetitions` calls, after one that warms up.
 fn time(repetitions: usize, mut call: impl FnMut()) -> (f64, f64) {
@@ -31,18 +35,37 @@ fn time(repetitions: usize, mut call: impl FnMut()) -> (f64, f64) {
     (seconds[0], seconds[seconds.len() / 2])
 }
 
+/// Lanes of one sum; more than any processor's vectors have.
+const LANES: usize = 16;
+
+/// One fused multiply-add a lane, by value, so that sums stay in registers.
+#[inline(always)]
+fn again<const FMA: bool>(mut sum: [f32; LANES], factor: f32) -> [f32; LANES] {
+    for lane in &mut sum {
+        *lane = if FMA { lane.mul_add(factor, 1e-3) } else { *lane * factor + 1e-3 };
+    }
+    sum
+}
+
 vectorised! {
-    /// As many fused multiply-adds as 192 lanes take in `rounds`: enough of them to hide the latency of each.
+    /// `rounds` multiply-adds in each lane of ten sums: enough of them to hide the latency of each.
     fn fused(rounds: usize, factor: f32) -> f32 {
-        let mut sums = [[0.0f32; 16]; 12];
+        let zero = [0.0f32; LANES];
+        let (mut a, mut b, mut c, mut d, mut e) = (zero, zero, zero, zero, zero);
+        let (mut f, mut g, mut h, mut i, mut j) = (zero, zero, zero, zero, zero);
         for _ in 0..rounds {
-            for sum in &mut sums {
-                for lane in sum.iter_mut() {
-                    *lane = if FMA { lane.mul_add(factor, 1e-3) } else { *lane * factor + 1e-3 };
-                }
-            }
+            a = again::<FMA>(a, factor);
+            b = again::<FMA>(b, factor);
+            c = again::<FMA>(c, factor);
+            d = again::<FMA>(d, factor);
+            e = again::<FMA>(e, factor);
+            f = again::<FMA>(f, factor);
+            g = again::<FMA>(g, factor);
+            h = again::<FMA>(h, factor);
+            i = again::<FMA>(i, factor);
+            j = again::<FMA>(j, factor);
         }
-        sums.iter().flatten().sum()
+        [a, b, c, d, e, f, g, h, i, j].as_flattened().iter().sum()
     }
 }
 
@@ -56,7 +79,7 @@ fn peak(threads: usize) -> f64 {
             run();
         });
     };
-    (ROUNDS * 12 * 16 * 2 * threads) as f64 / time(40, all).0
+    (ROUNDS * 10 * LANES * 2 * threads) as f64 / time(40, all).0
 }
 
 fn measure(size: &Size, threads: usize, peak: f64) -> Value {
@@ -85,6 +108,22 @@ fn measure(size: &Size, threads: usize, peak: f64) -> Value {
     })
 }
 
+/// Prints what a call of the pool costs beside its tasks: tasks that do nothing, and tasks of 20 µs, the shortest of a step.
+fn measure_pool(threads: usize) {
+    const CALLS: usize = 2_000;
+    let pool = pool::Pool::new(threads);
+    let work = |length: Duration| {
+        let begun = Instant::now();
+        while begun.elapsed() < length {}
+    };
+    let cost = |length: Duration| {
+        let (best, median) = time(9, || (0..CALLS).for_each(|_| pool.each(0..threads, |_| work(length))));
+        [best, median].map(|seconds| (seconds / CALLS as f64 - length.as_secs_f64()) * 1e6)
+    };
+    let ([best, median], [long_best, long_median]) = (cost(Duration::ZERO), cost(Duration::from_micros(20)));
+    println!("{threads} threads: a call costs {best:.2} us at best, {median:.2} median; with tasks of 20 us {long_best:.2}, {long_median:.2}");
+}
+
 /// What follows `name` among the arguments.
 fn option(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
@@ -95,6 +134,10 @@ fn main() {
     let wanted = option("--sizes").unwrap_or_else(|| "0.85M,5M,56M".to_owned());
     let mut results = Vec::new();
     for threads in threads.split(',').map(|number| number.parse().expect("--threads takes numbers: 1,2")) {
+        if std::env::args().any(|argument| argument == "--pool") {
+            measure_pool(threads);
+            continue;
+        }
         let peak = peak(threads);
         for size in sizes().iter().filter(|size| wanted.split(',').any(|name| name == size.name)) {
             results.push(measure(size, threads, peak));

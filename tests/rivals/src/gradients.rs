@@ -2,7 +2,7 @@
 //! a = β·e + Δ looks as it does in a run.
 
 use covey_proto::layout::Layout;
-use covey_proto::run::{Model, Quantiser};
+use covey_proto::run::{Model, Optimizer, Quantiser};
 use covey_sparseloco::Compression;
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::data::synthetic;
@@ -15,7 +15,16 @@ pub const HOW: Compression = Compression { beta: 0.95, k: 64, quantiser: Quantis
 const ROUNDS: usize = 8;
 const STEPS: usize = 8;
 const SEQUENCES: usize = 8;
-const HYPER: StepHyper = StepHyper { rate: 2e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip: 1.0 };
+const HYPER: StepHyper = StepHyper {
+    rate: 2e-3,
+    embed_rate: 2e-3,
+    momentum: 0.0,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    clip: 1.0,
+};
 
 /// What one miner had before its last round's compression, and the model's layout.
 pub struct Gradients {
@@ -47,8 +56,8 @@ pub fn train() -> Gradients {
     let mut tokens = documents.iter().flat_map(|document| document.text.bytes().map(u32::from));
     let layout = Layout::of(&model);
     let backend = open_backend(&Device::Cpu { threads: 1 }, &model).expect("a model that can be");
-    let mut trainer = backend.trainer().expect("there is room");
-    let mut theta = initial_state(&model).unwrap();
+    let mut trainer = backend.trainer(Optimizer::AdamW).expect("there is room");
+    let mut theta = initial_state(&model).expect("it has a seed");
     let mut feedback = vec![0.0; theta.len()];
     for round in 1..=ROUNDS {
         trainer.load(&mut as_le_bytes(&theta)).expect("the state is this model's");

@@ -2,26 +2,31 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path tests/rivals/Cargo.toml -- sparseloco [--json FILE]
+//! cargo run --release --manifest-path tests/rivals/Cargo.toml -- trainer [--json FILE]
 //! cargo run --release --manifest-path tests/rivals/Cargo.toml -- exchange [OPTIONS] [--json FILE]
 //! ```
+//! Without the feature `exchange` (`--no-default-features`) there is no network in it, and it builds in a third of the time.
+//!
 //! What is printed is what `--json` writes. Other work on the machine spoils both sides: the load is printed first.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "exchange", target_os = "linux"))]
 mod exchange;
 mod gradients;
 mod report;
 mod sparseloco;
 mod torch;
+mod trainer;
 
 use report::Report;
+use std::error::Error;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: covey-rivals PART [--json FILE]\n\nsparseloco";
+const USAGE: &str = "usage: covey-rivals PART [--json FILE]\n\nsparseloco\ntrainer";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "exchange", target_os = "linux"))]
     if let Some((&exchange::role::WORD, rest)) = words.split_first() {
         return exchange::role::run(rest);
     }
@@ -29,18 +34,23 @@ fn main() -> ExitCode {
         Ok(json) => json,
         Err(why) => return usage(why),
     };
-    let (mut report, measured) = match words[..] {
+    let (mut report, measured): (Report, Result<(), Box<dyn Error>>) = match words[..] {
         ["sparseloco"] => {
             let mut report = Report::new();
             sparseloco::measure(&mut report);
             (report, Ok(()))
         }
-        #[cfg(target_os = "linux")]
+        ["trainer"] => {
+            let mut report = Report::new();
+            trainer::measure(&mut report);
+            (report, Ok(()))
+        }
+        #[cfg(all(feature = "exchange", target_os = "linux"))]
         ["exchange", ref options @ ..] => match exchange::Options::parse(options) {
             Ok(options) => {
                 let mut report = Report::new();
                 let measured = exchange::measure(&options, &mut report);
-                (report, measured)
+                (report, measured.map_err(Box::from))
             }
             Err(error) => return usage(&error.to_string()),
         },
@@ -71,7 +81,7 @@ fn take_json<'a>(words: &mut Vec<&'a str>) -> Result<Option<&'a str>, &'static s
 
 fn usage(why: &str) -> ExitCode {
     eprintln!("{why}\n{USAGE}");
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "exchange", target_os = "linux"))]
     eprintln!("{}", exchange::USAGE);
     ExitCode::from(2)
 }

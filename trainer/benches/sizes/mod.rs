@@ -5,7 +5,7 @@ use covey_proto::run::Model;
 use covey_trainer::{Batch, StepHyper};
 
 /// AdamW's numbers in every step.
-pub const HYPER: StepHyper = StepHyper {
+pub(crate) const HYPER: StepHyper = StepHyper {
     rate: 1e-3,
     embed_rate: 1e-3,
     momentum: 0.0,
@@ -17,20 +17,20 @@ pub const HYPER: StepHyper = StepHyper {
 };
 
 /// A model, and how many sequences a step has.
-pub struct Size {
+pub(crate) struct Size {
     /// What it is called on the command line and in tables.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Sequences of a step.
-    pub sequences: usize,
+    pub(crate) sequences: usize,
     /// Steps that are timed: some seconds in all.
-    pub repetitions: usize,
+    pub(crate) repetitions: usize,
     /// The model.
-    pub model: Model,
+    pub(crate) model: Model,
 }
 
 impl Size {
     /// A step's tokens, the same every time.
-    pub fn batch(&self) -> Batch {
+    pub(crate) fn batch(&self) -> Batch {
         let vocabulary = self.model.vocabulary;
         let count = self.sequences * (self.model.sequence as usize + 1);
         let tokens = (0..count).map(|at| ((at * 7919 + at / 13 * 104_729) % 65_521) as u32 % vocabulary);
@@ -39,7 +39,7 @@ impl Size {
 }
 
 /// Three models, each several times the one before.
-pub fn sizes() -> [Size; 3] {
+pub(crate) fn sizes() -> [Size; 3] {
     let small = Model {
         vocabulary: 2048,
         width: 128,
@@ -75,7 +75,7 @@ pub fn sizes() -> [Size; 3] {
 
 /// Floating-point operations of one step: 6 for each weight of a matrix and token, and 12·T/2·width a layer for causal
 /// attention over T tokens. Norms, softmax and the optimizer count nothing.
-pub fn operations(model: &Model, tokens: f64) -> f64 {
+pub(crate) fn operations(model: &Model, tokens: f64) -> f64 {
     let layout = Layout::of(model);
     let matrices = layout.tensors().iter().filter(|tensor| !tensor.name.contains("norm"));
     let weights: usize = matrices

@@ -68,7 +68,9 @@ fn pieces(total: usize, size: usize) -> Vec<usize> {
 /// One block, on the calling thread.
 fn block(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
     let (rows, columns, inner) = (out.height(), out.width(), a.width());
-    if !takes_tiles(rows, columns) || !(a.is_transposed() || b.is_transposed()) {
+    // A result of few columns asks too little of what a would be transposed for; the kernel reads it with strides then.
+    let turns = b.is_transposed() || (a.is_transposed() && columns > SIDE);
+    if !turns || !takes_tiles(rows, columns) {
         return multiply(out, a, b, into);
     }
     let mut turned = TURNED.take();

@@ -5,9 +5,8 @@
 //! waits for those that took part, not for all threads. Between two pieces a thread looks for the next one for
 //! [`SPIN`], which is longer than what lies between the pieces of a step, and then sleeps.
 //!
-//! Why not rayon: its caller hands the work over and sleeps until it is done, so that each piece costs two wake-ups, and
-//! what is stolen is cut by who is idle. Here the caller works, too, and a call costs 1 to 2 µs while the threads are awake
-//! (`cargo bench -p covey-trainer --bench step -- --pool`).
+//! Why not rayon: its caller hands the work over and sleeps until it is done, so that each piece costs two wake-ups. Here the
+//! caller works, too, and what a call costs is measured by `cargo bench -p covey-trainer --bench step -- --pool`.
 //!
 //! What the tasks are, and that no bit depends on who does them, is decided by the callers: `product`, `network`,
 //! `attention`, `trainer`.
