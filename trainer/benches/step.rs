@@ -121,7 +121,9 @@ fn measure_pool(threads: usize) {
         [best, median].map(|seconds| (seconds / CALLS as f64 - length.as_secs_f64()) * 1e6)
     };
     let ([best, median], [long_best, long_median]) = (cost(Duration::ZERO), cost(Duration::from_micros(20)));
-    println!("{threads} threads: a call costs {best:.2} us at best, {median:.2} median; with tasks of 20 us {long_best:.2}, {long_median:.2}");
+    println!(
+        "{threads} threads: a call costs {best:.2} us at best, {median:.2} median; with tasks of 20 us {long_best:.2}, {long_median:.2}"
+    );
 }
 
 /// What follows `name` among the arguments.

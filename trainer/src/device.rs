@@ -9,7 +9,7 @@ use covey_proto::run::Model;
 pub enum Device {
     /// This machine's processor.
     Cpu {
-        /// Threads of one call: all of them work on losses and contributions, one makes the steps of a trainer. 0 counts
+        /// Threads of one call: all of them work on steps, losses, logits and contributions. 0 counts
         /// as 1. Their number changes no bit.
         threads: usize,
     },

@@ -33,6 +33,7 @@ impl Report {
     }
 
     /// Takes a number that a table shows: nothing is printed. What is no number (a measurement that failed) is left out.
+    #[cfg(all(feature = "exchange", target_os = "linux"))]
     pub fn keep(&mut self, name: &str, value: f64, decimals: usize) {
         if value.is_finite() {
             let value: f64 = format!("{value:.decimals$}").parse().unwrap_or(value);
@@ -41,6 +42,7 @@ impl Report {
     }
 
     /// A number that was taken.
+    #[cfg(all(feature = "exchange", target_os = "linux"))]
     pub fn kept(&self, name: &str) -> Option<f64> {
         self.rows.get(name).and_then(Value::as_f64)
     }

@@ -78,10 +78,8 @@ pub(crate) fn sizes() -> [Size; 3] {
 pub(crate) fn operations(model: &Model, tokens: f64) -> f64 {
     let layout = Layout::of(model);
     let matrices = layout.tensors().iter().filter(|tensor| !tensor.name.contains("norm"));
-    let weights: usize = matrices
-        .filter(|tensor| model.tied || !tensor.name.contains("embed"))
-        .map(|tensor| tensor.elements())
-        .sum();
+    let weights: usize =
+        matrices.filter(|tensor| model.tied || !tensor.name.contains("embed")).map(|tensor| tensor.elements()).sum();
     let attention = 12.0 * f64::from(model.sequence) / 2.0 * f64::from(model.width) * f64::from(model.layers);
     tokens * (6.0 * weights as f64 + attention)
 }

@@ -78,7 +78,14 @@ fn block(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
     if b.is_transposed() {
         let b_rows = &mut turned[..inner * columns];
         transpose(b_rows, b.t());
-        multiply(out, a, View::dense(b_rows, inner, columns), into);
+        // In short runs of rows, so that the kernel takes what was just transposed as it lies.
+        let b = View::dense(b_rows, inner, columns);
+        let heights = pieces(rows, SIDE);
+        let mut row = 0;
+        for (height, part) in heights.iter().zip(out.row_parts(heights.iter().copied())) {
+            multiply(part, a.rows(row..row + height), b, into);
+            row += height;
+        }
     } else {
         let a_rows = &mut turned[..rows * inner];
         transpose(a_rows, a.t());

@@ -4,9 +4,11 @@
 #![allow(unsafe_code)]
 
 use gemm_common::Parallelism;
+use gemm_common::gemm::set_lhs_packing_threshold_single_thread;
 use gemm_f32::gemm::f32::get_gemm_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Once;
 
 /// a·b + c; rounded once where that is one instruction, twice elsewhere (a call into libm would be far slower).
 #[inline(always)]
@@ -155,6 +157,11 @@ fn check(length: usize, rows: usize, columns: usize, stride: usize) {
     assert!(needed <= length, "{rows} x {columns} at a stride of {stride} need {needed} elements of {length}");
 }
 
+/// The kernel copies its left factor, whose elements lie as it needs them already, from so many times six columns on. By
+/// default from 48: blocks of 128 are 3 to 6 % faster without. Changes no bit.
+const PACKED_FROM: usize = 22;
+static READY: Once = Once::new();
+
 /// What becomes of the values that a product's destination holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Into {
@@ -182,6 +189,7 @@ pub(super) fn multiply(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
         b.rows,
         b.columns
     );
+    READY.call_once(|| set_lhs_packing_threshold_single_thread(PACKED_FROM));
     let (place, stride) = (out.place, out.stride as isize);
     // The kernel prefers columns, and the destination has rows: outᵀ = bᵀ·aᵀ, but where the two are the same.
     let (strides, a, b) = if stride == 1 { ((1, 1), a, b) } else { ((stride, 1), b.t(), a.t()) };
