@@ -1,11 +1,9 @@
 //! `covey export`, `covey generate` and `covey model`.
 
 mod describe;
-
-pub(super) use describe::{ModelCommand, run as model};
-
 mod generate;
 
+pub(super) use describe::{ModelCommand, run as model};
 pub(super) use generate::{GenerateArgs, generate};
 
 use super::{Done, Failure, Plain};

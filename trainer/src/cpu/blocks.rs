@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn a_product_in_blocks_has_the_bits_of_the_whole_at_the_edges_of_cuts() {
         let pool = Pool::new(2);
-        for (rows, columns, inner) in [(8, 256, 513), (7, 999, 600), (256, 8, 1024), (129, 255, 2), (1, 300, 70), (300, 1, 70)]
+        for (rows, columns, inner) in
+            [(8, 256, 513), (7, 999, 600), (256, 8, 1024), (129, 255, 2), (1, 300, 70), (300, 1, 70)]
         {
             for turns in [(false, false), (true, false), (false, true), (true, true)] {
                 let sizes = (rows, columns, inner);

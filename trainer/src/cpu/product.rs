@@ -103,7 +103,10 @@ impl<'a> ViewMut<'a> {
         assert!(at <= self.columns, "column {at} of {}", self.columns);
         let columns = self.columns - at;
         let place = self.place.wrapping_add(at);
-        (ViewMut { columns: at, borrows: PhantomData, ..self }, ViewMut { place, columns, borrows: PhantomData, ..self })
+        (
+            ViewMut { columns: at, borrows: PhantomData, ..self },
+            ViewMut { place, columns, borrows: PhantomData, ..self },
+        )
     }
     /// All rows in parts of these sizes, in order.
     pub(super) fn row_parts(self, sizes: impl IntoIterator<Item = usize>) -> Vec<ViewMut<'a>> {
@@ -332,7 +335,11 @@ mod tests {
                 for row in 0..rows {
                     for column in 0..columns {
                         let expected = data[row * 90 + column];
-                        assert_eq!(out[column * rows + row], expected, "{level:?}: {row}, {column} of {rows} x {columns}");
+                        assert_eq!(
+                            out[column * rows + row],
+                            expected,
+                            "{level:?}: {row}, {column} of {rows} x {columns}"
+                        );
                         assert_eq!(back[row * columns + column], expected);
                     }
                 }
@@ -352,7 +359,13 @@ mod tests {
         }
         let expected = |at: usize| {
             let (row, column) = (at / 9, at % 9);
-            let first = if row < 2 { 1.0 } else if row < 6 { 3.0 } else { 5.0 };
+            let first = if row < 2 {
+                1.0
+            } else if row < 6 {
+                3.0
+            } else {
+                5.0
+            };
             if column == 8 { 0.0 } else { first + if column < 3 { 0.0 } else { 1.0 } }
         };
         assert!(data.iter().enumerate().all(|(at, value)| *value == expected(at)), "{data:?}");
