@@ -68,7 +68,8 @@ fn total(partial: [f32; LANES]) -> f32 {
 #[allow(clippy::needless_range_loop)]
 fn tile<const FMA: bool, const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> [[f32; W]; X] {
     let chunks = w[0].len() / LANES;
-    let (mut w_chunks, mut x_chunks): ([&[[f32; LANES]]; W], [&[[f32; LANES]]; X]) = ([&[]; W], [&[]; X]);
+    let mut w_chunks: [&[[f32; LANES]]; W] = [&[]; W];
+    let mut x_chunks: [&[[f32; LANES]]; X] = [&[]; X];
     for row in 0..W {
         w_chunks[row] = &w[row].as_chunks::<LANES>().0[..chunks];
     }

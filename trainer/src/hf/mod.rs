@@ -6,10 +6,12 @@
 mod config;
 mod export;
 mod load;
+mod settings;
 
 pub use config::ConfigFault;
 pub use export::export;
 pub use load::{load, load_model, load_tokenizer, read_tokenizer};
+pub(crate) use settings::{read_optional_json, read_optional_text, token_text};
 
 use safetensors::Dtype;
 use std::path::{Path, PathBuf};
@@ -51,7 +53,7 @@ pub enum HfError {
     },
     /// A file of settings that does not parse.
     #[error("{} does not parse: {message}", path.display())]
-    Json {
+    Settings {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -200,35 +202,4 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, HfError> {
     // The file may grow while it is read.
     file.take(max).read_to_end(&mut bytes).map_err(at(path))?;
     Ok(bytes)
-}
-
-/// Bytes of the largest file of settings that is read; a tokenizer_config.json lists every added token.
-const SETTINGS_BYTES_MAX: u64 = 16 << 20;
-
-/// The JSON in a file; none if the file is not there.
-pub(crate) fn read_optional_json(path: &Path) -> Result<Option<serde_json::Value>, HfError> {
-    match read(path, SETTINGS_BYTES_MAX) {
-        Err(HfError::Missing { .. }) => Ok(None),
-        other => match serde_json::from_slice(&other?) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => Err(HfError::Json { path: path.to_owned(), message: error.to_string() }),
-        },
-    }
-}
-
-/// The text in a file of at most `max` bytes; none if the file is not there.
-pub(crate) fn read_optional_text(path: &Path, max: u64) -> Result<Option<String>, HfError> {
-    match read(path, max) {
-        Err(HfError::Missing { .. }) => Ok(None),
-        other => match String::from_utf8(other?) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) => Err(HfError::Json { path: path.to_owned(), message: error.to_string() }),
-        },
-    }
-}
-
-/// A special token of a tokenizer_config.json: a string, or an object whose `content` is one.
-pub(crate) fn token_text<'a>(file: &'a serde_json::Value, name: &str) -> Option<&'a str> {
-    let token = file.get(name)?;
-    token.as_str().or_else(|| token.get("content")?.as_str())
 }
