@@ -1,12 +1,12 @@
-//! Causal grouped-query attention, a sequence and a key head at a time, in blocks of queries that skip the keys after
-//! them. The query heads of a key head are stacked as rows of one matrix: `[position, head of the group]`.
+//! Causal grouped-query attention: a task is a sequence and a key head, worked on in blocks of queries that skip the keys
+//! after them. The query heads of a key head are stacked as rows of one matrix: `[position, head of the group]`.
 //!
 //! Probabilities are kept for the backward pass while they are small ([`KEPT_MAX`]) and computed again otherwise.
 
-use super::angles::Angles;
 use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
 use super::passes::Passes;
-use super::product::{Into, View, ViewMut, multiply};
+use super::pool::Pool;
+use super::product::{Into, View, ViewMut, multiply, takes_tiles, transpose};
 use super::shape::Shape;
 
 /// Positions of a block of queries. Smaller blocks skip more of the keys that they cannot see; larger ones make larger products.
@@ -32,13 +32,40 @@ pub(super) struct Attention {
     cosines: Vec<f32>,
     sines: Vec<f32>,
     keep: bool,
+    /// One a thread.
+    scratch: Vec<Scratch>,
+}
+
+/// What one task works with. Without a backward pass, what belongs to it is empty.
+struct Scratch {
     probabilities: Vec<f32>,
     d_probabilities: Vec<f32>,
+    /// Keys, or values, transposed: `[head width, position]`.
+    turned: Vec<f32>,
     out: Vec<f32>,
     d_out: Vec<f32>,
     d_queries: Vec<f32>,
     d_keys: Vec<f32>,
     sums: Vec<f32>,
+}
+
+/// A sequence and a key head on their way forward.
+struct Forward<'a> {
+    number: usize,
+    out: ViewMut<'a>,
+    queries: &'a mut [f32],
+    keys: &'a mut [f32],
+    log_sums: &'a mut [f32],
+    /// Room for all blocks, if they are kept.
+    probabilities: Option<&'a mut [f32]>,
+}
+
+/// A sequence and a key head on their way back.
+struct Backward<'a> {
+    number: usize,
+    d_queries: ViewMut<'a>,
+    d_keys: ViewMut<'a>,
+    d_values: ViewMut<'a>,
 }
 
 /// A block of queries: positions `first..end` see keys `0..end`.
@@ -92,27 +119,18 @@ impl Kept {
 }
 
 impl Attention {
-    /// For up to `tokens` tokens at once.
-    pub(super) fn new(shape: &Shape, tokens: usize, theta: f64, passes: Passes) -> Attention {
+    /// For up to `tokens` tokens at once, on up to `threads` threads.
+    pub(super) fn new(shape: &Shape, tokens: usize, theta: f64, passes: Passes, threads: usize) -> Attention {
         let half = shape.head / 2;
         let angle = |position: usize, pair: usize| position as f64 / theta.powf((2 * pair) as f64 / shape.head as f64);
         let table = |function: fn(f64) -> f64| {
             (0..shape.sequence * half).map(|at| function(angle(at / half, at % half)) as f32).collect()
         };
-        let room = |elements: usize| vec![0.0; elements];
-        let backward = if passes == Passes::Forward { 0 } else { 1 };
-        let (rows, block) = (shape.sequence * shape.group(), largest_block(shape));
         Attention {
             cosines: table(f64::cos),
             sines: table(f64::sin),
             keep: keeps(shape, tokens, passes),
-            probabilities: room(block),
-            d_probabilities: room(backward * block),
-            out: room(rows * shape.head),
-            d_out: room(backward * rows * shape.head),
-            d_queries: room(backward * rows * shape.head),
-            d_keys: room(backward * shape.sequence * shape.head),
-            sums: room(backward * rows),
+            scratch: (0..threads.max(1)).map(|_| Scratch::new(shape, passes)).collect(),
         }
     }
 
@@ -133,28 +151,33 @@ impl Attention {
     }
 
     /// Elements of [`Attention::new`] and of as many [`Attention::kept`] as `layers`.
-    pub(super) fn elements(shape: &Shape, tokens: usize, layers: usize, passes: Passes) -> usize {
+    pub(super) fn elements(shape: &Shape, tokens: usize, layers: usize, passes: Passes, threads: usize) -> usize {
         let (rows, block) = (shape.sequence * shape.group(), largest_block(shape));
-        let forward = shape.sequence * shape.head + block + rows * shape.head;
+        let forward = block + (rows + shape.sequence) * shape.head;
         let backward = block + (2 * rows + shape.sequence) * shape.head + rows;
         let kept = if keeps(shape, tokens, passes) { kept_elements(shape, tokens) } else { 0 };
         let layer = tokens * (shape.width + shape.kv_width + shape.heads) + kept;
-        forward + layers * layer + if passes == Passes::Forward { 0 } else { backward }
+        let of_a_thread = forward + if passes == Passes::Forward { 0 } else { backward };
+        shape.sequence * shape.head + threads.max(1) * of_a_thread + layers * layer
     }
 
     /// Elements of all buffers that there are, but for the layers'.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        let Attention { cosines, sines, keep: _, probabilities, d_probabilities, out, d_out, d_queries, d_keys, sums } =
-            self;
-        let all = [cosines, sines, probabilities, d_probabilities, out, d_out, d_queries, d_keys, sums];
-        all.into_iter().map(Vec::len).sum()
+        let of_a_thread = |scratch: &Scratch| {
+            let Scratch { probabilities, d_probabilities, turned, out, d_out, d_queries, d_keys, sums } = scratch;
+            let all = [probabilities, d_probabilities, turned, out, d_out, d_queries, d_keys, sums];
+            all.into_iter().map(Vec::len).sum::<usize>()
+        };
+        self.cosines.len() + self.sines.len() + self.scratch.iter().map(of_a_thread).sum::<usize>()
     }
 
     /// out `[tokens, width]` from queries and values `[tokens, width + kv_width]` and keys `[tokens, kv_width]`, for
     /// sequences of `length` tokens.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn forward(
         &mut self,
+        pool: &Pool,
         shape: &Shape,
         kept: &mut Kept,
         out: &mut [f32],
@@ -162,43 +185,29 @@ impl Attention {
         key: &[f32],
         length: usize,
     ) {
-        let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
-        let (elements, keep) = (block_elements(length, group), self.keep);
-        for pair in 0..key.len() / (length * head) {
-            let (sequence, kv) = (pair / shape.kv_heads, pair % shape.kv_heads);
-            let token = sequence * length;
-            let queries = &mut kept.queries[pair * length * group * head..][..length * group * head];
-            let keys = &mut kept.keys[pair * length * head..][..length * head];
-            self.rotate(shape, queries, keys, &query_value[token * stride..], &key[token * shape.kv_width..], kv);
-            let values = &query_value[token * stride + shape.width + kv * head..];
-            for block in blocks(length, group) {
-                let rows = (block.end - block.first) * group;
-                let p = if keep {
-                    &mut kept.probabilities[pair * elements + block.offset..][..rows * block.end]
-                } else {
-                    &mut self.probabilities[..rows * block.end]
-                };
-                let q = View::dense(&queries[block.first * group * head..], rows, head);
-                multiply(ViewMut::dense(p, rows, block.end), q, View::dense(keys, block.end, head).t(), Into::Set);
-                let log_sums = &mut kept.log_sums[(pair * length + block.first) * group..][..rows];
-                softmax_causal(p, block.end, block.first, group, log_sums);
-                let o = ViewMut::dense(&mut self.out[block.first * group * head..], rows, head);
-                multiply(o, View::dense(p, rows, block.end), View::new(values, block.end, head, stride), Into::Set);
-            }
-            let columns = kv * group * head..(kv + 1) * group * head;
-            let rows = out[token * shape.width..].chunks_exact_mut(shape.width);
-            for (row, packed) in rows.zip(self.out[..length * group * head].chunks_exact(group * head)) {
-                row[columns.clone()].copy_from_slice(packed);
-            }
-        }
+        let (head, group, tokens) = (shape.head, shape.group(), key.len() / shape.kv_width);
+        let sequences = ViewMut::dense(out, tokens, shape.width).row_parts(vec![length; tokens / length]);
+        let outs = sequences.into_iter().flat_map(|rows| rows.column_parts(vec![group * head; shape.kv_heads]));
+        let packed = kept.queries.chunks_mut(length * group * head).zip(kept.keys.chunks_mut(length * head));
+        let packed = packed.zip(kept.log_sums.chunks_mut(length * group));
+        let mut probabilities = kept.probabilities.chunks_mut(block_elements(length, group));
+        let tasks = outs.zip(packed).enumerate().map(|(number, (out, ((queries, keys), log_sums)))| {
+            let probabilities = if self.keep { probabilities.next() } else { None };
+            Forward { number, out, queries, keys, log_sums, probabilities }
+        });
+        let angles = Angles { cosines: &self.cosines, sines: &self.sines };
+        pool.each_with(&mut self.scratch, tasks, |scratch, task| {
+            scratch.forward(shape, angles, task, query_value, key, length);
+        });
     }
 
     /// The gradients of what [`Attention::forward`] was given, from its result and the result's gradient.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward(
         &mut self,
+        pool: &Pool,
         shape: &Shape,
-        kept: &mut Kept,
+        kept: &Kept,
         d_query_value: &mut [f32],
         d_key: &mut [f32],
         d_out: &[f32],
@@ -207,64 +216,134 @@ impl Attention {
         length: usize,
     ) {
         let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
-        for pair in 0..d_key.len() / (length * head) {
-            let (sequence, kv) = (pair / shape.kv_heads, pair % shape.kv_heads);
-            let token = sequence * length;
-            let columns = kv * group * head..(kv + 1) * group * head;
-            for (packed, source) in [(&mut self.out, out), (&mut self.d_out, d_out)] {
-                let rows = source[token * shape.width..].chunks_exact(shape.width);
-                for (packed, row) in packed[..length * group * head].chunks_exact_mut(group * head).zip(rows) {
-                    packed.copy_from_slice(&row[columns.clone()]);
-                }
-            }
-            row_dots(&mut self.sums[..length * group], &self.d_out, &self.out, head);
-            let values = &query_value[token * stride + shape.width + kv * head..];
-            let d_values = &mut d_query_value[token * stride + shape.width + kv * head..];
-            self.backward_pair(shape, kept, pair, values, d_values, length);
-            self.rotate_back(
-                shape,
-                &mut d_query_value[token * stride..],
-                &mut d_key[token * shape.kv_width..],
-                kv,
-                length,
-            );
+        let tokens = d_key.len() / shape.kv_width;
+        let each = vec![length; tokens / length];
+        let d_key = ViewMut::dense(d_key, tokens, shape.kv_width).row_parts(each.iter().copied());
+        let d_query_value = ViewMut::dense(d_query_value, tokens, stride).row_parts(each);
+        let pairs = d_key.into_iter().zip(d_query_value).flat_map(|(d_key, d_query_value)| {
+            let (d_query, d_value) = d_query_value.split_columns(shape.width);
+            let heads = |width| vec![width; shape.kv_heads];
+            let d_queries = d_query.column_parts(heads(group * head)).into_iter();
+            d_queries.zip(d_key.column_parts(heads(head))).zip(d_value.column_parts(heads(head)))
+        });
+        let tasks = pairs.enumerate().map(|(number, ((d_queries, d_keys), d_values))| Backward {
+            number,
+            d_queries,
+            d_keys,
+            d_values,
+        });
+        let angles = Angles { cosines: &self.cosines, sines: &self.sines };
+        pool.each_with(&mut self.scratch, tasks, |scratch, mut task| {
+            scratch.take_columns(shape, task.number, d_out, out, length);
+            scratch.backward(shape, kept, &mut task, query_value, length);
+            scratch.rotate_back(shape, angles, task, length);
+        });
+    }
+}
+
+/// Cosines and sines of the rotary angles, `[sequence, head/2]`.
+#[derive(Clone, Copy)]
+pub(super) struct Angles<'a> {
+    pub(super) cosines: &'a [f32],
+    pub(super) sines: &'a [f32],
+}
+
+impl Scratch {
+    fn new(shape: &Shape, passes: Passes) -> Scratch {
+        let room = |elements: usize| vec![0.0; elements];
+        let backward = if passes == Passes::Forward { 0 } else { 1 };
+        let (rows, block) = (shape.sequence * shape.group(), largest_block(shape));
+        Scratch {
+            probabilities: room(block),
+            d_probabilities: room(backward * block),
+            turned: room(shape.sequence * shape.head),
+            out: room(rows * shape.head),
+            d_out: room(backward * rows * shape.head),
+            d_queries: room(backward * rows * shape.head),
+            d_keys: room(backward * shape.sequence * shape.head),
+            sums: room(backward * rows),
         }
     }
 
-    /// One sequence and key head: fills `d_queries`, `d_keys` (still rotated) and the columns of `d_values`.
-    fn backward_pair(
+    fn forward(
         &mut self,
         shape: &Shape,
-        kept: &mut Kept,
-        pair: usize,
-        values: &[f32],
-        d_values: &mut [f32],
+        angles: Angles<'_>,
+        task: Forward<'_>,
+        query_value: &[f32],
+        key: &[f32],
         length: usize,
     ) {
         let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
+        let Forward { number, mut out, queries, keys, log_sums, mut probabilities } = task;
+        let (token, kv) = (number / shape.kv_heads * length, number % shape.kv_heads);
+        rotate(shape, angles, queries, keys, &query_value[token * stride..], &key[token * shape.kv_width..], kv);
+        let values = &query_value[token * stride + shape.width + kv * head..];
+        let keys = View::dense(keys, length, head);
+        transpose(&mut self.turned[..length * head], keys);
+        for block in blocks(length, group) {
+            let rows = (block.end - block.first) * group;
+            let p = match &mut probabilities {
+                Some(kept) => &mut kept[block.offset..][..rows * block.end],
+                None => &mut self.probabilities[..rows * block.end],
+            };
+            let q = View::dense(&queries[block.first * group * head..], rows, head);
+            let scores = ViewMut::dense(p, rows, block.end);
+            multiply(scores, q, turned_or(&self.turned, keys, block.end, rows), Into::Set);
+            let log_sums = &mut log_sums[block.first * group..][..rows];
+            softmax_causal(p, block.end, block.first, group, log_sums);
+            let o = ViewMut::dense(&mut self.out[block.first * group * head..], rows, head);
+            multiply(o, View::dense(p, rows, block.end), View::new(values, block.end, head, stride), Into::Set);
+        }
+        for (position, packed) in self.out[..length * group * head].chunks_exact(group * head).enumerate() {
+            out.row(position).copy_from_slice(packed);
+        }
+    }
+
+    /// Fills `out`, `d_out` and `sums` with a task's columns of the result and its gradient, and their products' sums.
+    fn take_columns(&mut self, shape: &Shape, number: usize, d_out: &[f32], out: &[f32], length: usize) {
+        let (head, group) = (shape.head, shape.group());
+        let (token, kv) = (number / shape.kv_heads * length, number % shape.kv_heads);
+        let columns = kv * group * head..(kv + 1) * group * head;
+        for (packed, source) in [(&mut self.out, out), (&mut self.d_out, d_out)] {
+            let rows = source[token * shape.width..].chunks_exact(shape.width);
+            for (packed, row) in packed[..length * group * head].chunks_exact_mut(group * head).zip(rows) {
+                packed.copy_from_slice(&row[columns.clone()]);
+            }
+        }
+        row_dots(&mut self.sums[..length * group], &self.d_out, &self.out, head);
+    }
+
+    /// Fills `d_queries` and `d_keys`, still rotated, and the task's `d_values`.
+    fn backward(&mut self, shape: &Shape, kept: &Kept, task: &mut Backward<'_>, query_value: &[f32], length: usize) {
+        let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
         let elements = block_elements(length, group);
-        let queries = &kept.queries[pair * length * group * head..][..length * group * head];
-        let keys = &kept.keys[pair * length * head..][..length * head];
+        let (token, kv) = (task.number / shape.kv_heads * length, task.number % shape.kv_heads);
+        let values = View::new(&query_value[token * stride + shape.width + kv * head..], length, head, stride);
+        let queries = &kept.queries[task.number * length * group * head..][..length * group * head];
+        let keys = View::dense(&kept.keys[task.number * length * head..], length, head);
+        transpose(&mut self.turned[..length * head], values);
         // The last block sees all keys and sets their gradients; the others add to them.
         let mut into = Into::Set;
         for block in blocks(length, group).rev() {
             let (rows, first_row) = ((block.end - block.first) * group, block.first * group);
             let q = View::dense(&queries[first_row * head..], rows, head);
-            let k = View::dense(keys, block.end, head);
-            let p = if self.keep {
-                &kept.probabilities[pair * elements + block.offset..][..rows * block.end]
-            } else {
+            let k = keys.rows(0..block.end);
+            let p = if kept.probabilities.is_empty() {
                 let p = &mut self.probabilities[..rows * block.end];
                 multiply(ViewMut::dense(p, rows, block.end), q, k.t(), Into::Set);
-                softmax_again(p, block.end, block.first, group, &kept.log_sums[pair * length * group + first_row..]);
+                let log_sums = &kept.log_sums[task.number * length * group + first_row..];
+                softmax_again(p, block.end, block.first, group, log_sums);
                 p
+            } else {
+                &kept.probabilities[task.number * elements + block.offset..][..rows * block.end]
             };
             let d_out = View::dense(&self.d_out[first_row * head..], rows, head);
             let d = &mut self.d_probabilities[..rows * block.end];
-            let v = View::new(values, block.end, head, stride);
-            multiply(ViewMut::dense(d, rows, block.end), d_out, v.t(), Into::Set);
+            let v = turned_or(&self.turned, values, block.end, rows);
+            multiply(ViewMut::dense(d, rows, block.end), d_out, v, Into::Set);
             softmax_back(d, p, block.end, &self.sums[first_row..]);
-            let d_v = ViewMut::new(d_values, block.end, head, stride);
+            let d_v = task.d_values.again().split_rows(block.end).0;
             multiply(d_v, View::dense(p, rows, block.end).t(), d_out, into);
             let d = View::dense(d, rows, block.end);
             multiply(ViewMut::dense(&mut self.d_queries[first_row * head..], rows, head), d, k, Into::Set);
@@ -273,37 +352,53 @@ impl Attention {
         }
     }
 
-    fn rotate(
-        &self,
-        shape: &Shape,
-        queries: &mut [f32],
-        keys: &mut [f32],
-        query_value: &[f32],
-        key: &[f32],
-        kv: usize,
-    ) {
-        let (head, half, group, stride) = (shape.head, shape.head / 2, shape.group(), shape.width + shape.kv_width);
+    /// Turns the gradients of queries and keys back, and puts them where they belong.
+    fn rotate_back(&mut self, shape: &Shape, angles: Angles<'_>, task: Backward<'_>, length: usize) {
+        let (head, half, group) = (shape.head, shape.head / 2, shape.group());
         let scale = 1.0 / (head as f32).sqrt();
-        let (cosines, sines) = (&self.cosines, &self.sines);
+        let Angles { cosines, sines } = angles;
+        // `out` and `turned` are free by now.
         for member in 0..group {
-            let (out, from) = (&mut queries[member * head..], &query_value[(kv * group + member) * head..]);
-            rotate_rows(out, group * head, from, stride, cosines, sines, half, scale, Turn::Forward);
-        }
-        let from = &key[kv * head..];
-        rotate_rows(keys, head, from, shape.kv_width, cosines, sines, half, 1.0, Turn::Forward);
-    }
-
-    fn rotate_back(&self, shape: &Shape, d_query_value: &mut [f32], d_key: &mut [f32], kv: usize, length: usize) {
-        let (head, half, group, stride) = (shape.head, shape.head / 2, shape.group(), shape.width + shape.kv_width);
-        let scale = 1.0 / (head as f32).sqrt();
-        let (cosines, sines) = (&self.cosines, &self.sines);
-        for member in 0..group {
-            let out = &mut d_query_value[(kv * group + member) * head..];
+            let out = &mut self.out[member * head..length * group * head];
             let from = &self.d_queries[member * head..length * group * head];
-            rotate_rows(out, stride, from, group * head, cosines, sines, half, scale, Turn::Back);
+            rotate_rows(out, group * head, from, group * head, cosines, sines, half, scale, Turn::Back);
         }
-        let from = &self.d_keys[..length * head];
-        let out = &mut d_key[kv * head..];
-        rotate_rows(out, shape.kv_width, from, head, cosines, sines, half, 1.0, Turn::Back);
+        let (out, from) = (&mut self.turned[..length * head], &self.d_keys[..length * head]);
+        rotate_rows(out, head, from, head, cosines, sines, half, 1.0, Turn::Back);
+        for (mut to, packed, width) in [(task.d_queries, &self.out, group * head), (task.d_keys, &self.turned, head)] {
+            for (position, packed) in packed[..length * width].chunks_exact(width).enumerate() {
+                to.row(position).copy_from_slice(packed);
+            }
+        }
     }
+}
+
+/// The first `seen` rows of keys or values as the right factor of a product with `rows` rows: their transposed copy
+/// `[head, length]` where the kernel reads it faster, to the same bits.
+fn turned_or<'a>(turned: &'a [f32], given: View<'a>, seen: usize, rows: usize) -> View<'a> {
+    if takes_tiles(rows, seen) {
+        let length = given.height();
+        View::new(&turned[..length * given.width()], given.width(), length, length).columns(0..seen)
+    } else {
+        given.rows(0..seen).t()
+    }
+}
+
+fn rotate(
+    shape: &Shape,
+    angles: Angles<'_>,
+    queries: &mut [f32],
+    keys: &mut [f32],
+    query_value: &[f32],
+    key: &[f32],
+    kv: usize,
+) {
+    let (head, half, group, stride) = (shape.head, shape.head / 2, shape.group(), shape.width + shape.kv_width);
+    let scale = 1.0 / (head as f32).sqrt();
+    let Angles { cosines, sines } = angles;
+    for member in 0..group {
+        let (out, from) = (&mut queries[member * head..], &query_value[(kv * group + member) * head..]);
+        rotate_rows(out, group * head, from, stride, cosines, sines, half, scale, Turn::Forward);
+    }
+    rotate_rows(keys, head, &key[kv * head..], shape.kv_width, cosines, sines, half, 1.0, Turn::Forward);
 }

@@ -10,15 +10,13 @@
 //! factor ([`super::product::transpose`]: 4 % of the block's time).
 
 use super::pool::Pool;
-use super::product::{Into, View, ViewMut, multiply, transpose};
+use super::product::{Into, View, ViewMut, multiply, takes_tiles, transpose};
 use std::cell::RefCell;
 
 /// Side of a block, in elements: its part of a factor (128 × 512 floats, 256 KiB) stays in a core's L2 cache.
 const SIDE: usize = 128;
 /// Blocks that a product is cut into, where its sides allow: small models have matrices of one side of [`SIDE`].
 const BLOCKS: usize = 8;
-/// A side shorter than this is not cut across: the kernel has other ways for vectors, whose sums have another order.
-const THIN: usize = 8;
 
 thread_local! {
     /// The transposed part of a factor: up to 2·SIDE rows of the inner dimension, kept between the blocks of a thread.
@@ -45,7 +43,7 @@ pub(super) fn multiply_on(pool: &Pool, out: ViewMut<'_>, a: View<'_>, b: View<'_
 /// Heights and widths of the blocks. The factor that is transposed is transposed as often as the other's side is cut, so
 /// that one is cut as little as possible.
 fn cut(rows: usize, columns: usize, a_transposed: bool, b_transposed: bool) -> (Vec<usize>, Vec<usize>) {
-    if rows < THIN || columns < THIN {
+    if !takes_tiles(rows, columns) {
         return (vec![rows], vec![columns]);
     }
     if a_transposed && !b_transposed {
@@ -70,7 +68,7 @@ fn pieces(total: usize, size: usize) -> Vec<usize> {
 /// One block, on the calling thread.
 fn block(out: ViewMut<'_>, a: View<'_>, b: View<'_>, into: Into) {
     let (rows, columns, inner) = (out.height(), out.width(), a.width());
-    if rows < THIN || columns < THIN || !(a.is_transposed() || b.is_transposed()) {
+    if !takes_tiles(rows, columns) || !(a.is_transposed() || b.is_transposed()) {
         return multiply(out, a, b, into);
     }
     let mut turned = TURNED.take();
@@ -92,8 +90,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32).map(|at| ((at * 2_654_435 + seed * 40_503) % 2003) as f32 / 1000.0 - 1.0).collect()
+    fn numbers(count: usize, seed: u64) -> Vec<f32> {
+        (0..count as u64).map(|at| ((at * 2_654_435 + seed * 40_503) % 2003) as f32 / 1000.0 - 1.0).collect()
     }
 
     /// The product in one piece, as the kernel takes it.

@@ -8,7 +8,7 @@
 //!
 //! Which token is next, and what happens at the end of the context, is decided in [`crate::generate`].
 
-use super::angles::Angles;
+use super::attention::Angles;
 use super::kernels::{Turn, exponentiate, largest, norm, norm_sum, rotate_rows, swiglu};
 use super::pool::Pool;
 use super::rows::{Rows, dots, mix, products};

@@ -98,14 +98,7 @@ fn scale(row: &mut [f32], factor: f32) {
 // prove halves of one matrix's rows apart, and would otherwise go element by element (SwiGLU backwards: 5.3 ms of 68).
 
 #[inline(always)]
-fn norm_row_back<const FMA: bool>(
-    d_x: &mut [f32],
-    d_weight: &mut [f32],
-    d_out: &[f32],
-    r: f32,
-    x: &[f32],
-    weight: &[f32],
-) {
+fn norm_row_back<const FMA: bool>(d_x: &mut [f32], d_out: &[f32], r: f32, x: &[f32], weight: &[f32]) {
     let mut partial = [0.0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     let (d_chunks, d_rest) = d_out.as_chunks::<LANES>();
@@ -119,10 +112,8 @@ fn norm_row_back<const FMA: bool>(
         partial[lane] = fma::<FMA>(x * d, *w, partial[lane]);
     }
     let mean = total(partial) * r * r / x.len() as f32;
-    let gradients = d_x.iter_mut().zip(d_weight.iter_mut()).zip(d_out);
-    for (((d_x, d_weight), d_out), (x, weight)) in gradients.zip(x.iter().zip(weight)) {
+    for ((d_x, d_out), (x, weight)) in d_x.iter_mut().zip(d_out).zip(x.iter().zip(weight)) {
         *d_x = fma::<FMA>(r, fma::<FMA>(-x, mean, d_out * weight), *d_x);
-        *d_weight = fma::<FMA>(*d_out, x * r, *d_weight);
     }
 }
 
@@ -226,13 +217,24 @@ vectorised! {
         }
     }
 
-    /// RMSNorm backwards: from the result's gradient `d_out`, adds to `d_x` and to `d_weight`.
-    /// With x̂ = x·r and g = d_out·weight: d_x += r·(g − x̂·mean(g·x̂)), d_weight += d_out·x̂.
-    pub(super) fn norm_back(d_x: &mut [f32], d_weight: &mut [f32], d_out: &[f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
+    /// RMSNorm backwards, but for its weight: from the result's gradient `d_out`, adds to `d_x`.
+    /// With x̂ = x·r and g = d_out·weight: d_x += r·(g − x̂·mean(g·x̂)).
+    pub(super) fn norm_back(d_x: &mut [f32], d_out: &[f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
         let width = weight.len();
         let rows = d_x.chunks_exact_mut(width).zip(d_out.chunks_exact(width)).zip(x.chunks_exact(width));
         for (((d_x, d_out), x), &r) in rows.zip(inverse) {
-            norm_row_back::<FMA>(d_x, d_weight, d_out, r, x, weight);
+            norm_row_back::<FMA>(d_x, d_out, r, x, weight);
+        }
+    }
+
+    /// The weight's part, for the columns from `first` that `d_weight` has: d_weight += d_out·x̂, row after row.
+    pub(super) fn norm_back_weight(d_weight: &mut [f32], first: usize, width: usize, d_out: &[f32], inverse: &[f32], x: &[f32]) {
+        let columns = first..first + d_weight.len();
+        for ((d_out, x), &r) in d_out.chunks_exact(width).zip(x.chunks_exact(width)).zip(inverse) {
+            let row = d_out[columns.clone()].iter().zip(&x[columns.clone()]);
+            for (d_weight, (d_out, x)) in d_weight.iter_mut().zip(row) {
+                *d_weight = fma::<FMA>(*d_out, x * r, *d_weight);
+            }
         }
     }
 
@@ -319,50 +321,39 @@ vectorised! {
         }
     }
 
-    /// Cross-entropy of one row of logits a target, in nats, summed. The logits become the gradient of
+    /// Cross-entropy of each row of logits a target, in nats, into `losses`. The logits become the gradient of
     /// `weight·loss`: weight·(softmax − one at the target).
-    pub(super) fn cross_entropy(logits: &mut [f32], targets: &[u32], vocabulary: usize, weight: f32) -> f64 {
-        let mut loss = 0.0f64;
-        for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
+    pub(super) fn cross_entropy(losses: &mut [f64], logits: &mut [f32], targets: &[u32], vocabulary: usize, weight: f32) {
+        for ((row, &target), loss) in logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses) {
             let most = largest(row);
             let wanted = row[target as usize];
             let sum = exponentiate::<FMA>(row, most);
-            loss += f64::from(sum).ln() + f64::from(most) - f64::from(wanted);
+            *loss = f64::from(sum).ln() + f64::from(most) - f64::from(wanted);
             scale(row, weight / sum);
             row[target as usize] -= weight;
         }
-        loss
     }
 
     /// The same without the gradient; the logits are left in no useful state.
-    pub(super) fn cross_entropy_only(logits: &mut [f32], targets: &[u32], vocabulary: usize) -> f64 {
-        let mut loss = 0.0f64;
-        for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
+    pub(super) fn cross_entropy_only(losses: &mut [f64], logits: &mut [f32], targets: &[u32], vocabulary: usize) {
+        for ((row, &target), loss) in logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses) {
             let most = largest(row);
             let wanted = row[target as usize];
             let sum = exponentiate::<FMA>(row, most);
-            loss += f64::from(sum).ln() + f64::from(most) - f64::from(wanted);
-        }
-        loss
-    }
-
-    /// Adds the gradient of each token to the row that it was embedded by.
-    pub(super) fn embed_back(d_table: &mut [f32], tokens: &[u32], d: &[f32], width: usize) {
-        for (&token, d) in tokens.iter().zip(d.chunks_exact(width)) {
-            let row = &mut d_table[token as usize * width..][..width];
-            for (row, d) in row.iter_mut().zip(d) {
-                *row += d;
-            }
+            *loss = f64::from(sum).ln() + f64::from(most) - f64::from(wanted);
         }
     }
 
-    /// Σ x²: f32 within 4,096 elements, f64 across them.
+    /// row += d.
+    pub(super) fn add(row: &mut [f32], d: &[f32]) {
+        for (row, d) in row.iter_mut().zip(d) {
+            *row += d;
+        }
+    }
+
+    /// Σ x² in f32.
     pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
-        let mut sum = 0.0f64;
-        for chunk in x.chunks(4096) {
-            sum += f64::from(dot::<FMA>(chunk, chunk));
-        }
-        sum
+        f64::from(dot::<FMA>(x, x))
     }
 
     /// One AdamW step; see [`AdamW`].

@@ -1,4 +1,5 @@
-//! A model on the CPU that judges: one vector of parameters, and for each thread the activations of one layer.
+//! A model on the CPU that judges: one vector of parameters, and for each thread the activations of one layer. Enough
+//! groups of sequences keep the threads busy with one each; fewer are worked on by all threads, one after the other.
 
 use super::continuation::Continuation;
 use super::finite;
@@ -13,9 +14,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use covey_sparseloco::{CodecError, OuterStep, SparseShard, Trial};
 use std::io;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Parameters and activations.
 pub struct CpuModel {
@@ -23,9 +22,11 @@ pub struct CpuModel {
     parameters: Vec<f32>,
     is_loaded: bool,
     trial: Trial,
-    /// One a thread, at least one.
-    workers: Vec<Worker>,
     pool: Arc<Pool>,
+    /// A pool of the one thread that works on a group of its own.
+    alone: Pool,
+    /// One a thread, at least one; the first can use all threads.
+    workers: Vec<Worker>,
     continuation: Continuation,
 }
 
@@ -41,17 +42,38 @@ impl CpuModel {
     /// # Panics
     /// If the model's numbers cannot be: heads that do not divide the width, say. [`super::open`] checks them.
     pub fn new(model: &Model, threads: usize) -> CpuModel {
+        CpuModel::with(model, Arc::new(Pool::new(threads)))
+    }
+
+    pub(super) fn with(model: &Model, pool: Arc<Pool>) -> CpuModel {
         let layout = Layout::of(model);
-        let worker = |_| Worker { network: Network::new(model, Passes::Forward), parted: Parted::default() };
+        let worker = |number: usize| {
+            let threads = if number == 0 { pool.threads() } else { 1 };
+            Worker { network: Network::new(model, Passes::Forward, threads), parted: Parted::default() }
+        };
         CpuModel {
             parameters: vec![0.0; layout.elements()],
             layout,
             is_loaded: false,
             trial: Trial::default(),
-            workers: (0..threads.max(1)).map(worker).collect(),
-            pool: Arc::new(Pool::new(threads)),
+            workers: (0..pool.threads()).map(worker).collect(),
+            alone: Pool::new(1),
+            pool,
             continuation: Continuation::default(),
         }
+    }
+
+    /// Summed losses of the groups of `jobs`, in their order.
+    fn sums(&mut self, jobs: &[(&[u32], usize)]) -> Vec<f64> {
+        let CpuModel { parameters, pool, alone, workers, .. } = self;
+        if jobs.len() < workers.len() {
+            return jobs.iter().map(|job| workers[0].loss(pool, parameters, *job)).collect();
+        }
+        let mut sums = vec![0.0; jobs.len()];
+        pool.each_with(workers, jobs.iter().zip(&mut sums), |worker, (job, sum)| {
+            *sum = worker.loss(alone, parameters, *job);
+        });
+        sums
     }
 
     fn loaded(&self) -> Result<(), BackendError> {
@@ -71,30 +93,11 @@ fn check_text(shape: &Shape, before: usize, tokens: &[u32]) -> Result<(), Backen
     }
 }
 
-/// Summed losses of the groups of `jobs`, in their order; each thread takes the next that nobody has.
-fn sums(workers: &mut [Worker], parameters: &[f32], jobs: &[(&[u32], usize)]) -> Vec<f64> {
-    let next = AtomicUsize::new(0);
-    let work = |worker: &mut Worker| {
-        let mut done = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some((rows, length)) = jobs.get(number) else { return done };
-            let group = worker.parted.part(rows, *length);
-            done.push((number, worker.network.loss(parameters, &group)));
-        }
-    };
-    let busy = workers.len().min(jobs.len());
-    let Some((first, others)) = workers[..busy].split_first_mut() else { return Vec::new() };
-    let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = others.iter_mut().map(|worker| scope.spawn(|| work(worker))).collect();
-        let mut done = work(first);
-        for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, sum)| sum).collect()
+impl Worker {
+    fn loss(&mut self, pool: &Pool, parameters: &[f32], (rows, length): (&[u32], usize)) -> f64 {
+        let group = self.parted.part(rows, length);
+        self.network.loss(pool, parameters, &group)
+    }
 }
 
 impl LanguageModel for CpuModel {
@@ -118,7 +121,7 @@ impl LanguageModel for CpuModel {
         let jobs: Vec<(&[u32], usize)> =
             batches.iter().flat_map(|batch| groups(batch, network).map(|rows| (rows, batch.sequence()))).collect();
         let counts: Vec<usize> = batches.iter().map(|batch| groups(batch, network).count()).collect();
-        let mut sums = sums(&mut self.workers, &self.parameters, &jobs).into_iter();
+        let mut sums = self.sums(&jobs).into_iter();
         let mean = |(batch, count): (&Batch, usize)| {
             // From 0, one after the other: the order of additions is part of the result.
             let sum = sums.by_ref().take(count).fold(0.0, |sum, group| sum + group);
@@ -129,10 +132,11 @@ impl LanguageModel for CpuModel {
 
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BackendError> {
         self.loaded()?;
-        let network = &mut self.workers[0].network;
+        let CpuModel { parameters, pool, workers, .. } = self;
+        let network = &mut workers[0].network;
         let shape = &network.shape;
         check_text(shape, 0, tokens)?;
-        Ok(network.logits(&self.parameters, tokens))
+        Ok(network.logits(pool, parameters, tokens))
     }
 
     fn context(&self) -> &[u32] {
@@ -141,9 +145,10 @@ impl LanguageModel for CpuModel {
 
     fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError> {
         self.loaded()?;
-        let network = &self.workers[0].network;
-        check_text(&network.shape, self.continuation.tokens().len(), tokens)?;
-        Ok(self.continuation.extend(&self.pool, &network.shape, &self.parameters, network.angles(), tokens))
+        let CpuModel { parameters, pool, workers, continuation, .. } = self;
+        let network = &workers[0].network;
+        check_text(&network.shape, continuation.tokens().len(), tokens)?;
+        Ok(continuation.extend(pool, &network.shape, parameters, network.angles(), tokens))
     }
 
     fn rewind(&mut self, length: usize) {

@@ -4,7 +4,6 @@
 //! vector instructions, may round differently. [`open`] is the door; the types behind it have names for this crate's own
 //! tests, which look at gradients.
 
-mod angles;
 mod attention;
 mod blocks;
 mod continuation;
@@ -17,6 +16,7 @@ mod optimizer;
 mod passes;
 mod pool;
 mod product;
+mod row_tasks;
 mod rows;
 mod shape;
 mod trainer;
@@ -32,15 +32,18 @@ use covey_simd::Level;
 use network::Network;
 use optimizer::Moments;
 use passes::Passes;
+use pool::Pool;
 use shape::Shape;
+use std::sync::Arc;
 
-/// Opens the CPU for `model`; calls work on as many threads as `threads`, at least one.
+/// Opens the CPU for `model`; calls work on as many threads as `threads`, at least one. What is made of it shares them: one
+/// call has them all, and those beside it work alone.
 ///
 /// # Errors
 /// A model whose numbers do not fit together.
 pub fn open(threads: usize, model: &Model) -> Result<Box<dyn Backend>, BackendError> {
     check(model)?;
-    Ok(Box::new(Cpu { model: model.clone(), threads: threads.max(1) }))
+    Ok(Box::new(Cpu { model: model.clone(), pool: Arc::new(Pool::new(threads)) }))
 }
 
 /// What a layout and the products rely on.
@@ -58,13 +61,12 @@ fn check(model: &Model) -> Result<(), BackendError> {
 
 struct Cpu {
     model: Model,
-    threads: usize,
+    pool: Arc<Pool>,
 }
 
 impl Cpu {
-    fn memory(&self, arrays: usize, networks: usize, passes: Passes) -> Memory {
+    fn memory(&self, arrays: usize, activations: usize) -> Memory {
         let shape = Shape::of(&self.model);
-        let activations = networks * Network::elements(&shape, passes);
         Memory { parameters: 4 * (arrays * shape.elements) as u64, activations: 4 * activations as u64 }
     }
 }
@@ -78,29 +80,32 @@ impl Backend for Cpu {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "AVX-512, ",
         };
-        let threads = self.threads;
+        let threads = self.pool.threads();
         format!("cpu ({instructions}{threads} thread{})", if threads == 1 { "" } else { "s" })
     }
 
     fn model(&self) -> Result<Box<dyn LanguageModel>, BackendError> {
-        Ok(Box::new(CpuModel::new(&self.model, self.threads)))
+        Ok(Box::new(CpuModel::with(&self.model, self.pool.clone())))
     }
 
     fn trainer(&self, optimizer: Optimizer) -> Result<Box<dyn Trainer>, BackendError> {
-        Ok(Box::new(CpuTrainer::new(&self.model, optimizer, self.threads)))
+        Ok(Box::new(CpuTrainer::with(&self.model, optimizer, self.pool.clone(), Passes::Both { keep: None })))
     }
 
     fn model_memory(&self) -> Memory {
-        self.memory(1, self.threads, Passes::Forward)
+        let (shape, threads) = (Shape::of(&self.model), self.pool.threads());
+        let of_one = |threads| Network::elements(&shape, Passes::Forward, threads);
+        self.memory(1, of_one(threads) + (threads - 1) * of_one(1))
     }
 
     fn context_bytes(&self, tokens: usize) -> u64 {
-        Continuation::bytes(&Shape::of(&self.model), tokens, self.threads)
+        Continuation::bytes(&Shape::of(&self.model), tokens, self.pool.threads())
     }
 
     fn trainer_memory(&self, optimizer: Optimizer) -> Memory {
+        let (shape, passes) = (Shape::of(&self.model), Passes::Both { keep: None });
         // Parameters, gradient, feedback.
-        let besides = self.memory(3, 1, Passes::Both { keep: None });
+        let besides = self.memory(3, Network::elements(&shape, passes, self.pool.threads()));
         let (moments, workspace) = Moments::elements(&Layout::of(&self.model), optimizer);
         Memory {
             parameters: besides.parameters + 4 * moments as u64,

@@ -10,8 +10,10 @@
 //!
 //! As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for f32 where that rounds X to bf16.
 
-use super::kernels::sum_of_squares;
-use super::product::{Into, View, ViewMut, fma, multiply};
+use super::blocks::multiply_on;
+use super::pool::Pool;
+use super::product::{Into, View, ViewMut, fma};
+use super::row_tasks::sum_of_squares;
 use covey_simd::vectorised;
 
 /// Coefficients of an iteration: a, b, c.
@@ -59,6 +61,7 @@ impl Workspace {
     /// Moves one matrix `[rows, columns]` and its momentum.
     pub(super) fn step(
         &mut self,
+        pool: &Pool,
         (rows, columns): (usize, usize),
         parameters: &mut [f32],
         momentum: &mut [f32],
@@ -66,29 +69,29 @@ impl Workspace {
         by: &Muon,
     ) {
         nesterov(&mut self.x[..rows * columns], momentum, gradient, by.scale, by.momentum);
-        self.orthogonalise(rows, columns);
+        self.orthogonalise(pool, rows, columns);
         let rate = by.rate * RMS * (rows.max(columns) as f64).sqrt();
         apply(parameters, &self.x[..rows * columns], by.decay, rate as f32);
     }
 
     /// Newton-Schulz on X in place.
-    fn orthogonalise(&mut self, rows: usize, columns: usize) {
+    fn orthogonalise(&mut self, pool: &Pool, rows: usize, columns: usize) {
         let small = rows.min(columns);
         let x = &mut self.x[..rows * columns];
         let product = &mut self.product[..rows * columns];
         let (gram, square) = (&mut self.gram[..small * small], &mut self.square[..small * small]);
-        scale(x, (1.0 / sum_of_squares(x).sqrt().max(1e-7)) as f32);
+        scale(x, (1.0 / sum_of_squares(pool, x).sqrt().max(1e-7)) as f32);
         let (a, b, c) = QUINTIC;
         for _ in 0..ITERATIONS {
             let view = View::dense(x, rows, columns);
             let (left, right) = if rows <= columns { (view, view.t()) } else { (view.t(), view) };
-            multiply(ViewMut::dense(gram, small, small), left, right, Into::Set);
+            multiply_on(pool, ViewMut::dense(gram, small, small), left, right, Into::Set);
             let view = View::dense(gram, small, small);
-            multiply(ViewMut::dense(square, small, small), view, view, Into::Set);
+            multiply_on(pool, ViewMut::dense(square, small, small), view, view, Into::Set);
             combine(gram, b, square, c);
             let (x_view, gram_view) = (View::dense(x, rows, columns), View::dense(gram, small, small));
             let (left, right) = if rows <= columns { (gram_view, x_view) } else { (x_view, gram_view) };
-            multiply(ViewMut::dense(product, rows, columns), left, right, Into::Set);
+            multiply_on(pool, ViewMut::dense(product, rows, columns), left, right, Into::Set);
             combine(x, a, product, 1.0);
         }
     }
@@ -162,7 +165,7 @@ mod tests {
         let mut space = Workspace::new([(rows, columns), (3, 5)].into_iter());
         let (mut parameters, mut momentum) = (vec![0.0; rows * columns], vec![0.0; rows * columns]);
         let by = Muon { scale: 1.0, momentum: 0.95, rate: 1.0, decay: 1.0 };
-        space.step((rows, columns), &mut parameters, &mut momentum, gradient, &by);
+        space.step(&Pool::new(2), (rows, columns), &mut parameters, &mut momentum, gradient, &by);
         parameters
     }
 

@@ -4,21 +4,25 @@
 //! matrix. What is cheap to compute again (norms, SwiGLU) is not kept. Which sequences form a group, and what becomes of
 //! the gradient, is decided in [`super`].
 
-use super::angles::Angles;
-use super::attention::{Attention, Kept};
-use super::kernels::{
-    cross_entropy, cross_entropy_only, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back,
-};
+use super::attention::{Angles, Attention, Kept};
+use super::blocks::multiply_on;
 use super::passes::Passes;
-use super::product::{Into, View, ViewMut, multiply};
+use super::pool::Pool;
+use super::product::{Into, View, ViewMut};
+use super::row_tasks::{cross_entropy, embed, embed_back, norm, norm_again, norm_back, norm_sum, swiglu, swiglu_back};
 use super::shape::Shape;
 use covey_proto::run::Model;
 
 /// Tokens that go through the model together, at least one sequence: enough for products to be efficient, few enough
 /// for a layer's activations to stay in cache.
 const TOKENS: usize = 512;
-/// Logits that live at once, in elements (2 MiB): they stay in cache between their product, softmax and gradient.
+/// Logits that live at once, in elements (2 MiB): they stay in a core's cache between their product, softmax and gradient.
 const LOGITS: usize = 512 * 1024;
+/// Rows of logits that live at once where the vocabulary is large: the output matrix passes by once for all of them. With
+/// 16 rows of a vocabulary of 32,000 its product runs at 14 GFLOP/s, with 256 at 105.
+const LOGIT_ROWS: usize = 256;
+/// Elements that these rows may have (32 MiB).
+const LOGITS_MAX: usize = 8 << 20;
 
 /// What one layer keeps for its backward pass; without one, all layers use the same.
 struct LayerSpace {
@@ -68,15 +72,15 @@ pub(super) struct Group<'a> {
 }
 
 impl Network {
-    /// Buffers for `model`.
-    pub(super) fn new(model: &Model, passes: Passes) -> Network {
+    /// Buffers for `model`; pools of up to `threads` threads may work on it.
+    pub(super) fn new(model: &Model, passes: Passes, threads: usize) -> Network {
         let shape = Shape::of(model);
         let tokens = tokens_max(&shape);
         let (layers, backward) = match passes {
             Passes::Forward => (1, 0),
             Passes::Both { .. } => (shape.layers.len(), tokens),
         };
-        let attention = Attention::new(&shape, tokens, model.rope_theta, passes);
+        let attention = Attention::new(&shape, tokens, model.rope_theta, passes, threads);
         let room = |width: usize| vec![0.0; tokens * width];
         let room_back = |width: usize| vec![0.0; backward * width];
         let layer = |_| LayerSpace {
@@ -108,7 +112,7 @@ impl Network {
     }
 
     /// Elements of all buffers that [`Network::new`] would make.
-    pub(super) fn elements(shape: &Shape, passes: Passes) -> usize {
+    pub(super) fn elements(shape: &Shape, passes: Passes, threads: usize) -> usize {
         let tokens = tokens_max(shape);
         let (layers, backward) = match passes {
             Passes::Forward => (1, 0),
@@ -122,7 +126,7 @@ impl Network {
         tokens * (layers * layer + common)
             + backward * back
             + logits
-            + Attention::elements(shape, tokens, layers, passes)
+            + Attention::elements(shape, tokens, layers, passes, threads)
     }
 
     /// Elements of all buffers that there are.
@@ -151,38 +155,38 @@ impl Network {
     }
 
     /// Runs the layers over `inputs`; the last norm's result is left in `normed`.
-    fn forward(&mut self, parameters: &[f32], inputs: &[u32], length: usize) {
+    fn forward(&mut self, pool: &Pool, parameters: &[f32], inputs: &[u32], length: usize) {
         let Network { shape, attention, layers, last, inverse_last, normed, key, hidden, .. } = self;
         let (tokens, width, ff, epsilon) = (inputs.len(), shape.width, shape.feed_forward, shape.epsilon);
         let (normed, key, hidden) =
             (&mut normed[..tokens * width], &mut key[..tokens * shape.kv_width], &mut hidden[..tokens * ff]);
         let qv_width = width + shape.kv_width;
         let first = &mut layers[0];
-        embed(&mut first.before, &parameters[shape.embedding.clone()], inputs, width);
+        embed(pool, &mut first.before, &parameters[shape.embedding.clone()], inputs, width);
         let weight = &parameters[shape.layers[0].attention_norm.clone()];
-        norm(normed, &mut first.inverse_before, &first.before, weight, epsilon);
+        norm(pool, normed, &mut first.inverse_before, &first.before, weight, epsilon);
         let spaces = layers.len();
         for (number, at) in shape.layers.iter().enumerate() {
             // Without a backward pass one space serves all layers.
             let layer = &mut layers[number.min(spaces - 1)];
             let query_value = &mut layer.query_value[..tokens * qv_width];
-            linear(query_value, normed, &parameters[at.query_value.clone()], tokens);
-            linear(key, normed, &parameters[at.key.clone()], tokens);
+            linear(pool, query_value, normed, &parameters[at.query_value.clone()], tokens);
+            linear(pool, key, normed, &parameters[at.key.clone()], tokens);
             let mixed = &mut layer.mixed[..tokens * width];
-            attention.forward(shape, &mut layer.attention, mixed, query_value, key, length);
+            attention.forward(pool, shape, &mut layer.attention, mixed, query_value, key, length);
             let between = &mut layer.between[..tokens * width];
-            linear(between, mixed, &parameters[at.attention_out.clone()], tokens);
+            linear(pool, between, mixed, &parameters[at.attention_out.clone()], tokens);
             let mlp_norm = &parameters[at.mlp_norm.clone()];
-            norm_sum(normed, &mut layer.inverse_between, between, &layer.before, mlp_norm, epsilon);
+            norm_sum(pool, normed, &mut layer.inverse_between, between, &layer.before, mlp_norm, epsilon);
             let gate_up = &mut layer.gate_up[..tokens * 2 * ff];
-            linear(gate_up, normed, &parameters[at.gate_up.clone()], tokens);
-            swiglu(hidden, gate_up, ff);
+            linear(pool, gate_up, normed, &parameters[at.gate_up.clone()], tokens);
+            swiglu(pool, hidden, gate_up, ff);
             // The sum after the MLP and its norm belong to the next layer, or to the output.
             let after = shape.layers.get(number + 1);
             let next_norm = after.map_or(&shape.last_norm, |next| &next.attention_norm);
             let next = &mut last[..tokens * width];
-            linear(next, hidden, &parameters[at.down.clone()], tokens);
-            norm_sum(normed, inverse_last, next, between, &parameters[next_norm.clone()], epsilon);
+            linear(pool, next, hidden, &parameters[at.down.clone()], tokens);
+            norm_sum(pool, normed, inverse_last, next, between, &parameters[next_norm.clone()], epsilon);
             if after.is_some() {
                 let next = &mut layers[(number + 1).min(spaces - 1)];
                 std::mem::swap(&mut next.before, last);
@@ -192,32 +196,33 @@ impl Network {
     }
 
     /// Summed cross-entropy of the group, in nats.
-    pub(super) fn loss(&mut self, parameters: &[f32], group: &Group<'_>) -> f64 {
-        self.forward(parameters, group.inputs, group.length);
+    pub(super) fn loss(&mut self, pool: &Pool, parameters: &[f32], group: &Group<'_>) -> f64 {
+        self.forward(pool, parameters, group.inputs, group.length);
         let Network { shape, normed, logits, .. } = self;
         let output = &parameters[shape.output.clone()];
         let rows = logits_rows(shape);
         let mut loss = 0.0;
         for (normed, targets) in normed.chunks(rows * shape.width).zip(group.targets.chunks(rows)) {
             let logits = &mut logits[..targets.len() * shape.vocabulary];
-            linear(logits, &normed[..targets.len() * shape.width], output, targets.len());
-            loss += cross_entropy_only(logits, targets, shape.vocabulary);
+            linear(pool, logits, &normed[..targets.len() * shape.width], output, targets.len());
+            loss += cross_entropy(pool, logits, targets, shape.vocabulary, None);
         }
         loss
     }
 
     /// Logits `[tokens, vocabulary]` of one sequence.
-    pub(super) fn logits(&mut self, parameters: &[f32], tokens: &[u32]) -> Vec<f32> {
-        self.forward(parameters, tokens, tokens.len());
+    pub(super) fn logits(&mut self, pool: &Pool, parameters: &[f32], tokens: &[u32]) -> Vec<f32> {
+        self.forward(pool, parameters, tokens, tokens.len());
         let mut logits = vec![0.0; tokens.len() * self.shape.vocabulary];
         let normed = &self.normed[..tokens.len() * self.shape.width];
-        linear(&mut logits, normed, &parameters[self.shape.output.clone()], tokens.len());
+        linear(pool, &mut logits, normed, &parameters[self.shape.output.clone()], tokens.len());
         logits
     }
 
     /// Summed cross-entropy of the group in nats, and the gradient of `weight` times it: set in `gradient` (`Set`) or added.
     pub(super) fn gradient(
         &mut self,
+        pool: &Pool,
         parameters: &[f32],
         gradient: &mut [f32],
         group: &Group<'_>,
@@ -227,14 +232,14 @@ impl Network {
         if into == Into::Set {
             self.clear(gradient);
         }
-        self.forward(parameters, group.inputs, group.length);
-        let loss = self.output_back(parameters, gradient, group.targets, weight, into);
+        self.forward(pool, parameters, group.inputs, group.length);
+        let loss = self.output_back(pool, parameters, gradient, group.targets, weight, into);
         for number in (0..self.layers.len()).rev() {
-            self.mlp_back(parameters, gradient, number, group.inputs.len(), into);
-            self.attention_back(parameters, gradient, number, group.inputs.len(), group.length, into);
+            self.mlp_back(pool, parameters, gradient, number, group.inputs.len(), into);
+            self.attention_back(pool, parameters, gradient, number, group.inputs.len(), group.length, into);
         }
         let d_table = &mut gradient[self.shape.embedding.clone()];
-        embed_back(d_table, group.inputs, &self.d_x, self.shape.width);
+        embed_back(pool, d_table, group.inputs, &self.d_x, self.shape.width);
         loss
     }
 
@@ -252,6 +257,7 @@ impl Network {
     /// Loss, the output matrix's and the last norm's gradients; leaves the residual stream's in `d_x`.
     fn output_back(
         &mut self,
+        pool: &Pool,
         parameters: &[f32],
         gradient: &mut [f32],
         targets: &[u32],
@@ -269,21 +275,29 @@ impl Network {
             let rows = targets.len();
             let logits = &mut logits[..rows * vocabulary];
             let normed = View::dense(normed, rows, width);
-            multiply(ViewMut::dense(logits, rows, vocabulary), normed, output.t(), Into::Set);
-            loss += cross_entropy(logits, targets, vocabulary, weight);
+            multiply_on(pool, ViewMut::dense(logits, rows, vocabulary), normed, output.t(), Into::Set);
+            loss += cross_entropy(pool, logits, targets, vocabulary, Some(weight));
             let d_logits = View::dense(logits, rows, vocabulary);
-            multiply(ViewMut::dense(d_normed, rows, width), d_logits, output, Into::Set);
-            multiply(ViewMut::dense(d_output, vocabulary, width), d_logits.t(), normed, into);
+            multiply_on(pool, ViewMut::dense(d_normed, rows, width), d_logits, output, Into::Set);
+            multiply_on(pool, ViewMut::dense(d_output, vocabulary, width), d_logits.t(), normed, into);
             into = Into::Add;
         }
         let d_x = &mut d_x[..tokens * width];
         d_x.fill(0.0);
         let at = shape.last_norm.clone();
-        norm_back(d_x, &mut gradient[at.clone()], d_normed, &self.inverse_last, &self.last, &parameters[at]);
+        norm_back(pool, d_x, &mut gradient[at.clone()], d_normed, &self.inverse_last, &self.last, &parameters[at]);
         loss
     }
 
-    fn mlp_back(&mut self, parameters: &[f32], gradient: &mut [f32], number: usize, tokens: usize, into: Into) {
+    fn mlp_back(
+        &mut self,
+        pool: &Pool,
+        parameters: &[f32],
+        gradient: &mut [f32],
+        number: usize,
+        tokens: usize,
+        into: Into,
+    ) {
         let Network { shape, normed, hidden, d_x, d_normed, layers, .. } = self;
         let (at, layer) = (&shape.layers[number], &mut layers[number]);
         let (width, ff) = (shape.width, shape.feed_forward);
@@ -291,19 +305,21 @@ impl Network {
         let gate_up = &mut layer.gate_up[..tokens * 2 * ff];
         let (normed, d_normed) = (&mut normed[..tokens * width], &mut d_normed[..tokens * width]);
         let d_x = &mut d_x[..tokens * width];
-        linear_back(hidden, d_x, &parameters[at.down.clone()], tokens, Into::Set);
-        swiglu_back(hidden, gate_up, ff);
-        weight_back(&mut gradient[at.down.clone()], d_x, hidden, tokens, into);
+        linear_back(pool, hidden, d_x, &parameters[at.down.clone()], tokens, Into::Set);
+        swiglu_back(pool, hidden, gate_up, ff);
+        weight_back(pool, &mut gradient[at.down.clone()], d_x, hidden, tokens, into);
         let norm_weight = &parameters[at.mlp_norm.clone()];
-        norm_again(normed, &layer.inverse_between, &layer.between, norm_weight);
-        weight_back(&mut gradient[at.gate_up.clone()], gate_up, normed, tokens, into);
-        linear_back(d_normed, gate_up, &parameters[at.gate_up.clone()], tokens, Into::Set);
+        norm_again(pool, normed, &layer.inverse_between, &layer.between, norm_weight);
+        weight_back(pool, &mut gradient[at.gate_up.clone()], gate_up, normed, tokens, into);
+        linear_back(pool, d_normed, gate_up, &parameters[at.gate_up.clone()], tokens, Into::Set);
         let d_weight = &mut gradient[at.mlp_norm.clone()];
-        norm_back(d_x, d_weight, d_normed, &layer.inverse_between, &layer.between, norm_weight);
+        norm_back(pool, d_x, d_weight, d_normed, &layer.inverse_between, &layer.between, norm_weight);
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn attention_back(
         &mut self,
+        pool: &Pool,
         parameters: &[f32],
         gradient: &mut [f32],
         number: usize,
@@ -317,19 +333,19 @@ impl Network {
         let d_x = &mut d_x[..tokens * width];
         let d_query_value = &mut d_query_value[..tokens * (width + shape.kv_width)];
         let d_key = &mut d_key[..tokens * shape.kv_width];
-        weight_back(&mut gradient[at.attention_out.clone()], d_x, &layer.mixed[..tokens * width], tokens, into);
+        weight_back(pool, &mut gradient[at.attention_out.clone()], d_x, &layer.mixed[..tokens * width], tokens, into);
         // `d_normed` holds the gradient of attention's result until that of the norm's takes its place.
-        linear_back(d_normed, d_x, &parameters[at.attention_out.clone()], tokens, Into::Set);
+        linear_back(pool, d_normed, d_x, &parameters[at.attention_out.clone()], tokens, Into::Set);
         let LayerSpace { attention: kept, mixed, query_value, .. } = layer;
-        attention.backward(shape, kept, d_query_value, d_key, d_normed, mixed, query_value, length);
+        attention.backward(pool, shape, kept, d_query_value, d_key, d_normed, mixed, query_value, length);
         let norm_weight = &parameters[at.attention_norm.clone()];
-        norm_again(normed, &layer.inverse_before, &layer.before, norm_weight);
-        weight_back(&mut gradient[at.query_value.clone()], d_query_value, normed, tokens, into);
-        weight_back(&mut gradient[at.key.clone()], d_key, normed, tokens, into);
-        linear_back(d_normed, d_query_value, &parameters[at.query_value.clone()], tokens, Into::Set);
-        linear_back(d_normed, d_key, &parameters[at.key.clone()], tokens, Into::Add);
+        norm_again(pool, normed, &layer.inverse_before, &layer.before, norm_weight);
+        weight_back(pool, &mut gradient[at.query_value.clone()], d_query_value, normed, tokens, into);
+        weight_back(pool, &mut gradient[at.key.clone()], d_key, normed, tokens, into);
+        linear_back(pool, d_normed, d_query_value, &parameters[at.query_value.clone()], tokens, Into::Set);
+        linear_back(pool, d_normed, d_key, &parameters[at.key.clone()], tokens, Into::Add);
         let d_weight = &mut gradient[at.attention_norm.clone()];
-        norm_back(d_x, d_weight, d_normed, &layer.inverse_before, &layer.before, norm_weight);
+        norm_back(pool, d_x, d_weight, d_normed, &layer.inverse_before, &layer.before, norm_weight);
     }
 }
 
@@ -340,32 +356,27 @@ fn tokens_max(shape: &Shape) -> usize {
 
 /// Rows of logits that live at once.
 fn logits_rows(shape: &Shape) -> usize {
-    (LOGITS / shape.vocabulary).max(16)
-}
-
-fn embed(out: &mut [f32], table: &[f32], tokens: &[u32], width: usize) {
-    for (out, &token) in out.chunks_exact_mut(width).zip(tokens) {
-        out.copy_from_slice(&table[token as usize * width..][..width]);
-    }
+    let many = LOGIT_ROWS.min(LOGITS_MAX / shape.vocabulary);
+    (LOGITS / shape.vocabulary).max(many).max(16)
 }
 
 /// y = x·Wᵀ: `y [tokens, out]`, `x [tokens, in]`, `W [out, in]`.
-fn linear(y: &mut [f32], x: &[f32], weight: &[f32], tokens: usize) {
+fn linear(pool: &Pool, y: &mut [f32], x: &[f32], weight: &[f32], tokens: usize) {
     let (outputs, inputs) = (y.len() / tokens, x.len() / tokens);
     let weight = View::dense(weight, outputs, inputs);
-    multiply(ViewMut::dense(y, tokens, outputs), View::dense(x, tokens, inputs), weight.t(), Into::Set);
+    multiply_on(pool, ViewMut::dense(y, tokens, outputs), View::dense(x, tokens, inputs), weight.t(), Into::Set);
 }
 
 /// dx = dy·W or dx += dy·W.
-fn linear_back(d_x: &mut [f32], d_y: &[f32], weight: &[f32], tokens: usize, into: Into) {
+fn linear_back(pool: &Pool, d_x: &mut [f32], d_y: &[f32], weight: &[f32], tokens: usize, into: Into) {
     let (outputs, inputs) = (d_y.len() / tokens, d_x.len() / tokens);
     let weight = View::dense(weight, outputs, inputs);
-    multiply(ViewMut::dense(d_x, tokens, inputs), View::dense(d_y, tokens, outputs), weight, into);
+    multiply_on(pool, ViewMut::dense(d_x, tokens, inputs), View::dense(d_y, tokens, outputs), weight, into);
 }
 
 /// dW = dyᵀ·x or dW += dyᵀ·x.
-fn weight_back(d_weight: &mut [f32], d_y: &[f32], x: &[f32], tokens: usize, into: Into) {
+fn weight_back(pool: &Pool, d_weight: &mut [f32], d_y: &[f32], x: &[f32], tokens: usize, into: Into) {
     let (outputs, inputs) = (d_y.len() / tokens, x.len() / tokens);
     let d_y = View::dense(d_y, tokens, outputs);
-    multiply(ViewMut::dense(d_weight, outputs, inputs), d_y.t(), View::dense(x, tokens, inputs), into);
+    multiply_on(pool, ViewMut::dense(d_weight, outputs, inputs), d_y.t(), View::dense(x, tokens, inputs), into);
 }

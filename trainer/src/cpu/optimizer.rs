@@ -5,8 +5,10 @@
 //! matrix have the `embed_rate`. With Muon, it moves the hidden matrices at `rate`, and AdamW all the rest at `embed_rate`.
 //! Elements do not see each other in AdamW: how the state is cut into parts changes no bit.
 
-use super::kernels::{AdamW, adamw};
+use super::kernels::AdamW;
 use super::muon::{Muon, Workspace};
+use super::pool::Pool;
+use super::row_tasks::adamw;
 use crate::backend::{LoadError, SaveError, StepHyper};
 use crate::moments::{Kind, MomentsReader, MomentsWriter};
 use covey_proto::layout::{Layout, Tensor};
@@ -71,7 +73,14 @@ impl Moments {
     }
 
     /// One step of all parameters.
-    pub(super) fn step(&mut self, parameters: &mut [f32], gradient: &[f32], hyper: &StepHyper, gradient_norm: f64) {
+    pub(super) fn step(
+        &mut self,
+        pool: &Pool,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        hyper: &StepHyper,
+        gradient_norm: f64,
+    ) {
         let clipped = if gradient_norm > hyper.clip { hyper.clip / gradient_norm } else { 1.0 };
         self.steps += 1;
         let adamw_at = |rate: f64| adamw_numbers(hyper, rate, clipped, self.steps);
@@ -87,11 +96,11 @@ impl Moments {
             let first = &mut self.first[range.clone()];
             match by {
                 By::Muon(rows, columns) => {
-                    self.workspace.step((*rows, *columns), parameters, first, gradient, &muon);
+                    self.workspace.step(pool, (*rows, *columns), parameters, first, gradient, &muon);
                 }
                 By::AdamW(rate, second) => {
                     let numbers = if *rate == Rate::Embed { &embed } else { &hidden };
-                    adamw(parameters, first, &mut self.second[second.clone()], gradient, numbers);
+                    adamw(pool, parameters, first, &mut self.second[second.clone()], gradient, numbers);
                 }
             }
         }
@@ -210,7 +219,7 @@ mod tests {
         let elements = layout().elements();
         let mut parameters = uniform(elements, 1);
         for step in 0..steps {
-            moments.step(&mut parameters, &uniform(elements, 10 + step), hyper, 3.0);
+            moments.step(&Pool::new(1), &mut parameters, &uniform(elements, 10 + step), hyper, 3.0);
         }
         parameters
     }
@@ -249,7 +258,7 @@ mod tests {
         let (mut whole, mut first, mut second) = (uniform(elements, 1), vec![0.0; elements], vec![0.0; elements]);
         for step in 0..3 {
             let numbers = adamw_numbers(&hyper, hyper.rate, 1.0 / 3.0, step + 1);
-            adamw(&mut whole, &mut first, &mut second, &uniform(elements, 10 + step), &numbers);
+            adamw(&Pool::new(2), &mut whole, &mut first, &mut second, &uniform(elements, 10 + step), &numbers);
         }
         assert!(parts == whole);
     }

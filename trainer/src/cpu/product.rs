@@ -50,6 +50,10 @@ impl<'a> View<'a> {
         let start = if range.is_empty() { 0 } else { range.start * self.row_stride };
         View { data: &self.data[start..], rows: range.len(), ..self }
     }
+    /// How many rows there are.
+    pub(super) fn height(self) -> usize {
+        self.rows
+    }
     /// How many columns there are.
     pub(super) fn width(self) -> usize {
         self.columns
@@ -158,6 +162,12 @@ pub(super) enum Into {
     Set,
     /// The product is added to them.
     Add,
+}
+
+/// Whether a product of this many rows and columns has the same bits however its factors lie. Vectors and tiny results go
+/// through other kernels, which take sums along the factors' rows where these lie without gaps.
+pub(super) fn takes_tiles(rows: usize, columns: usize) -> bool {
+    rows >= 8 && columns >= 8 && rows * columns > 256
 }
 
 /// out = a·b or out += a·b, on the calling thread, in an order of additions that depends on the shapes alone.

@@ -3,6 +3,7 @@
 use super::language_model::CpuModel;
 use super::network::Network;
 use super::passes::Passes;
+use super::pool::Pool;
 use super::shape::Shape;
 use super::trainer::CpuTrainer;
 use super::{BackendError, LanguageModel, Trainer, open};
@@ -12,6 +13,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Optimizer, Quantiser};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_sparseloco::{Compression, NormAccumulator, OuterStep, SparseShard, compress, decode_shard, outer_step};
+use std::sync::Arc;
 
 const HYPER: StepHyper = StepHyper {
     rate: 0.01,
@@ -70,7 +72,8 @@ fn probabilities_computed_again_give_the_same_gradient_as_kept_ones() {
     let model = Model { sequence: 75, ..small_model() };
     let batch = Batch::new(&model, tokens(&model, 3, 1)).unwrap();
     let [kept, again] = [true, false].map(|keep| {
-        let mut trainer = CpuTrainer::with(&model, Optimizer::AdamW, 1, Passes::Both { keep: Some(keep) });
+        let mut trainer =
+            CpuTrainer::with(&model, Optimizer::AdamW, Arc::new(Pool::new(1)), Passes::Both { keep: Some(keep) });
         trainer.load(&mut as_le_bytes(&initial(&model))).unwrap();
         let (loss, gradient) = trainer.gradient(&batch).unwrap();
         (loss, gradient.to_vec())
@@ -86,7 +89,7 @@ fn a_batch_larger_than_the_buffers_is_the_mean_of_its_parts() {
     let model = Model { sequence: 100, ..small_model() };
     let all = tokens(&model, 24, 2);
     let mut trainer = trainer(&model);
-    assert!(Network::new(&model, Passes::Forward).sequences_max() < 24);
+    assert!(Network::new(&model, Passes::Forward, 1).sequences_max() < 24);
     let (loss, gradient) = trainer.gradient(&Batch::new(&model, all.clone()).unwrap()).unwrap();
     let gradient = gradient.to_vec();
     let mut mean = vec![0.0f64; gradient.len()];
@@ -118,23 +121,74 @@ fn neither_threads_nor_other_batches_change_a_loss() {
     assert!(loaded(&model, 2).losses(&[]).unwrap().is_empty());
 }
 
+/// Wide enough for several blocks in every product, several tasks in every function of rows, several groups of sequences,
+/// and attention over more than one block of queries.
+fn wide_model(tied: bool) -> Model {
+    Model { vocabulary: 300, width: 160, feed_forward: 288, sequence: 70, tied, ..small_model() }
+}
+
+#[test]
+fn no_bit_of_training_depends_on_threads() {
+    for tied in [true, false] {
+        let model = wide_model(tied);
+        let batches = [9, 3].map(|rows| Batch::new(&model, tokens(&model, rows, rows as u64)).unwrap());
+        let base = initial(&model);
+        let trained = |threads| {
+            let mut trainer = CpuTrainer::new(&model, Optimizer::AdamW, threads);
+            trainer.load(&mut as_le_bytes(&base)).unwrap();
+            let steps = [0, 1, 0].map(|at: usize| trainer.step(&batches[at], &HYPER).unwrap().unwrap());
+            let numbers = steps.map(|stats| (stats.loss.to_bits(), stats.gradient_norm.to_bits()));
+            let (mut moments, after) = (Vec::new(), bits(&parameters(&trainer, &model)));
+            trainer.save_moments(&mut moments).unwrap();
+            let done = trainer.contribute(&base, &HOW).unwrap();
+            (numbers, after, moments, done.shards, feedback(&trainer))
+        };
+        let alone = trained(1);
+        for threads in [2, 3, 7, 16] {
+            assert!(trained(threads) == alone, "{threads} threads, tied: {tied}");
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_a_judgement_depends_on_threads() {
+    let model = wide_model(true);
+    let batches = [20, 1, 4].map(|rows| Batch::new(&model, tokens(&model, rows, rows as u64)).unwrap());
+    let text = &tokens(&model, 1, 5)[..67];
+    let judged = |threads| {
+        let mut judge = loaded(&model, threads);
+        let few = judge.losses(&batches[1..2]).unwrap();
+        let all = judge.losses(&batches).unwrap();
+        let losses: Vec<u64> = few.into_iter().chain(all).map(f64::to_bits).collect();
+        (losses, bits(&judge.logits(text).unwrap()), bits(&judge.logits(&text[..1]).unwrap()))
+    };
+    let alone = judged(1);
+    for threads in [2, 3, 7, 16] {
+        assert!(judged(threads) == alone, "{threads} threads");
+    }
+}
+
 #[test]
 fn the_memory_that_is_promised_is_what_is_held() {
     let shapes =
         [small_model(), Model { sequence: 75, tied: false, ..small_model() }, Model { sequence: 700, ..small_model() }];
     for model in shapes {
         for passes in [Passes::Forward, Passes::Both { keep: None }, Passes::Both { keep: Some(false) }] {
-            let (held, said) = (Network::new(&model, passes).held(), Network::elements(&Shape::of(&model), passes));
-            assert_eq!(held, said, "{passes:?}, sequence {}", model.sequence);
+            for threads in [1, 3] {
+                let held = Network::new(&model, passes, threads).held();
+                let said = Network::elements(&Shape::of(&model), passes, threads);
+                assert_eq!(held, said, "{passes:?}, sequence {}, {threads} threads", model.sequence);
+            }
         }
         let (backend, elements) = (open(3, &model).unwrap(), Layout::of(&model).elements() as u64);
         assert_eq!(
             (backend.model_memory().parameters, backend.trainer_memory(Optimizer::AdamW).parameters),
             (4 * elements, 20 * elements)
         );
-        let forward = 4 * Network::elements(&Shape::of(&model), Passes::Forward) as u64;
-        assert_eq!(backend.model_memory().activations, 3 * forward);
-        assert_eq!(backend.model_memory().total(), 4 * elements + 3 * forward);
+        let forward = |threads| 4 * Network::elements(&Shape::of(&model), Passes::Forward, threads) as u64;
+        let activations = forward(3) + 2 * forward(1);
+        assert_eq!(backend.model_memory().activations, activations);
+        assert_eq!(backend.model_memory().total(), 4 * elements + activations);
     }
 }
 

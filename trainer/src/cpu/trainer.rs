@@ -3,11 +3,12 @@
 
 use super::finite;
 use super::groups::{Parted, check, groups};
-use super::kernels::sum_of_squares;
 use super::network::Network;
 use super::optimizer::Moments;
 use super::passes::Passes;
+use super::pool::Pool;
 use super::product::Into;
+use super::row_tasks::sum_of_squares;
 use crate::backend::{BackendError, Batch, EncodedContribution, LoadError, SaveError, StepHyper, StepStats, Trainer};
 use crate::stream::{load, save};
 use covey_proto::layout::Layout;
@@ -15,12 +16,13 @@ use covey_proto::run::{Model, Optimizer};
 use covey_sparseloco::state::{StateError, finite as finite_state};
 use covey_sparseloco::{Compression, Encoded, compress};
 use std::io;
+use std::sync::Arc;
 
 /// Parameters, gradient, moments, feedback and activations.
 pub struct CpuTrainer {
     layout: Layout,
     network: Network,
-    threads: usize,
+    pool: Arc<Pool>,
     parameters: Vec<f32>,
     holds: Holds,
     gradient: Vec<f32>,
@@ -42,20 +44,20 @@ enum Holds {
 }
 
 impl CpuTrainer {
-    /// A trainer whose steps take one thread and whose contributions take as many as `threads`; nothing is loaded.
+    /// A trainer that works on as many threads, at least one; nothing is loaded.
     ///
     /// # Panics
     /// If the model's numbers cannot be: heads that do not divide the width, say. [`super::open`] checks them.
     pub fn new(model: &Model, optimizer: Optimizer, threads: usize) -> CpuTrainer {
-        CpuTrainer::with(model, optimizer, threads, Passes::Both { keep: None })
+        CpuTrainer::with(model, optimizer, Arc::new(Pool::new(threads)), Passes::Both { keep: None })
     }
 
-    pub(super) fn with(model: &Model, optimizer: Optimizer, threads: usize, passes: Passes) -> CpuTrainer {
+    pub(super) fn with(model: &Model, optimizer: Optimizer, pool: Arc<Pool>, passes: Passes) -> CpuTrainer {
         let layout = Layout::of(model);
         let room = || vec![0.0; layout.elements()];
         CpuTrainer {
-            network: Network::new(model, passes),
-            threads,
+            network: Network::new(model, passes, pool.threads()),
+            pool,
             parameters: room(),
             holds: Holds::Nothing,
             gradient: room(),
@@ -81,13 +83,13 @@ impl CpuTrainer {
         check(batch, &self.network.shape)?;
         let positions = batch.predictions() as f64;
         let weight = (1.0 / positions) as f32;
-        let CpuTrainer { network, parameters, gradient, parted, .. } = self;
+        let CpuTrainer { network, pool, parameters, gradient, parted, .. } = self;
         let mut sum = 0.0;
         let mut into = Into::Set;
         let rows_of: Vec<&[u32]> = groups(batch, network).collect();
         for rows in rows_of {
             let group = parted.part(rows, batch.sequence());
-            sum += network.gradient(parameters, gradient, &group, weight, into);
+            sum += network.gradient(pool, parameters, gradient, &group, weight, into);
             into = Into::Add;
         }
         finite("loss", sum / positions)
@@ -113,8 +115,8 @@ impl Trainer for CpuTrainer {
 
     fn step(&mut self, batch: &Batch, hyper: &StepHyper) -> Result<Option<StepStats>, BackendError> {
         let loss = self.compute_gradient(batch)?;
-        let gradient_norm = finite("gradient norm", sum_of_squares(&self.gradient).sqrt())?;
-        self.moments.step(&mut self.parameters, &self.gradient, hyper, gradient_norm);
+        let gradient_norm = finite("gradient norm", sum_of_squares(&self.pool, &self.gradient).sqrt())?;
+        self.moments.step(&self.pool, &mut self.parameters, &self.gradient, hyper, gradient_norm);
         Ok(Some(StepStats { loss, gradient_norm, tokens: batch.predictions() }))
     }
 
@@ -135,7 +137,7 @@ impl Trainer for CpuTrainer {
         }
         self.holds = Holds::Nothing;
         let Encoded { shards, stats } =
-            compress(self.threads, &self.layout, how, base, &self.feedback, &mut self.parameters)?;
+            compress(self.pool.threads(), &self.layout, how, base, &self.feedback, &mut self.parameters)?;
         self.holds = Holds::Pending;
         Ok(EncodedContribution { shards, stats })
     }
