@@ -123,7 +123,8 @@ fn strip<const FMA: bool, const W: usize>(out: &mut [f32], x: Rows<'_>, w: Rows<
 /// x·Wᵀ: `out [x rows, w rows]`, dense.
 #[inline(always)]
 pub(super) fn dots<const FMA: bool>(out: &mut [f32], x: Rows<'_>, w: Rows<'_>) {
-    let whole = w.count - w.count % 4;
+    // One token's weights come from memory, and come fastest one row after the other: 18 GB/s, and 12 by fours.
+    let whole = if x.count == 1 { 0 } else { w.count - w.count % 4 };
     for first in (0..whole).step_by(4) {
         strip::<FMA, 4>(out, x, w, first);
     }
