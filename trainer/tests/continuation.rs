@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Draw, lively_state, small_model};
-use covey_proto::run::Model;
+use covey_proto::run::{Model, RopeScaling};
 use covey_sparseloco::state::as_le_bytes;
 use covey_trainer::{BackendError, Device, LanguageModel, open_backend};
 
@@ -32,8 +32,12 @@ fn models() -> Vec<Model> {
         Model { heads: 2, kv_heads: 1, width: 20, ..long(false) },
         Model { heads: 2, kv_heads: 2, width: 144, feed_forward: 203, ..long(true) },
         Model { heads: 3, kv_heads: 1, width: 192, feed_forward: 130, vocabulary: 401, ..long(true) },
+        Model { head: Some(10), rope_scaling: Some(STRETCHED), ..long(true) },
     ]
 }
+
+const STRETCHED: RopeScaling =
+    RopeScaling { factor: 4.0, low_frequency_factor: 1.0, high_frequency_factor: 3.0, original_sequence: 16 };
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()

@@ -7,10 +7,19 @@ mod oracle;
 
 use common::{Draw, lively_state, small_model};
 use covey_proto::layout::Layout;
-use covey_proto::run::{Model, Optimizer};
+use covey_proto::run::{Model, Optimizer, RopeScaling};
 use covey_sparseloco::state::{as_le_bytes, as_le_bytes_mut};
 use covey_trainer::cpu::{CpuModel, CpuTrainer};
 use covey_trainer::{BackendError, Batch, LanguageModel, StepHyper, Trainer, genesis};
+
+/// Tied and not; with heads whose widths do not add up to the model's, wider and narrower, and stretched frequencies.
+fn models() -> [Model; 4] {
+    let stretched =
+        RopeScaling { factor: 4.0, low_frequency_factor: 1.0, high_frequency_factor: 3.0, original_sequence: 16 };
+    let wide = Model { head: Some(12), rope_scaling: Some(stretched), rope_theta: 50.0, ..small_model(true) };
+    let narrow = Model { head: Some(2), ..small_model(false) };
+    [small_model(true), small_model(false), wide, narrow]
+}
 
 fn rounded(state: &[f64]) -> Vec<f32> {
     state.iter().map(|value| *value as f32).collect()
@@ -45,19 +54,18 @@ fn rows(model: &Model, sequences: usize) -> Vec<u32> {
 
 #[test]
 fn logits_and_loss_are_the_oracles() {
-    for tied in [true, false] {
-        let model = small_model(tied);
+    for model in models() {
         let state = lively_state(&model, 1);
         let mut judge = judge(&model, &state);
         let rows = rows(&model, 3);
         let loss = loss(&mut judge, Batch::new(&model, rows.clone()).unwrap()).unwrap();
-        assert!((loss - oracle::loss(&model, &state, &rows)).abs() < 1e-5, "tied {tied}");
+        assert!((loss - oracle::loss(&model, &state, &rows)).abs() < 1e-5, "{model:?}");
         for length in [1, 4, 7] {
             let logits = judge.logits(&rows[..length]).unwrap();
             let expected = oracle::logits(&model, &state, &rows[..length]).concat();
             for (at, (got, expected)) in logits.iter().zip(&expected).enumerate() {
                 let error = (f64::from(*got) - expected).abs();
-                assert!(error < 2e-5, "tied {tied}, length {length}, logit {at}: {got}, expected {expected}");
+                assert!(error < 2e-5, "{model:?}, length {length}, logit {at}: {got}, expected {expected}");
             }
         }
     }
@@ -66,8 +74,7 @@ fn logits_and_loss_are_the_oracles() {
 #[test]
 fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
     const STEP: f64 = 1e-5;
-    for tied in [true, false] {
-        let model = small_model(tied);
+    for model in models() {
         let mut state = lively_state(&model, 2);
         let rows = rows(&model, 2);
         let mut trainer = trainer(&model, &rounded(&state));
@@ -88,7 +95,7 @@ fn every_element_of_the_gradient_is_the_slope_of_the_oracles_loss() {
             }
             let (error, size) = (error.sqrt(), size.sqrt());
             assert!(size > 1e-4, "{} does not matter here: gradient {size}", tensor.name);
-            assert!(error < 2e-5 * size.max(0.01), "tied {tied}, {}: off by {error} of {size}", tensor.name);
+            assert!(error < 2e-5 * size.max(0.01), "{model:?}, {}: off by {error} of {size}", tensor.name);
         }
     }
 }

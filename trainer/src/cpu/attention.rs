@@ -3,11 +3,13 @@
 //!
 //! Probabilities are kept for the backward pass while they are small ([`KEPT_MAX`]) and computed again otherwise.
 
+use super::angles::{AngleTables, Angles};
 use super::kernels::{Turn, rotate_rows, row_dots, softmax_again, softmax_back, softmax_causal};
 use super::passes::Passes;
 use super::pool::Pool;
 use super::product::{Into, View, ViewMut, multiply, takes_tiles, transpose};
 use super::shape::Shape;
+use covey_proto::run::Model;
 
 /// Positions of a block of queries. Smaller blocks skip more of the keys that they cannot see; larger ones make larger products.
 const BLOCK: usize = 32;
@@ -29,8 +31,7 @@ pub(super) struct Kept {
 
 /// Angles and scratch; one serves all layers.
 pub(super) struct Attention {
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
+    angles: AngleTables,
     keep: bool,
     /// One a thread.
     scratch: Vec<Scratch>,
@@ -120,15 +121,9 @@ impl Kept {
 
 impl Attention {
     /// For up to `tokens` tokens at once, on up to `threads` threads.
-    pub(super) fn new(shape: &Shape, tokens: usize, theta: f64, passes: Passes, threads: usize) -> Attention {
-        let half = shape.head / 2;
-        let angle = |position: usize, pair: usize| position as f64 / theta.powf((2 * pair) as f64 / shape.head as f64);
-        let table = |function: fn(f64) -> f64| {
-            (0..shape.sequence * half).map(|at| function(angle(at / half, at % half)) as f32).collect()
-        };
+    pub(super) fn new(shape: &Shape, model: &Model, tokens: usize, passes: Passes, threads: usize) -> Attention {
         Attention {
-            cosines: table(f64::cos),
-            sines: table(f64::sin),
+            angles: AngleTables::new(shape, model),
             keep: keeps(shape, tokens, passes),
             scratch: (0..threads.max(1)).map(|_| Scratch::new(shape, passes)).collect(),
         }
@@ -136,14 +131,14 @@ impl Attention {
 
     /// The rotary angles of all positions.
     pub(super) fn angles(&self) -> Angles<'_> {
-        Angles { cosines: &self.cosines, sines: &self.sines }
+        self.angles.all()
     }
 
     /// Room for one layer.
     pub(super) fn kept(&self, shape: &Shape, tokens: usize) -> Kept {
         let kept = if self.keep { kept_elements(shape, tokens) } else { 0 };
         Kept {
-            queries: vec![0.0; tokens * shape.width],
+            queries: vec![0.0; tokens * shape.query_width],
             keys: vec![0.0; tokens * shape.kv_width],
             probabilities: vec![0.0; kept],
             log_sums: vec![0.0; tokens * shape.heads],
@@ -156,9 +151,9 @@ impl Attention {
         let forward = block + (rows + shape.sequence) * shape.head;
         let backward = block + (2 * rows + shape.sequence) * shape.head + rows;
         let kept = if keeps(shape, tokens, passes) { kept_elements(shape, tokens) } else { 0 };
-        let layer = tokens * (shape.width + shape.kv_width + shape.heads) + kept;
+        let layer = tokens * (shape.query_width + shape.kv_width + shape.heads) + kept;
         let of_a_thread = forward + if passes == Passes::Forward { 0 } else { backward };
-        shape.sequence * shape.head + threads.max(1) * of_a_thread + layers * layer
+        AngleTables::elements(shape) + threads.max(1) * of_a_thread + layers * layer
     }
 
     /// Elements of all buffers that there are, but for the layers'.
@@ -169,10 +164,10 @@ impl Attention {
             let all = [probabilities, d_probabilities, turned, out, d_out, d_queries, d_keys, sums];
             all.into_iter().map(Vec::len).sum::<usize>()
         };
-        self.cosines.len() + self.sines.len() + self.scratch.iter().map(of_a_thread).sum::<usize>()
+        self.angles.held() + self.scratch.iter().map(of_a_thread).sum::<usize>()
     }
 
-    /// out `[tokens, width]` from queries and values `[tokens, width + kv_width]` and keys `[tokens, kv_width]`, for
+    /// out `[tokens, query width]` from queries and values `[tokens, query width + kv_width]` and keys `[tokens, kv_width]`, for
     /// sequences of `length` tokens.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn forward(
@@ -186,7 +181,7 @@ impl Attention {
         length: usize,
     ) {
         let (head, group, tokens) = (shape.head, shape.group(), key.len() / shape.kv_width);
-        let sequences = ViewMut::dense(out, tokens, shape.width).row_parts(vec![length; tokens / length]);
+        let sequences = ViewMut::dense(out, tokens, shape.query_width).row_parts(vec![length; tokens / length]);
         let outs = sequences.into_iter().flat_map(|rows| rows.column_parts(vec![group * head; shape.kv_heads]));
         let packed = kept.queries.chunks_mut(length * group * head).zip(kept.keys.chunks_mut(length * head));
         let packed = packed.zip(kept.log_sums.chunks_mut(length * group));
@@ -195,7 +190,7 @@ impl Attention {
             let probabilities = if self.keep { probabilities.next() } else { None };
             Forward { number, out, queries, keys, log_sums, probabilities }
         });
-        let angles = Angles { cosines: &self.cosines, sines: &self.sines };
+        let angles = self.angles.all();
         pool.each_with(&mut self.scratch, tasks, |scratch, task| {
             scratch.forward(shape, angles, task, query_value, key, length);
         });
@@ -215,13 +210,13 @@ impl Attention {
         query_value: &[f32],
         length: usize,
     ) {
-        let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
+        let (head, group, stride) = (shape.head, shape.group(), shape.query_width + shape.kv_width);
         let tokens = d_key.len() / shape.kv_width;
         let each = vec![length; tokens / length];
         let d_key = ViewMut::dense(d_key, tokens, shape.kv_width).row_parts(each.iter().copied());
         let d_query_value = ViewMut::dense(d_query_value, tokens, stride).row_parts(each);
         let pairs = d_key.into_iter().zip(d_query_value).flat_map(|(d_key, d_query_value)| {
-            let (d_query, d_value) = d_query_value.split_columns(shape.width);
+            let (d_query, d_value) = d_query_value.split_columns(shape.query_width);
             let heads = |width| vec![width; shape.kv_heads];
             let d_queries = d_query.column_parts(heads(group * head)).into_iter();
             d_queries.zip(d_key.column_parts(heads(head))).zip(d_value.column_parts(heads(head)))
@@ -232,20 +227,13 @@ impl Attention {
             d_keys,
             d_values,
         });
-        let angles = Angles { cosines: &self.cosines, sines: &self.sines };
+        let angles = self.angles.all();
         pool.each_with(&mut self.scratch, tasks, |scratch, mut task| {
             scratch.take_columns(shape, task.number, d_out, out, length);
             scratch.backward(shape, kept, &mut task, query_value, length);
             scratch.rotate_back(shape, angles, task, length);
         });
     }
-}
-
-/// Cosines and sines of the rotary angles, `[sequence, head/2]`.
-#[derive(Clone, Copy)]
-pub(super) struct Angles<'a> {
-    pub(super) cosines: &'a [f32],
-    pub(super) sines: &'a [f32],
 }
 
 impl Scratch {
@@ -274,11 +262,11 @@ impl Scratch {
         key: &[f32],
         length: usize,
     ) {
-        let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
+        let (head, group, stride) = (shape.head, shape.group(), shape.query_width + shape.kv_width);
         let Forward { number, mut out, queries, keys, log_sums, mut probabilities } = task;
         let (token, kv) = (number / shape.kv_heads * length, number % shape.kv_heads);
         rotate(shape, angles, queries, keys, &query_value[token * stride..], &key[token * shape.kv_width..], kv);
-        let values = &query_value[token * stride + shape.width + kv * head..];
+        let values = &query_value[token * stride + shape.query_width + kv * head..];
         let keys = View::dense(keys, length, head);
         transpose(&mut self.turned[..length * head], keys);
         for block in blocks(length, group) {
@@ -306,7 +294,7 @@ impl Scratch {
         let (token, kv) = (number / shape.kv_heads * length, number % shape.kv_heads);
         let columns = kv * group * head..(kv + 1) * group * head;
         for (packed, source) in [(&mut self.out, out), (&mut self.d_out, d_out)] {
-            let rows = source[token * shape.width..].chunks_exact(shape.width);
+            let rows = source[token * shape.query_width..].chunks_exact(shape.query_width);
             for (packed, row) in packed[..length * group * head].chunks_exact_mut(group * head).zip(rows) {
                 packed.copy_from_slice(&row[columns.clone()]);
             }
@@ -316,10 +304,10 @@ impl Scratch {
 
     /// Fills `d_queries` and `d_keys`, still rotated, and the task's `d_values`.
     fn backward(&mut self, shape: &Shape, kept: &Kept, task: &mut Backward<'_>, query_value: &[f32], length: usize) {
-        let (head, group, stride) = (shape.head, shape.group(), shape.width + shape.kv_width);
+        let (head, group, stride) = (shape.head, shape.group(), shape.query_width + shape.kv_width);
         let elements = block_elements(length, group);
         let (token, kv) = (task.number / shape.kv_heads * length, task.number % shape.kv_heads);
-        let values = View::new(&query_value[token * stride + shape.width + kv * head..], length, head, stride);
+        let values = View::new(&query_value[token * stride + shape.query_width + kv * head..], length, head, stride);
         let queries = &kept.queries[task.number * length * group * head..][..length * group * head];
         let keys = View::dense(&kept.keys[task.number * length * head..], length, head);
         transpose(&mut self.turned[..length * head], values);
@@ -393,7 +381,7 @@ fn rotate(
     key: &[f32],
     kv: usize,
 ) {
-    let (head, half, group, stride) = (shape.head, shape.head / 2, shape.group(), shape.width + shape.kv_width);
+    let (head, half, group, stride) = (shape.head, shape.head / 2, shape.group(), shape.query_width + shape.kv_width);
     let scale = 1.0 / (head as f32).sqrt();
     let Angles { cosines, sines } = angles;
     for member in 0..group {

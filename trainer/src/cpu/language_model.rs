@@ -81,6 +81,13 @@ impl CpuModel {
     }
 }
 
+impl Worker {
+    fn loss(&mut self, pool: &Pool, parameters: &[f32], (rows, length): (&[u32], usize)) -> f64 {
+        let group = self.parted.part(rows, length);
+        self.network.loss(pool, parameters, &group)
+    }
+}
+
 /// Whether `tokens` may follow `before` others.
 fn check_text(shape: &Shape, before: usize, tokens: &[u32]) -> Result<(), BackendError> {
     if tokens.is_empty() || before + tokens.len() > shape.sequence {
@@ -90,13 +97,6 @@ fn check_text(shape: &Shape, before: usize, tokens: &[u32]) -> Result<(), Backen
     match tokens.iter().find(|token| **token as usize >= shape.vocabulary) {
         Some(&token) => Err(BackendError::Token { token, vocabulary: shape.vocabulary }),
         None => Ok(()),
-    }
-}
-
-impl Worker {
-    fn loss(&mut self, pool: &Pool, parameters: &[f32], (rows, length): (&[u32], usize)) -> f64 {
-        let group = self.parted.part(rows, length);
-        self.network.loss(pool, parameters, &group)
     }
 }
 
@@ -145,10 +145,9 @@ impl LanguageModel for CpuModel {
 
     fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], BackendError> {
         self.loaded()?;
-        let CpuModel { parameters, pool, workers, continuation, .. } = self;
-        let network = &workers[0].network;
-        check_text(&network.shape, continuation.tokens().len(), tokens)?;
-        Ok(continuation.extend(pool, &network.shape, parameters, network.angles(), tokens))
+        let network = &self.workers[0].network;
+        check_text(&network.shape, self.continuation.tokens().len(), tokens)?;
+        Ok(self.continuation.extend(&self.pool, &network.shape, &self.parameters, network.angles(), tokens))
     }
 
     fn rewind(&mut self, length: usize) {

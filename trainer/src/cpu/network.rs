@@ -4,7 +4,8 @@
 //! matrix. What is cheap to compute again (norms, SwiGLU) is not kept. Which sequences form a group, and what becomes of
 //! the gradient, is decided in [`super`].
 
-use super::attention::{Angles, Attention, Kept};
+use super::angles::Angles;
+use super::attention::{Attention, Kept};
 use super::blocks::multiply_on;
 use super::passes::Passes;
 use super::pool::Pool;
@@ -34,9 +35,9 @@ struct LayerSpace {
     inverse_before: Vec<f32>,
     /// 1/rms of each token of `between`.
     inverse_between: Vec<f32>,
-    /// `[tokens, width + kv_width]`.
+    /// `[tokens, query width + kv_width]`.
     query_value: Vec<f32>,
-    /// Attention's result before its output matrix, `[tokens, width]`.
+    /// Attention's result before its output matrix, `[tokens, query width]`.
     mixed: Vec<f32>,
     /// `[tokens, 2·feed_forward]`.
     gate_up: Vec<f32>,
@@ -80,7 +81,7 @@ impl Network {
             Passes::Forward => (1, 0),
             Passes::Both { .. } => (shape.layers.len(), tokens),
         };
-        let attention = Attention::new(&shape, tokens, model.rope_theta, passes, threads);
+        let attention = Attention::new(&shape, model, tokens, passes, threads);
         let room = |width: usize| vec![0.0; tokens * width];
         let room_back = |width: usize| vec![0.0; backward * width];
         let layer = |_| LayerSpace {
@@ -88,8 +89,8 @@ impl Network {
             between: room(shape.width),
             inverse_before: room(1),
             inverse_between: room(1),
-            query_value: room(shape.width + shape.kv_width),
-            mixed: room(shape.width),
+            query_value: room(shape.query_width + shape.kv_width),
+            mixed: room(shape.query_width),
             gate_up: room(2 * shape.feed_forward),
             attention: attention.kept(&shape, tokens),
         };
@@ -102,8 +103,8 @@ impl Network {
             hidden: room(shape.feed_forward),
             logits: vec![0.0; logits_rows(&shape) * shape.vocabulary],
             d_x: room_back(shape.width),
-            d_normed: room_back(shape.width),
-            d_query_value: room_back(shape.width + shape.kv_width),
+            d_normed: room_back(shape.width.max(shape.query_width)),
+            d_query_value: room_back(shape.query_width + shape.kv_width),
             d_key: room_back(shape.kv_width),
             tokens_max: tokens,
             attention,
@@ -118,10 +119,10 @@ impl Network {
             Passes::Forward => (1, 0),
             Passes::Both { .. } => (shape.layers.len(), tokens),
         };
-        let query_value = shape.width + shape.kv_width;
-        let layer = 3 * shape.width + 2 + query_value + 2 * shape.feed_forward;
+        let query_value = shape.query_width + shape.kv_width;
+        let layer = 2 * shape.width + shape.query_width + 2 + query_value + 2 * shape.feed_forward;
         let common = 2 * shape.width + 1 + shape.kv_width + shape.feed_forward;
-        let back = 2 * shape.width + query_value + shape.kv_width;
+        let back = shape.width + shape.width.max(shape.query_width) + query_value + shape.kv_width;
         let logits = logits_rows(shape) * shape.vocabulary;
         tokens * (layers * layer + common)
             + backward * back
@@ -160,7 +161,7 @@ impl Network {
         let (tokens, width, ff, epsilon) = (inputs.len(), shape.width, shape.feed_forward, shape.epsilon);
         let (normed, key, hidden) =
             (&mut normed[..tokens * width], &mut key[..tokens * shape.kv_width], &mut hidden[..tokens * ff]);
-        let qv_width = width + shape.kv_width;
+        let qv_width = shape.query_width + shape.kv_width;
         let first = &mut layers[0];
         embed(pool, &mut first.before, &parameters[shape.embedding.clone()], inputs, width);
         let weight = &parameters[shape.layers[0].attention_norm.clone()];
@@ -172,7 +173,7 @@ impl Network {
             let query_value = &mut layer.query_value[..tokens * qv_width];
             linear(pool, query_value, normed, &parameters[at.query_value.clone()], tokens);
             linear(pool, key, normed, &parameters[at.key.clone()], tokens);
-            let mixed = &mut layer.mixed[..tokens * width];
+            let mixed = &mut layer.mixed[..tokens * shape.query_width];
             attention.forward(pool, shape, &mut layer.attention, mixed, query_value, key, length);
             let between = &mut layer.between[..tokens * width];
             linear(pool, between, mixed, &parameters[at.attention_out.clone()], tokens);
@@ -329,15 +330,17 @@ impl Network {
     ) {
         let Network { shape, attention, normed, d_x, d_normed, d_query_value, d_key, layers, .. } = self;
         let (at, layer, width) = (&shape.layers[number], &mut layers[number], shape.width);
-        let (normed, d_normed) = (&mut normed[..tokens * width], &mut d_normed[..tokens * width]);
-        let d_x = &mut d_x[..tokens * width];
-        let d_query_value = &mut d_query_value[..tokens * (width + shape.kv_width)];
+        let (normed, d_x) = (&mut normed[..tokens * width], &mut d_x[..tokens * width]);
+        let d_query_value = &mut d_query_value[..tokens * (shape.query_width + shape.kv_width)];
         let d_key = &mut d_key[..tokens * shape.kv_width];
-        weight_back(pool, &mut gradient[at.attention_out.clone()], d_x, &layer.mixed[..tokens * width], tokens, into);
-        // `d_normed` holds the gradient of attention's result until that of the norm's takes its place.
-        linear_back(pool, d_normed, d_x, &parameters[at.attention_out.clone()], tokens, Into::Set);
         let LayerSpace { attention: kept, mixed, query_value, .. } = layer;
-        attention.backward(pool, shape, kept, d_query_value, d_key, d_normed, mixed, query_value, length);
+        let mixed = &mixed[..tokens * shape.query_width];
+        weight_back(pool, &mut gradient[at.attention_out.clone()], d_x, mixed, tokens, into);
+        // `d_normed` holds the gradient of attention's result until that of the norm's takes its place.
+        let d_mixed = &mut d_normed[..tokens * shape.query_width];
+        linear_back(pool, d_mixed, d_x, &parameters[at.attention_out.clone()], tokens, Into::Set);
+        attention.backward(pool, shape, kept, d_query_value, d_key, d_mixed, mixed, query_value, length);
+        let d_normed = &mut d_normed[..tokens * width];
         let norm_weight = &parameters[at.attention_norm.clone()];
         norm_again(pool, normed, &layer.inverse_before, &layer.before, norm_weight);
         weight_back(pool, &mut gradient[at.query_value.clone()], d_query_value, normed, tokens, into);

@@ -12,6 +12,8 @@ pub(super) struct Shape {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head: usize,
+    /// Width of all queries of a token.
+    pub(super) query_width: usize,
     /// Width of all keys of a token, and of all values.
     pub(super) kv_width: usize,
     pub(super) feed_forward: usize,
@@ -31,11 +33,11 @@ pub(super) struct Shape {
 #[derive(Clone, Debug)]
 pub(super) struct LayerShape {
     pub(super) attention_norm: Range<usize>,
-    /// `[width + kv_width, width]`.
+    /// `[query_width + kv_width, width]`.
     pub(super) query_value: Range<usize>,
     /// `[kv_width, width]`.
     pub(super) key: Range<usize>,
-    /// `[width, width]`.
+    /// `[width, query_width]`.
     pub(super) attention_out: Range<usize>,
     pub(super) mlp_norm: Range<usize>,
     /// `[2·feed_forward, width]`.
@@ -71,6 +73,7 @@ impl Shape {
             heads: model.heads as usize,
             kv_heads: model.kv_heads as usize,
             head: model.head_width() as usize,
+            query_width: model.query_width() as usize,
             kv_width: (model.kv_heads * model.head_width()) as usize,
             feed_forward: model.feed_forward as usize,
             sequence: model.sequence as usize,

@@ -64,11 +64,26 @@ fn rotate(model: &Model, x: &[f64], position: usize) -> Vec<f64> {
     let half = x.len() / 2;
     let mut out = vec![0.0; x.len()];
     for i in 0..half {
-        let angle = position as f64 * model.rope_theta.powf(-2.0 * i as f64 / x.len() as f64);
+        let angle = position as f64 * frequency(model, model.rope_theta.powf(-2.0 * i as f64 / x.len() as f64));
         out[i] = x[i] * angle.cos() - x[i + half] * angle.sin();
         out[i + half] = x[i + half] * angle.cos() + x[i] * angle.sin();
     }
     out
+}
+
+/// LLaMA 3's stretching, by wavelengths, as transformers writes it.
+fn frequency(model: &Model, frequency: f64) -> f64 {
+    let Some(by) = &model.rope_scaling else { return frequency };
+    let (original, wavelength) = (f64::from(by.original_sequence), 2.0 * std::f64::consts::PI / frequency);
+    if wavelength > original / by.low_frequency_factor {
+        return frequency / by.factor;
+    }
+    if wavelength < original / by.high_frequency_factor {
+        return frequency;
+    }
+    let smooth =
+        (original / wavelength - by.low_frequency_factor) / (by.high_frequency_factor - by.low_frequency_factor);
+    (1.0 - smooth) * frequency / by.factor + smooth * frequency
 }
 
 fn attention(model: &Model, q: &[Vec<f64>], k: &[Vec<f64>], v: &[Vec<f64>]) -> Vec<Vec<f64>> {
