@@ -133,6 +133,11 @@ fn a_swarm_leaves_a_report_and_a_usable_model() {
     let [first, second] = [0, 1].map(continued);
     assert!(first.starts_with("the") && first.len() > 4, "{first:?}");
     assert_eq!(first, second);
+    assert_eq!(done(&["generate", "--node", "out", "--temperature", "0", "--tokens", "8", "the"]), first);
+    let chat = ["generate", "--model", "model", "--chat", "--message", "hi"];
+    expect_refusal(at, &chat, &["has no chat template", "chat_template.jinja"]);
+    expect_refusal(at, &["serve", "--model", "nowhere"], &["nowhere", "is missing"]);
+    expect_refusal(at, &["serve", "--node", "data"], &["data is no node.toml"]);
 
     let shard = std::fs::read_dir(at.join("data"))
         .expect("the data set")

@@ -1,5 +1,5 @@
-"""llama.cpp's speed at the texts that `cargo bench -p covey-trainer --bench generate` times, through PyPI's xllamacpp (the
-wheel of llama.cpp; llama-cpp-python has none and is compiled for an hour on two cores).
+"""llama.cpp's speed at the texts that `cargo bench -p covey-trainer --bench generate` times, through PyPI's xllamacpp,
+which has llama.cpp as a wheel (llama-cpp-python is there as source only).
 
     pip install xllamacpp
     python tests/interop/time_llama_cpp.py MODEL.gguf [THREADS]...

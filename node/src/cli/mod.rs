@@ -102,11 +102,6 @@ enum Command {
     Serve(serve::ServeArgs),
 }
 
-/// The cores that this process may use.
-fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -37,18 +37,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<Done, Failure> {
         (None, Some(path)) => Source::Node { path: path.clone(), tokenizer: args.tokenizer.clone() },
         (None, None) => return Err(Plain("name a --model or a --node".into()).into()),
     };
-    let threads = args.threads.unwrap_or_else(super::all_cores);
-    let engine = Engine::open(&source, args.template.as_deref(), threads)?;
+    let engine = Engine::open(&source, args.template.as_deref(), args.threads)?;
     let (name, state, context) = (engine.name(), engine.state(), engine.context());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let stop = stopped();
         let bound = Server::bind(args.listen, engine).await;
         let server = bound.map_err(|error| Plain(format!("{}: {error}: choose another --listen", args.listen)))?;
-        println!(
-            "http://{}/v1 answers as {name:?} ({state}), context {context} tokens, {threads} threads",
-            server.address()?
-        );
+        println!("http://{}/v1 answers as {name:?} ({state}), context {context} tokens", server.address()?);
         let mut by = None;
         server.run(async { by = Some(stop.await) }).await;
         Ok(by.map_or(Done::Well, Done::Stopped))

@@ -122,11 +122,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the model; `template` is a chat template's file that counts before the folder's.
+    /// Loads the model; `template` is a chat template's file that counts before the folder's. It works on so many `threads`,
+    /// or on all cores.
     ///
     /// # Errors
     /// Something is missing, damaged or does not fit together; the message names the file.
-    pub fn open(source: &Source, template: Option<&Path>, threads: usize) -> Result<Engine, EngineError> {
+    pub fn open(source: &Source, template: Option<&Path>, threads: Option<usize>) -> Result<Engine, EngineError> {
+        let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
         let mut engine = match source {
             Source::Model(dir) => Engine::of_folder(dir, threads)?,
             Source::Node { path, tokenizer } => Engine::of_node(path, tokenizer.as_deref(), threads)?,

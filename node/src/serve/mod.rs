@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 128;
 /// How long a client may take over a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long answers may go on once the server is to end.
+/// How long answers may go on once the server is to end; whoever ends it waits.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A server that listens.
@@ -63,7 +63,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers until `stop`. Then nobody new is heard; answers that are under way get [`END_TIMEOUT`] and break off.
+    /// Answers until `stop`. Then nobody new is heard; answers that are under way get three seconds and break off.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Server { listener, face, thread } = self;
         let (ending, ends) = watch::channel(false);

@@ -62,7 +62,7 @@ struct Running {
 
 impl Running {
     async fn start(source: &Source) -> Running {
-        let engine = Engine::open(source, None, 1).unwrap();
+        let engine = Engine::open(source, None, Some(1)).unwrap();
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), engine).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let address = server.address().unwrap();
@@ -244,7 +244,7 @@ async fn a_nodes_newest_state_answers_and_a_newer_one_takes_its_place() {
     write_tokenizer(&at.join("tokenizer.json"));
     let disk = Disk::open(&at.join("nodes/miner-0")).unwrap();
     let source = Source::Node { path: at.to_owned(), tokenizer: None };
-    let none = Engine::open(&source, None, 1).err().unwrap().to_string();
+    let none = Engine::open(&source, None, Some(1)).err().unwrap().to_string();
     assert!(none.contains("no state of this run is saved"), "{none}");
     let mut state = genesis::initial_state(&run.model).unwrap();
     let tip = |round| Tip { round: Some(Round(round)), head: Digest::of(b"head") };
@@ -259,7 +259,7 @@ async fn a_nodes_newest_state_answers_and_a_newer_one_takes_its_place() {
     assert_eq!(second["system_fingerprint"], "round 4");
     assert_ne!(first["choices"][0]["text"], second["choices"][0]["text"]);
     server.end().await;
-    let nowhere = Engine::open(&Source::Node { path: at.join("nodes"), tokenizer: None }, None, 1).err().unwrap();
+    let nowhere = Engine::open(&Source::Node { path: at.join("nodes"), tokenizer: None }, None, Some(1)).err().unwrap();
     assert!(nowhere.to_string().contains("is no node.toml, has none"), "{nowhere}");
 }
 

@@ -3,7 +3,7 @@
 //! Templates are Jinja in the dialect of `transformers` (utils/chat_template_utils.py): `chat_template` in
 //! tokenizer_config.json, a string or a list of named ones, or a file chat_template.jinja, which counts before it. They
 //! come from strangers: what one may compute and write is bounded, and it sees nothing but the messages, the special
-//! tokens and the date. What Jinja lacks and templates use is in [`dialect`].
+//! tokens and the date. What Jinja lacks and templates use is in `dialect`.
 
 mod dialect;
 

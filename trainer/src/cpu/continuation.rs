@@ -68,7 +68,7 @@ impl Continuation {
     pub(super) fn bytes(shape: &Shape, tokens: usize, threads: usize) -> u64 {
         let positions = tokens.max(GROWTH_MIN).min(shape.sequence);
         let past = 2 * shape.layers.len() * shape.kv_width * positions;
-        let query = shape.heads * shape.head;
+        let query = shape.query_width;
         let token = 3 * (shape.width + query + shape.feed_forward) + 2 * shape.kv_width + 1;
         let scores = threads.max(1) * shape.group() * positions;
         4 * (past + BLOCK * token + scores + shape.vocabulary) as u64
@@ -139,7 +139,7 @@ impl Continuation {
             self.space.scores = vec![0.0; wanted * of_a_position];
         }
         if self.space.logits.is_empty() {
-            let query = shape.heads * shape.head;
+            let query = shape.query_width;
             let room = |width: usize| vec![0.0; BLOCK * width];
             self.space = Space {
                 x: room(shape.width),
@@ -202,7 +202,7 @@ impl<'a> Pass<'a> {
     /// From `normed`, `between` becomes what attention adds to the residual stream.
     fn attention(self, space: &mut Space, past: &mut Past, at: &LayerShape) {
         let Pass { pool, shape, count, .. } = self;
-        let query = shape.heads * shape.head;
+        let query = shape.query_width;
         let normed = Rows::dense(&space.normed[..count * shape.width], shape.width);
         let query_value = &mut space.query_value[..count * (query + shape.kv_width)];
         product(pool, query_value, normed, self.weights(&at.query_value));
@@ -220,7 +220,7 @@ impl<'a> Pass<'a> {
     /// Adds the block's keys, rotated, and its values to what is kept of the layer.
     fn keep(self, past: &mut Past, query_value: &[f32], key: &[f32]) {
         let Pass { shape, first, count, .. } = self;
-        let query = shape.heads * shape.head;
+        let query = shape.query_width;
         past.keys.resize((first + count) * shape.kv_width, 0.0);
         self.rotate(&mut past.keys[first * shape.kv_width..], shape.kv_width, key, shape.kv_width, 1.0);
         past.values.truncate(first * shape.kv_width);

@@ -68,7 +68,8 @@ fn total(partial: [f32; LANES]) -> f32 {
 #[allow(clippy::needless_range_loop)]
 fn tile<const FMA: bool, const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> [[f32; W]; X] {
     let chunks = w[0].len() / LANES;
-    let (mut w_chunks, mut x_chunks): ([&[[f32; LANES]]; W], [&[[f32; LANES]]; X]) = ([&[]; W], [&[]; X]);
+    let mut w_chunks: [&[[f32; LANES]]; W] = [&[]; W];
+    let mut x_chunks: [&[[f32; LANES]]; X] = [&[]; X];
     for row in 0..W {
         w_chunks[row] = &w[row].as_chunks::<LANES>().0[..chunks];
     }
@@ -122,7 +123,8 @@ fn strip<const FMA: bool, const W: usize>(out: &mut [f32], x: Rows<'_>, w: Rows<
 /// x·Wᵀ: `out [x rows, w rows]`, dense.
 #[inline(always)]
 pub(super) fn dots<const FMA: bool>(out: &mut [f32], x: Rows<'_>, w: Rows<'_>) {
-    let whole = w.count - w.count % 4;
+    // One token's weights come from memory, and come fastest one row after the other: 18 GB/s, and 12 by fours.
+    let whole = if x.count == 1 { 0 } else { w.count - w.count % 4 };
     for first in (0..whole).step_by(4) {
         strip::<FMA, 4>(out, x, w, first);
     }

@@ -1,7 +1,7 @@
 //! Continues texts, a token at a time, with whatever is loaded.
 //!
 //! [`generate`] keeps the order: read the prompt, choose a token, give its text away, until something ends the text. Which
-//! token is chosen, [`sampler`] decides; where a text ends, [`stop`]; when a token's text is sure, [`stream`]. How logits
+//! token is chosen, `sampler` decides; where a text ends, `stop`; when a token's text is sure, `stream`. How logits
 //! come about is the backend's ([`LanguageModel::extend`]), which keeps what it computed of the context: a prompt that
 //! begins like the one before it costs only its rest.
 

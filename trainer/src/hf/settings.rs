@@ -35,3 +35,32 @@ pub(crate) fn token_text<'a>(file: &'a Value, name: &str) -> Option<&'a str> {
     let token = file.get(name)?;
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_is_not_there_is_none_and_one_that_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.json");
+        assert!(read_optional_json(&path).unwrap().is_none() && read_optional_text(&path, 9).unwrap().is_none());
+        fs::write(&path, "{\"a\": 1").unwrap();
+        let fault = read_optional_json(&path).unwrap_err().to_string();
+        assert!(fault.contains("settings.json does not parse: EOF"), "{fault}");
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read_optional_text(&path, 9).unwrap_err().to_string().contains("does not parse: invalid utf-8"));
+        fs::write(&path, "too long").unwrap();
+        assert!(read_optional_text(&path, 7).unwrap_err().to_string().contains("the limit is 7"));
+    }
+
+    #[test]
+    fn a_token_is_a_text_or_has_one() {
+        let file = serde_json::json!({ "a": "<s>", "b": { "content": "</s>", "lstrip": false }, "c": 1, "d": null });
+        assert_eq!(
+            ["a", "b", "c", "d", "e"].map(|name| token_text(&file, name)),
+            [Some("<s>"), Some("</s>"), None, None, None]
+        );
+    }
+}

@@ -90,8 +90,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Done, Failure> {
         (None, Some(path)) => Source::Node { path: path.clone(), tokenizer: args.tokenizer.clone() },
         (None, None) => return Err(Plain("name a --model or a --node".into()).into()),
     };
-    let threads = args.threads.unwrap_or_else(crate::cli::all_cores);
-    let mut engine = Engine::open(&source, args.template.as_deref(), threads)?;
+    let mut engine = Engine::open(&source, args.template.as_deref(), args.threads)?;
     let tokens_max = args.tokens.unwrap_or(if args.chat { 512 } else { 64 });
     let how = Continue { tokens_max, sampling, ends: engine.ends().clone(), stop: args.stop.clone() };
     match &args.prompt {
