@@ -382,7 +382,7 @@ mod tests {
             "134 million parameters: 32 shards in half a megabyte"
         );
         let [chunks, elements, inline] = compress(&of(17_000_000));
-        assert_eq!((chunks, elements), (8192, 1 << 20), "70 billion");
+        assert_eq!((chunks, elements), (8192, 1 << 22), "70 billion");
         let shards = of(17_000_000).shards(8192);
         assert!(512 + shards * (56 + inline as usize) <= ANNOUNCEMENT_BYTES_MAX, "{inline}");
     }
