@@ -32,7 +32,11 @@ const STATE_SHARDS: usize = 256;
 /// Chunks of the largest shard, and elements of the largest state shard, that a run may have.
 const SHARD_CHUNKS_MAX: usize = 8192;
 const STATE_ELEMENTS_MAX: usize = BLOB_BYTES_MAX / 4;
-/// Keys that a run may lack, and a change may add.
+/// Momentum of Muon where nothing else is said: its authors'.
+const MOMENTUM: f64 = 0.95;
+/// What a change says to take a key of [`OPTIONAL`] away.
+const NONE: &str = "none";
+/// Keys that a run may lack, and a change may add or take away.
 const OPTIONAL: [(&str, &str); 6] = [
     ("model", "seed"),
     ("model", "head"),
@@ -159,7 +163,8 @@ impl Template {
         Ok(Template { name: name.to_owned(), table, model: None })
     }
 
-    /// The template with some numbers changed: each `key.key=value`, the value as in TOML.
+    /// The template with some numbers changed: each `key.key=value`, the value as in TOML. `"none"` takes away what a run may
+    /// lack. With the inner optimizer changes what only one of them has: Muon gets its momentum, unless there is one.
     ///
     /// # Errors
     /// No such key, or no value.
@@ -174,7 +179,14 @@ impl Template {
             if !section_table.contains_key(key) && !OPTIONAL.contains(&(section, key)) {
                 return Err(form());
             }
-            section_table.insert(key.to_owned(), value);
+            if OPTIONAL.contains(&(section, key)) && value.as_str() == Some(NONE) {
+                section_table.remove(key);
+            } else {
+                section_table.insert(key.to_owned(), value);
+            }
+            if (section, key) == ("inner", "optimizer") {
+                fit_momentum(section_table);
+            }
         }
         Ok(self)
     }
@@ -286,6 +298,15 @@ impl Template {
     }
 }
 
+/// Muon has a momentum, and nothing else has.
+fn fit_momentum(inner: &mut toml::Table) {
+    if inner.get("optimizer").and_then(toml::Value::as_str) == Some("muon") {
+        inner.entry("momentum").or_insert(MOMENTUM.into());
+    } else {
+        inner.remove("momentum");
+    }
+}
+
 /// Raises the size of shards to what a model of this layout asks for; where there are many all the same, less of each comes
 /// with the announcement.
 fn cut_shards(compress: &mut toml::Table, layout: &Layout) {
@@ -361,7 +382,7 @@ mod tests {
             "134 million parameters: 32 shards in half a megabyte"
         );
         let [chunks, elements, inline] = compress(&of(17_000_000));
-        assert_eq!((chunks, elements), (8192, 1 << 20), "70 billion");
+        assert_eq!((chunks, elements), (8192, 1 << 22), "70 billion");
         let shards = of(17_000_000).shards(8192);
         assert!(512 + shards * (56 + inline as usize) <= ANNOUNCEMENT_BYTES_MAX, "{inline}");
     }
@@ -376,6 +397,12 @@ mod tests {
         };
         let muon = with(&["inner.optimizer=\"muon\"", "inner.momentum=0.95", "inner.embed_rate=0.064"]).unwrap();
         assert_eq!(muon.resolve(&chain, &data).unwrap().inner.momentum, Some(0.95));
+        // The optimizer's own momentum comes and goes with it; what may lack is taken away again.
+        let muon = with(&["inner.optimizer=\"muon\"", "inner.embed_rate=0.064"]).unwrap();
+        assert_eq!(muon.resolve(&chain, &data).unwrap().inner.momentum, Some(MOMENTUM));
+        let back = ["inner.optimizer=\"adamw\"", "inner.embed_rate=\"none\""].map(str::to_owned);
+        let plain = with(&[]).unwrap().resolve(&chain, &data).unwrap();
+        assert_eq!(muon.with(&back).unwrap().resolve(&chain, &data).unwrap().id(), plain.id());
         for strange in ["inner.surprise=1", "surprise.rate=1", "inner.rate", "rate=1", "inner.rate=?"] {
             assert!(matches!(with(&[strange]), Err(PresetError::Change { .. })), "{strange}");
         }

@@ -172,7 +172,8 @@ pub struct Inner {
     /// Decay of Muon's momentum; only Muon has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// Learning rate of embedding, output matrix and norms by round, linear between points; `rate` where it is absent.
+    /// Learning rate of embedding and output matrix, with Muon of the norms too, by round, linear between points; `rate`
+    /// where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embed_rate: Option<Schedule>,
 }

@@ -22,6 +22,17 @@ fn a_miner_killed_in_any_phase_contributes_again() {
     }
 }
 
+/// Its momentum is on the disk, in a file of its own kind: a miner with Muon goes on from it.
+#[test]
+fn a_miner_with_muon_is_killed_and_contributes_again() {
+    let muon = ["inner.optimizer=\"muon\"", "inner.embed_rate=0.03"];
+    let rig = Rig::seeded(7).rounds(10).patience(Duration::from_secs(3)).set(&muon).kill("miner-0@2:train");
+    let swarm = rig.run();
+    swarm.expect_agreement().expect_learning(0.01);
+    let rounds = swarm.rounds_of("miner-0");
+    assert!(rounds.iter().any(|round| *round >= 5), "it was applied in rounds {rounds:?} only");
+}
+
 /// Two of three validators decide without the third, whatever it was doing.
 #[test]
 fn a_validator_killed_in_any_phase_votes_again() {

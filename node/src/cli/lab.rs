@@ -16,8 +16,8 @@ pub(super) struct LabArgs {
     #[arg(long, value_name = "DIR", requires = "grid")]
     out: Option<PathBuf>,
     /// swarm, exact (the same without rounding), dense (whole pseudo-gradients), diloco (those with momentum), alone (one
-    /// miner), adamw (all data in one batch).
-    #[arg(long, value_name = "METHOD", default_values = ["swarm", "alone", "adamw"])]
+    /// miner), all (all data in one batch, by the run's own optimizer).
+    #[arg(long, value_name = "METHOD", default_values = ["swarm", "alone", "all"])]
     method: Vec<Method>,
     /// demo, covenant, internet, tiny, or a run file.
     #[arg(long, default_value = "demo")]

@@ -236,6 +236,7 @@ fn summary_text(summary: &Summary) -> String {
         baselines.unigram,
         baselines.bigram
     ));
+    lines.extend(beside(summary));
     lines.push(match summary.disagreements.first() {
         None => "all nodes had the same state root in every round".into(),
         Some(first) => format!("ROOTS DISAGREED, first in round {} at {}", first.round, first.node),
@@ -246,6 +247,18 @@ fn summary_text(summary: &Summary) -> String {
     }
     lines.extend(usage::lines(&summary.usage));
     lines.join("\n")
+}
+
+/// The swarm's loss among those that the same model reaches from the same data in other ways; nothing where they are not known.
+fn beside(summary: &Summary) -> Vec<String> {
+    let Some(references) = &summary.references else { return Vec::new() };
+    let mut reached: Vec<(&str, f64)> = references.reached.iter().map(|other| (&*other.name, other.loss)).collect();
+    reached.push(("this swarm", summary.heldout_loss_final));
+    reached.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    let width = reached.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let head = format!("the same model, data and steps in other ways, measured by {}:", references.command);
+    let line = |(name, loss): (&str, f64)| format!("  {name:<width$}  {loss:.3}");
+    std::iter::once(head).chain(reached.into_iter().map(line)).collect()
 }
 
 pub(super) fn audit(args: &AuditArgs) -> Result<Done, Failure> {
@@ -287,6 +300,14 @@ mod tests {
             text.contains("Stopped after 48 rounds.") && text.contains("ROOTS DISAGREED, first in round 31"),
             "{text}"
         );
+        let place = |needed: &str| text.find(needed).unwrap_or_else(|| panic!("no {needed:?} in {text}"));
+        let ranks = [
+            "measured by covey lab grid.toml",
+            "AdamW on all data  1.990",
+            "this swarm         2.",
+            "one miner alone    2.630",
+        ];
+        assert!(ranks.map(place).is_sorted(), "{text}");
         assert!(summary_text(&sample::nothing()).contains("held-out loss ? -> ?"));
     }
 

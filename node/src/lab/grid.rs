@@ -21,10 +21,19 @@ const EVALUATIONS: u32 = 12;
 const TOP: [&str; 9] = ["title", "experiment", "sequences", "seeds", "preset", "rounds", "steps", "miners", "every"];
 const OWN: [&str; 11] =
     ["name", "method", "seeds", "preset", "rounds", "steps", "miners", "every", "momentum", "miss", "ef_on_miss"];
-/// The learning rate as a number of its own, at the top or in an experiment.
+/// Learning rates as numbers of their own, at the top or in an experiment, and what they say of the run.
 const RATE: &str = "rate";
+const EMBED_RATE: &str = "embed_rate";
+const RATES: [(&str, &str); 2] = [(RATE, "inner.rate"), (EMBED_RATE, "inner.embed_rate")];
 /// Two ways to say one thing.
-const SAME: [(&str, &str); 4] = [("rounds", "steps"), ("steps", "rounds"), (RATE, "inner.rate"), ("inner.rate", RATE)];
+const SAME: [(&str, &str); 6] = [
+    ("rounds", "steps"),
+    ("steps", "rounds"),
+    (RATE, "inner.rate"),
+    ("inner.rate", RATE),
+    (EMBED_RATE, "inner.embed_rate"),
+    ("inner.embed_rate", EMBED_RATE),
+];
 
 /// Why a file is no grid.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +74,8 @@ enum ValueFault {
     #[error(transparent)]
     Preset(#[from] PresetError),
     /// A learning rate that is no number.
-    #[error("{RATE} is {got}; it must be a number, like 0.008")]
-    Rate { got: Value },
+    #[error("{key} is {got}; it must be a number, like 0.008")]
+    Rate { key: &'static str, got: Value },
     /// No whole number, or one that is out of range.
     #[error("{key} is {got}; it must be a whole number from {least} to {most}")]
     Whole { key: String, got: Value, least: u64, most: u64 },
@@ -198,9 +207,14 @@ fn read(top: &Table, faults: &mut Vec<String>) -> Grid {
 }
 
 fn unknown(place: &str, table: &Table, known: &[&str], faults: &mut Vec<String>) {
-    for key in table.keys().filter(|key| !known.contains(&key.as_str()) && *key != "set" && *key != RATE) {
-        faults.push(format!("{place}no key {key:?} is known here; there are {}, {RATE}, set", known.join(", ")));
+    for key in table.keys().filter(|key| !known.contains(&key.as_str()) && *key != "set" && !is_rate(key)) {
+        let known = known.join(", ");
+        faults.push(format!("{place}no key {key:?} is known here; there are {known}, {RATE}, {EMBED_RATE}, set"));
     }
+}
+
+fn is_rate(key: &str) -> bool {
+    RATES.iter().any(|(rate, _)| *rate == key)
 }
 
 fn written(top: &Table, own: &Table, number: usize, faults: &mut Vec<String>) -> Written {
@@ -231,7 +245,7 @@ fn written(top: &Table, own: &Table, number: usize, faults: &mut Vec<String>) ->
     for table in [top, own] {
         let set = table.get("set").and_then(Value::as_table);
         let of_set = set.into_iter().flatten();
-        let plain = table.iter().filter(|(key, _)| *key == RATE || OWN[3..].contains(&key.as_str()));
+        let plain = table.iter().filter(|(key, _)| is_rate(key) || OWN[3..].contains(&key.as_str()));
         for (key, value) in plain.chain(of_set) {
             // Of two that say the same thing, an experiment's own word counts.
             if let Some((_, other)) = SAME.iter().find(|(one, _)| one == key) {
@@ -270,8 +284,10 @@ fn settings(place: &str, table: &Table, faults: &mut Vec<String>) {
     if table.contains_key("rounds") && table.contains_key("steps") {
         faults.push(format!("{place}both rounds and steps: steps is H added up over the rounds, leave one out"));
     }
-    if table.contains_key(RATE) && set.contains_key("inner.rate") {
-        faults.push(format!("{place}both {RATE} and inner.rate: leave one out"));
+    for (rate, of_run) in RATES {
+        if table.contains_key(rate) && set.contains_key(of_run) {
+            faults.push(format!("{place}both {rate} and {of_run}: leave one out"));
+        }
     }
 }
 
@@ -369,7 +385,7 @@ fn row(name: &str, chosen: &BTreeMap<&str, &Value>, written: &Written) -> Result
         (None, Some(steps)) => rounds_of(&run, steps).map_err(one)?,
         (None, None) => template.rounds().max(1),
     };
-    let template = with_rate(template, chosen.get(RATE), rounds).map_err(one)?;
+    let template = with_rates(template, chosen, rounds).map_err(one)?;
     let run = Arc::new(resolve(&template, Digest::ZERO).map_err(|error| one(error.into()))?);
     let every = every.unwrap_or_else(|| rounds.div_ceil(EVALUATIONS));
     let (seed, sequences) = (0, written.sequences);
@@ -400,7 +416,7 @@ fn template(method: Method, chosen: &BTreeMap<&str, &Value>) -> Result<Template,
     };
     let default = method.defaults().filter(|(key, _)| !chosen.contains_key(key));
     let mut changes: Vec<String> = default.map(|(key, value)| format!("{key}={value}")).into_iter().collect();
-    let set = chosen.iter().filter(|(key, _)| **key != RATE && !OWN.contains(key));
+    let set = chosen.iter().filter(|(key, _)| !is_rate(key) && !OWN.contains(key));
     changes.extend(set.map(|(key, value)| format!("{key}={value}")));
     Ok(Template::load(preset)?.with(&changes)?)
 }
@@ -417,17 +433,17 @@ fn rounds_of(run: &Run, steps: u32) -> Result<u32, ValueFault> {
     exact.then_some(rounds).ok_or(ValueFault::Steps { steps, rounds, sum })
 }
 
-/// `rate`: held for two fifths of the rounds, then linear to a tenth at the end, as the demo preset's.
-fn with_rate(template: Template, rate: Option<&&Value>, rounds: u32) -> Result<Template, ValueFault> {
-    let Some(value) = rate else { return Ok(template) };
-    let Some(rate) = number(value) else { return Err(ValueFault::Rate { got: (*value).clone() }) };
-    let held = (rounds * 2 / 5).clamp(1, rounds);
-    let points = if held < rounds {
-        format!("[[0, {rate}], [{held}, {rate}], [{rounds}, {}]]", rate / 10.0)
-    } else {
-        format!("[[0, {rate}], [{rounds}, {}]]", rate / 10.0)
-    };
-    Ok(template.with(&[format!("inner.rate={points}")])?)
+/// Each rate that is a number: held for two fifths of the rounds, then linear to a tenth at the end, as the demo preset's.
+fn with_rates(template: Template, chosen: &BTreeMap<&str, &Value>, rounds: u32) -> Result<Template, ValueFault> {
+    let mut changes = Vec::new();
+    for (key, of_run) in RATES {
+        let Some(&value) = chosen.get(key) else { continue };
+        let rate = number(value).ok_or_else(|| ValueFault::Rate { key, got: value.clone() })?;
+        let (held, last) = ((rounds * 2 / 5).clamp(1, rounds), rate / 10.0);
+        let middle = if held < rounds { format!("[{held}, {rate}], ") } else { String::new() };
+        changes.push(format!("{of_run}=[[0, {rate}], {middle}[{rounds}, {last}]]"));
+    }
+    Ok(template.with(&changes)?)
 }
 
 fn number(value: &Value) -> Option<f64> {

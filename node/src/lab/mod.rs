@@ -1,5 +1,5 @@
 //! Experiments in one process, without network or chain, over the same code paths as a swarm: what a method reaches with
-//! given rounds, and what it sends. It answers "which preset", "is joining worth it", "how far from AdamW on all data".
+//! given rounds, and what it sends. It answers "which preset", "is joining worth it", "how far from all data in one batch".
 //!
 //! Start with [`Experiment`] and [`run`]: one method, one seed. [`grid`] reads a file that asks for many, [`mod@conduct`] runs
 //! what of it is not done yet, [`results`] keeps what is done, [`table`] and `plot` show it. Of a round, `run` decides who
@@ -33,6 +33,8 @@ use std::sync::Arc;
 
 /// Grows when the same settings would give other numbers: results of another version are not taken for this one's.
 pub const VERSION: u32 = 1;
+/// What [`Method::All`] was called before, and still is in the names of numbers.
+const ALL_BEFORE: &str = "adamw";
 /// μ of DiLoCo's Nesterov momentum, unless one says otherwise.
 pub const MOMENTUM: f64 = 0.9;
 /// DiLoCo's outer rate, unless one says otherwise.
@@ -52,18 +54,19 @@ pub enum Method {
     Diloco,
     /// One miner on its own part of the data.
     Alone,
-    /// AdamW on all miners' batches as one.
-    Adamw,
+    /// All miners' batches as one, by the run's inner optimizer.
+    #[serde(alias = "adamw")]
+    All,
 }
 
 impl Method {
     /// All of them.
     pub const ALL: [Method; 6] =
-        [Method::Swarm, Method::Exact, Method::Dense, Method::Diloco, Method::Alone, Method::Adamw];
+        [Method::Swarm, Method::Exact, Method::Dense, Method::Diloco, Method::Alone, Method::All];
 
     /// Whether several miners train apart and hand in what they learned.
     pub fn is_joint(self) -> bool {
-        !matches!(self, Method::Alone | Method::Adamw)
+        !matches!(self, Method::Alone | Method::All)
     }
 
     /// What this method changes in a preset, unless one says otherwise.
@@ -80,7 +83,7 @@ impl fmt::Display for Method {
             Method::Dense => "dense",
             Method::Diloco => "diloco",
             Method::Alone => "alone",
-            Method::Adamw => "adamw",
+            Method::All => "all",
         })
     }
 }
@@ -88,6 +91,8 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = String;
     fn from_str(text: &str) -> Result<Method, String> {
+        // What it was called while AdamW was the only inner optimizer.
+        let text = if text == ALL_BEFORE { "all" } else { text };
         let known = || Method::ALL.map(|method| method.to_string()).join(", ");
         Method::ALL
             .into_iter()
@@ -155,6 +160,7 @@ impl Experiment {
         let Experiment { method, run, miners, rounds, seed, every, sequences, momentum, miss, ef_on_miss } = self;
         // The bits of floats: two spellings of one number are one.
         let (momentum, miss) = (momentum.to_bits(), miss.to_bits());
+        let method = if *method == Method::All { ALL_BEFORE.to_owned() } else { method.to_string() };
         Digest::of(
             format!(
                 "covey lab {VERSION} {method} {} {miners} {rounds} {seed} {every} {sequences} {momentum:x} {miss:x} {ef_on_miss:?}",
@@ -175,7 +181,7 @@ pub struct Point {
     /// Tokens that all miners have trained on.
     pub tokens: u64,
     /// Bytes that one miner has sent: its shards; 4 a parameter and round for whole pseudo-gradients; 4 a parameter and
-    /// step for AdamW, whose gradients would be averaged; none alone.
+    /// step for all data in one batch, whose gradients would be averaged; none alone.
     pub bytes: u64,
 }
 

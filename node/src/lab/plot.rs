@@ -45,7 +45,7 @@ const TOKENS: Axis = Axis {
 const BYTES: Axis = Axis {
     id: "bytes",
     title: "Held-out loss by bytes that one miner sent",
-    says: "What the network cost. AdamW counts 4 bytes a parameter and step, as if its gradients were averaged. \
+    says: "What the network cost. All data in one batch counts 4 bytes a parameter and step, as if gradients were averaged. \
            Who sends nothing is not here.",
     name: "bytes sent",
     logarithmic: true,
@@ -190,7 +190,8 @@ fn list(rows: &[Line]) -> String {
             units::short(row.tokens),
             format!("{}{seeds}", row.loss_text()),
             number(row.bits_per_byte, 4),
-            number(row.ratio, 4),
+            number(row.ratios.one_rate, 4),
+            number(row.ratios.own_rate, 4),
             row.bytes.map_or(units::NONE.to_owned(), units::bytes),
             number(row.bits, 3),
         ];
@@ -205,13 +206,14 @@ fn list(rows: &[Line]) -> String {
         "tokens",
         "loss",
         "bits a byte",
-        "ratio to AdamW",
+        "to AdamW, one rate",
+        "to AdamW, embedding's own",
         "bytes a miner",
         "bits a parameter and round",
     ];
     let heads: String = heads.iter().map(|head| format!("<th scope=\"col\" class=\"number\">{head}</th>")).collect();
     format!(
-        "<section class=\"card\"><h2>All experiments</h2><p>Mean over seeds ± 95 % confidence (Student's t). Ratio: to the best AdamW of as many tokens.</p>\n\
+        "<section class=\"card\"><h2>All experiments</h2><p>Mean over seeds ± 95 % confidence (Student's t). Ratios: to the best AdamW on all data, as many tokens, with one rate for all tensors and with the embedding's own.</p>\n\
          <div class=\"scroll\"><table class=\"rows\"><thead><tr><th scope=\"col\">experiment</th>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div></section>\n"
     )
 }

@@ -81,10 +81,10 @@ fn check(experiment: &Experiment, data: &Dataset) -> Result<(), LabError> {
     if data.samples(sequence) == 0 { Err(LabError::Short { sequence }) } else { Ok(()) }
 }
 
-/// AdamW takes all miners' batches as one.
+/// Where all data are in one batch, that has every miner's part.
 fn single_batch(method: Method, run: &Run, miners: u32) -> Run {
     let mut run = run.clone();
-    if method == Method::Adamw {
+    if method == Method::All {
         run.inner.batch *= miners;
     }
     run
@@ -105,7 +105,7 @@ fn workers(method: Method, run: &Run, miners: u32) -> Result<Vec<Worker>, LabErr
 fn assignment(experiment: &Experiment, run: &Run, data: &Dataset, round: Round) -> Assignment {
     let mut seed = [0; 32];
     derive("covey/1/lab", &[&experiment.seed.to_le_bytes(), &round.0.to_le_bytes()]).fill(&mut seed);
-    let members = if experiment.method == Method::Adamw { 1 } else { experiment.miners };
+    let members = if experiment.method == Method::All { 1 } else { experiment.miners };
     let samples = data.samples(run.model.sequence);
     Assignment::new(Digest::new(seed), samples, uids(members), samples_per_member(run, round))
 }
@@ -170,7 +170,7 @@ impl Outer {
             Method::Diloco => self.step(&mean, rate as f32, experiment.momentum as f32),
             Method::Dense => self.step(&mean, rate as f32, 0.0),
             // Whoever trains alone goes on from what it has, whatever the outer rate.
-            Method::Swarm | Method::Exact | Method::Alone | Method::Adamw => self.theta = mean,
+            Method::Swarm | Method::Exact | Method::Alone | Method::All => self.theta = mean,
         }
         Ok(())
     }

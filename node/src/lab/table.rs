@@ -1,10 +1,11 @@
-//! What came of a grid, as numbers: means over seeds with their confidence, what was sent, and how near AdamW it is.
+//! What came of a grid, as numbers: means over seeds with their confidence, what was sent, and how near AdamW on all data it is.
 
 use super::grid::Grid;
 use super::progress::tokens;
 use super::results::{Record, Results};
 use super::{Experiment, Method, Point};
 use crate::report::units;
+use covey_proto::run::{Model, Optimizer};
 use std::fmt::Write;
 
 /// Student's t: 97.5 % lie below it, by degrees of freedom from 1.
@@ -43,8 +44,8 @@ pub struct Line {
     pub loss: Option<Estimate>,
     /// The same in bits a byte of text.
     pub bits_per_byte: Option<f64>,
-    /// The loss over that of the best AdamW with as many tokens, the same model and the same held-out text.
-    pub ratio: Option<f64>,
+    /// The loss over those of AdamW on all data: as many tokens, the same model and the same held-out text.
+    pub ratios: Ratios,
     /// Tokens that all miners trained on.
     pub tokens: u64,
     /// Bytes that one miner sent, mean over the finished seeds.
@@ -53,6 +54,15 @@ pub struct Line {
     pub bits: Option<f64>,
     /// Means over the finished seeds.
     pub curve: Vec<Point>,
+}
+
+/// A loss over that of the best AdamW on all data of a grid. There are two to compare with, and they are far apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ratios {
+    /// To AdamW with one rate for all tensors.
+    pub one_rate: Option<f64>,
+    /// To AdamW with a rate of its own for the embedding (`inner.embed_rate`).
+    pub own_rate: Option<f64>,
 }
 
 /// A mean, and how sure it is.
@@ -93,18 +103,23 @@ impl Table {
             line(&row.name, of, &records, bits_per_byte)
         });
         let mut rows: Vec<Line> = made.flatten().collect();
-        let protocols: Vec<_> = experiments.iter().filter_map(|of| of.first()).map(protocol).collect();
-        let ratios: Vec<Option<f64>> = rows
+        let protocols: Vec<Protocol> = experiments.iter().filter_map(|of| of.first()).map(protocol).collect();
+        let rival: Vec<Option<Rival>> = experiments.iter().filter_map(|of| of.first()).map(rival).collect();
+        let ratio = |row: &Line, own: &Protocol, to: Rival| {
+            let comparable =
+                rows.iter().zip(&protocols).zip(&rival).filter(|((_, of), is)| *of == own && **is == Some(to));
+            let best = comparable.filter_map(|((other, _), _)| Some(other.loss?.mean)).reduce(f64::min)?;
+            Some(row.loss?.mean / best)
+        };
+        let ratios: Vec<Ratios> = rows
             .iter()
             .zip(&protocols)
-            .map(|(row, own)| {
-                let comparable =
-                    rows.iter().zip(&protocols).filter(|(other, of)| other.method == Method::Adamw && *of == own);
-                let best = comparable.filter_map(|(other, _)| Some(other.loss?.mean)).reduce(f64::min)?;
-                Some(row.loss?.mean / best)
+            .map(|(row, own)| Ratios {
+                one_rate: ratio(row, own, Rival::OneRate),
+                own_rate: ratio(row, own, Rival::OwnRate),
             })
             .collect();
-        rows.iter_mut().zip(ratios).for_each(|(row, ratio)| row.ratio = ratio);
+        rows.iter_mut().zip(ratios).for_each(|(row, ratios)| row.ratios = ratios);
         Table { title: grid.title.clone(), rows }
     }
 
@@ -114,25 +129,27 @@ impl Table {
         let (done, all) = rows.iter().fold((0, 0), |(done, all), row| (done + row.finished, all + row.seeds));
         let mut text = format!(
             "# {title}\n\n{done} of {} on {data}. Loss: nats a token on held-out text, mean over seeds ± 95 % confidence\n\
-             (Student's t). Ratio: to the best AdamW of as many tokens. Bytes: what one miner sends in all.\n\n",
+             (Student's t). Ratios: to the best AdamW on all data, as many tokens, with one rate for all tensors and with the\n\
+             embedding's own (inner.embed_rate). Bytes: what one miner sends in all.\n\n",
             units::count(all as u64, "run")
         );
         text.push_str(
-            "| experiment | method | miners | rounds | tokens | seeds | loss | bits a byte | ratio | bytes a miner | bits a parameter and round |\n\
-             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| experiment | method | miners | rounds | tokens | seeds | loss | bits a byte | to AdamW, one rate | to AdamW, embedding's own | bytes a miner | bits a parameter and round |\n\
+             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for row in rows {
             let Line { name, method, miners, rounds, tokens, finished, seeds, .. } = row;
             let name = name.replace('|', "\\|");
             let (tokens, loss) = (units::short(*tokens), row.loss_text());
             let bits_per_byte = optional(row.bits_per_byte, 4);
-            let (ratio, bits) = (optional(row.ratio, 4), optional(row.bits, 3));
+            let (one_rate, own_rate) = (optional(row.ratios.one_rate, 4), optional(row.ratios.own_rate, 4));
+            let bits = optional(row.bits, 3);
             let bytes = row.bytes.map_or(units::NONE.to_owned(), units::bytes);
             let seeds = if finished == seeds { seeds.to_string() } else { format!("{finished} of {seeds}") };
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| {name} | {method} | {miners} | {rounds} | {tokens} | {seeds} | {loss} | {bits_per_byte} | {ratio} | {bytes} | {bits} |"
+                "| {name} | {method} | {miners} | {rounds} | {tokens} | {seeds} | {loss} | {bits_per_byte} | {one_rate} | {own_rate} | {bytes} | {bits} |"
             );
         }
         for row in rows {
@@ -160,8 +177,26 @@ fn optional(number: Option<f64>, decimals: usize) -> String {
     number.map_or(units::NONE.to_owned(), |number| units::decimal(number, decimals))
 }
 
+/// Which AdamW on all data others are compared with.
+#[derive(Clone, Copy, PartialEq)]
+enum Rival {
+    OneRate,
+    OwnRate,
+}
+
+fn rival(experiment: &Experiment) -> Option<Rival> {
+    let inner = &experiment.run.inner;
+    match (experiment.method, inner.optimizer, &inner.embed_rate) {
+        (Method::All, Optimizer::AdamW, None) => Some(Rival::OneRate),
+        (Method::All, Optimizer::AdamW, Some(_)) => Some(Rival::OwnRate),
+        _ => None,
+    }
+}
+
 /// What two experiments must share for their losses to be compared: model, held-out text, tokens that the miners have.
-fn protocol(experiment: &Experiment) -> (covey_proto::run::Model, u64, u64) {
+type Protocol = (Model, u64, u64);
+
+fn protocol(experiment: &Experiment) -> Protocol {
     let lone = if experiment.method == Method::Alone { u64::from(experiment.miners) } else { 1 };
     (experiment.run.model.clone(), experiment.sequences, tokens(experiment, experiment.rounds) * lone)
 }
@@ -185,7 +220,7 @@ fn line(name: &str, of: &[Experiment], records: &[&Record], bits_per_byte: &dyn 
         failed: records.iter().find_map(|record| record.failed.clone()),
         loss,
         bits_per_byte: loss.map(|loss| bits_per_byte(loss.mean)),
-        ratio: None,
+        ratios: Ratios::default(),
         tokens: tokens(first, first.rounds),
         bytes,
         bits: bytes.filter(|_| coordinates > 0.0).map(|bytes| bytes as f64 * 8.0 / coordinates),

@@ -47,11 +47,26 @@ fn losses(experiment: &Experiment) -> Vec<f64> {
 }
 
 #[test]
-fn one_miner_alone_is_dense_averaging_and_adamw_to_the_bit() {
+fn one_miner_alone_is_dense_averaging_and_all_data_to_the_bit() {
     let alone = state(&experiment(Method::Alone, 1, &[]));
     assert!(alone == state(&experiment(Method::Dense, 1, &[])));
-    assert!(alone == state(&experiment(Method::Adamw, 1, &[])));
-    assert!(alone != state(&experiment(Method::Adamw, 2, &[])));
+    assert!(alone == state(&experiment(Method::All, 1, &[])));
+    assert!(alone != state(&experiment(Method::All, 2, &[])));
+}
+
+/// What is sent whole and unrounded by a single miner is its own training, whichever optimizer it has.
+#[test]
+fn one_miner_alone_is_itself_with_muon_too() {
+    let muon = "inner.optimizer=\"muon\"";
+    let alone = state(&experiment(Method::Alone, 1, &[muon]));
+    assert!(alone == state(&experiment(Method::Dense, 1, &[muon])));
+    assert!(alone == state(&experiment(Method::All, 1, &[muon])));
+    assert!(alone != state(&experiment(Method::Alone, 1, &[])));
+    let once = |method, set: &[&str]| state(&Experiment { rounds: 1, ..experiment(method, 1, set) });
+    let (alone, sent) =
+        (once(Method::Alone, &[muon]), once(Method::Exact, &[muon, "outer.rate=1.0", "compress.k=4096"]));
+    let furthest = sent.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest < 1e-6, "but for the last bits: {furthest}");
 }
 
 /// H only says how often the miners meet: whoever has nobody to meet trains the same.
@@ -313,6 +328,10 @@ fn a_wrong_grid_is_refused_with_all_that_is_wrong() {
     let own = faults("preset = \"tiny\"\n[[experiment]]\nname = \"c\"\nmethod = \"swarm\"\nmiss = 2.0\nminers = 0")
         .join("\n");
     assert!(own.contains("miss is 2.0; it must be 0 to 1") && own.contains("miners is 0"), "{own}");
+    let rates = "preset = \"tiny\"\n[[experiment]]\nname = \"c\"\nmethod = \"swarm\"\nembed_rate = \"x\"";
+    assert!(faults(rates).join("").contains("embed_rate is \"x\"; it must be a number"));
+    let twice = rates.replace("\"x\"", "0.1\nset = { \"inner.embed_rate\" = 0.2 }");
+    assert!(faults(&twice).join("").contains("both embed_rate and inner.embed_rate"));
     assert!(faults("rounds = 3").join("").contains("no experiment"));
     let uneven = "preset = \"tiny\"\nsteps = 5\n[[experiment]]\nname = \"h\"\nmethod = \"swarm\"";
     assert!(faults(uneven).join("").contains("2 rounds of inner.steps make 8"));
@@ -329,7 +348,7 @@ fn every_grid_in_the_box_is_one() {
     assert!(files.len() >= 2);
     for file in files {
         let grid = Grid::load(&file).unwrap_or_else(|error| panic!("{error}"));
-        assert!(grid.rows.iter().any(|row| row.method == Method::Adamw), "{}: what is near?", file.display());
+        assert!(grid.rows.iter().any(|row| row.method == Method::All), "{}: what is near?", file.display());
     }
 }
 
@@ -405,8 +424,8 @@ fn a_table_says_what_was_reached_and_sent() {
     let folder = tempfile::tempdir().unwrap();
     let table = conducted(SMALL, folder.path());
     let [few, many, alone, adamw] = &table.rows[..] else { panic!("{table:?}") };
-    assert_eq!(adamw.ratio, Some(1.0));
-    assert!(alone.ratio.unwrap() > 1.0, "half the data, and not worse");
+    assert_eq!((adamw.ratios.one_rate, adamw.ratios.own_rate), (Some(1.0), None));
+    assert!(alone.ratios.one_rate.unwrap() > 1.0, "half the data, and not worse");
     assert_eq!((alone.tokens * 2, alone.bytes), (adamw.tokens, Some(0)));
     assert!(few.bits.unwrap() < many.bits.unwrap() && many.bits.unwrap() < 1.5, "{few:?} {many:?}");
     assert_eq!(adamw.bits, Some(32.0 * 4.0), "four steps a round");
@@ -422,7 +441,43 @@ fn a_table_says_what_was_reached_and_sent() {
     let markdown = std::fs::read_to_string(folder.path().join("table.md")).unwrap();
     let widths: Vec<usize> =
         markdown.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
-    assert_eq!(widths, [12; 6], "{markdown}");
+    assert_eq!(widths, [13; 6], "{markdown}");
+}
+
+/// Which AdamW a swarm is near depends on which it is compared with: both ratios are there, and Muon on all data is neither.
+#[test]
+fn ratios_are_to_adamw_with_one_rate_and_to_adamw_with_the_embeddings_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = conducted(
+        r#"
+        preset = "tiny"
+        rounds = 2
+        miners = 2
+        sequences = 8
+        rate = 0.004
+        [[experiment]]
+        name = "adamw"
+        method = "all"
+        [[experiment]]
+        name = "own rate"
+        method = "all"
+        embed_rate = [0.004, 0.03]
+        [[experiment]]
+        name = "muon"
+        method = ["all", "swarm"]
+        set = { "inner.optimizer" = "muon" }
+        "#,
+        folder.path(),
+    );
+    let [plain, same, own, muon, swarm] = &table.rows[..] else { panic!("{table:?}") };
+    assert_eq!(same.loss, plain.loss, "the embedding's rate is everyone's");
+    assert!(own.loss != plain.loss && muon.loss != plain.loss && swarm.loss != muon.loss);
+    let best_own = own.loss.unwrap().mean.min(same.loss.unwrap().mean);
+    for row in &table.rows {
+        let loss = row.loss.unwrap().mean;
+        assert_eq!(row.ratios.one_rate, Some(loss / plain.loss.unwrap().mean), "{}", row.name);
+        assert_eq!(row.ratios.own_rate, Some(loss / best_own), "{}", row.name);
+    }
 }
 
 #[test]

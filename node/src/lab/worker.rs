@@ -65,7 +65,7 @@ impl Start<'_> {
             Method::Swarm => self.encoded(trainer, missed)?,
             Method::Exact => self.exact(trainer, missed)?,
             Method::Dense | Method::Diloco => (whole, self.trained(trainer)?),
-            Method::Adamw => (whole * u64::from(report.steps), self.trained(trainer)?),
+            Method::All => (whole * u64::from(report.steps), self.trained(trainer)?),
             Method::Alone => (0, self.trained(trainer)?),
         };
         Ok(Outcome { work, bytes, tokens: report.tokens, missed })

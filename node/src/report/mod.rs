@@ -57,6 +57,9 @@ pub struct Summary {
     pub bits_per_byte: f64,
     /// What simpler models need, bits a byte of held-out text.
     pub baselines: Baselines,
+    /// What the same model reaches from the same data in other ways, where that is known.
+    #[serde(default)]
+    pub references: Option<References>,
     /// Tokens that all miners trained on.
     pub tokens: u64,
     /// Stake-weighted mean of the validators' weights, by uid; sums to 1.
@@ -82,6 +85,26 @@ pub struct Summary {
     pub usage: Vec<RoleUsage>,
     /// Whether it was stopped before its last round.
     pub interrupted: bool,
+}
+
+/// What the same model reaches from the same data in other ways: measured before, for just these numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct References {
+    /// What measures them again.
+    pub command: String,
+    /// The best first.
+    pub reached: Vec<Reference>,
+}
+
+/// One other way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// How it was trained.
+    pub name: String,
+    /// Loss on held-out text, nats a token: mean over the seeds that were measured.
+    pub loss: f64,
+    /// The same in bits a byte of text.
+    pub bits_per_byte: f64,
 }
 
 /// One node.

@@ -14,6 +14,7 @@ mod pacer;
 mod plan;
 mod prepare;
 mod processes;
+mod references;
 mod roster;
 
 pub use error::{ChainError, RequestError, SwarmError};

@@ -182,28 +182,37 @@ fn judged_on(summary: &Summary) -> String {
     }
 }
 
-/// Bits a byte beside what simpler models need.
+/// Bits a byte beside what simpler models need, and what the same model reaches in other ways; the most first.
 fn comparison(summary: &Summary) -> String {
-    let models = [
+    let reached = summary.references.iter().flat_map(|references| &references.reached);
+    let others = reached.map(|other| (other.name.as_str(), other.bits_per_byte, "fill rest"));
+    let mut models = vec![
         ("unigram", summary.baselines.unigram, "fill rest"),
         ("bigram", summary.baselines.bigram, "fill rest"),
         ("this model", summary.bits_per_byte, "fill s0"),
     ];
+    models.extend(others);
     let known = |bits: f64| bits.is_finite() && bits > 0.0;
     if !models.iter().any(|(name, bits, _)| *name != "this model" && known(*bits)) {
         return String::new();
     }
+    models.sort_by(|(_, a, _), (_, b, _)| b.total_cmp(a));
     let largest = models.iter().map(|(_, bits, _)| *bits).filter(|bits| known(*bits)).fold(0.0, f64::max);
     let row = |(name, bits, class): &(&str, f64, &str)| {
         let width = if known(*bits) { bits / largest * 100.0 } else { 0.0 };
         let shown = if known(*bits) { format!("{bits:.3}") } else { units::NONE.to_string() };
+        let name = escape(name);
         format!(
             r#"<tr><th scope="row">{name}</th><td class="bar"><svg width="100%" height="12" aria-hidden="true"><rect width="{width:.2}%" height="12" rx="2" class="{class}"/></svg></td><td class="number">{shown}</td></tr>"#
         )
     };
     let rows: String = models.iter().map(row).collect();
+    let source = summary.references.as_ref().map_or(String::new(), |references| {
+        let command = escape(&references.command);
+        format!(" The same model from the same data in other ways: <code>{command}</code>.")
+    });
     format!(
-        "<div class=\"card comparison\"><h2>Bits per byte</h2><p>Of held-out text; lower is better.</p><table class=\"bars\"><tbody>{rows}</tbody></table></div>\n"
+        "<div class=\"card comparison\"><h2>Bits per byte</h2><p>Of held-out text; lower is better.{source}</p><table class=\"bars\"><tbody>{rows}</tbody></table></div>\n"
     )
 }
 

@@ -8,6 +8,7 @@ use crate::report::usage::{SUPERVISOR, by_role};
 use crate::report::{Baselines, NodeSummary, Summary};
 use crate::service::all_cores;
 use crate::swarm::plan::Options;
+use crate::swarm::references::references;
 use covey_proto::Uid;
 use covey_proto::run::Run;
 use covey_trainer::data::Dataset;
@@ -69,6 +70,11 @@ pub(super) fn sum_up(measured: Measured<'_>) -> Summary {
         heldout_sequences_final: last.sequences,
         bits_per_byte: data.bits_per_byte(last.loss),
         baselines: measured.baselines,
+        references: if count == options.rounds {
+            references(options, run, |loss| data.bits_per_byte(loss))
+        } else {
+            None
+        },
         tokens: nodes.tokens(),
         weights: weights.last().cloned().unwrap_or_default(),
         weights_by_round: weights,
