@@ -35,7 +35,7 @@ fn a_swarm_goes_on_from_a_model_that_one_node_has() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("model");
     let drawn = write_checkpoint(&dir);
-    let swarm = Rig::seeded(21).rounds(6).miners(3).validators(1).from_model(&dir).join(3).kill("miner-1@1").run();
+    let swarm = Rig::seeded(21).rounds(6).miners(3).validators(1).beginning_with(&dir).join(3).kill("miner-1@1").run();
     swarm.expect_agreement();
     let folder = &swarm.folder;
     let run = Run::from_toml(&fs::read_to_string(folder.run()).unwrap()).unwrap();

@@ -128,7 +128,7 @@ impl Rig {
     }
 
     /// It goes on from the model in this folder.
-    pub(crate) fn from_model(mut self, dir: &Path) -> Rig {
+    pub(crate) fn beginning_with(mut self, dir: &Path) -> Rig {
         self.options.template = self.options.template.from_model(dir).expect("a model");
         self
     }

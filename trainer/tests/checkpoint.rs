@@ -158,7 +158,7 @@ fn tensors_that_are_not_as_they_must_be_are_refused_with_file_and_name() {
     });
     assert!(kind.contains("only F32, BF16 and F16"), "{kind}");
     let infinite = fault(&|tensors| {
-        tensors.insert(norm.into(), (Dtype::F16, vec![24], vec![0, 0x7c].repeat(24)));
+        tensors.insert(norm.into(), (Dtype::F16, vec![24], [0, 0x7c].repeat(24)));
     });
     assert!(infinite.contains("model.norm.weight holds inf"), "{infinite}");
 }

@@ -139,13 +139,11 @@ impl<'l> Checkpoint<'l> {
     }
 }
 
+/// Gets each block of a tensor with the number of its first element.
+type Take<'a> = dyn FnMut(usize, &[f32]) -> Result<(), WeightsFault> + 'a;
+
 /// Reads a tensor in blocks, as f32; `take` gets each with the number of its first element.
-fn for_each_block(
-    path: &Path,
-    name: &str,
-    entry: &Entry,
-    take: &mut dyn FnMut(usize, &[f32]) -> Result<(), WeightsFault>,
-) -> Result<(), HfError> {
+fn for_each_block(path: &Path, name: &str, entry: &Entry, take: &mut Take<'_>) -> Result<(), HfError> {
     let fault = |fault| HfError::Weights { path: path.to_owned(), fault };
     let kind = || WeightsFault::Kind { name: name.to_owned(), got: entry.dtype };
     let numbers = Numbers::of(entry.dtype).ok_or_else(|| fault(kind()))?;
