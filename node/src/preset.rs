@@ -194,7 +194,7 @@ impl Template {
     /// The template with the model in the folder `dir`, in Hugging Face's layout, to go on from: its shapes are the run's,
     /// its state is what the run begins with. Of the template's own model only the training sequence stays, if the model
     /// has one as long. What was chosen for that model gives way: the inner optimizer becomes AdamW at a constant
-    /// `CONTINUED_RATE`, shards are cut as large as the model asks for. [`Template::with`] changes what should be otherwise.
+    /// rate, shards are cut as large as the model asks for. [`Template::with`] changes what should be otherwise.
     ///
     /// # Errors
     /// A folder that holds no LLaMA model, or one that is not supported.

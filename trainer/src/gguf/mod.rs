@@ -1,6 +1,6 @@
 //! GGUF: a state as one file that llama.cpp and its relatives run, and that `transformers` reads too.
 //!
-//! [`write`] decides what the file says of the model; `tokens` has the tokenizer's part, `tensors` the parameters, `value`
+//! [`write()`] decides what the file says of the model; `tokens` has the tokenizer's part, `tensors` the parameters, `value`
 //! and `quantise` how each is encoded. Version 3, little-endian, written in blocks: no copy of the state is made.
 //!
 //! ```text
