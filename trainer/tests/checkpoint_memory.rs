@@ -48,7 +48,7 @@ fn no_copy_of_a_state_is_made() {
     let documents = synthetic::documents(1, 20_000);
     let mut words = Words::new();
     let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-    std::fs::write(&tokenizer, words.train(&lists, 300).json).unwrap();
+    std::fs::write(&tokenizer, words.train(&lists, 300, &[]).json).unwrap();
     let dir = temporary.path().join("model");
     for (weights, shard_bytes_max) in [(WeightType::F32, u64::MAX), (WeightType::Bf16, 1_000_000)] {
         let options = ExportOptions { weights, shard_bytes_max, like: None };

@@ -41,7 +41,7 @@ fn tokenizer(folder: &Path) -> PathBuf {
     let mut words = Words::new();
     let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
     let path = folder.join("given-tokenizer.json");
-    fs::write(&path, words.train(&lists, 300).json).unwrap();
+    fs::write(&path, words.train(&lists, 300, &[]).json).unwrap();
     path
 }
 
