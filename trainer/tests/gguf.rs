@@ -46,7 +46,7 @@ fn tokenizer(folder: &Path) -> PathBuf {
 }
 
 fn options(kind: GgufType) -> GgufOptions {
-    GgufOptions { kind, name: "small".into(), like: None }
+    GgufOptions { kind, name: "small".into(), like: None, chat: None }
 }
 
 /// The digests change with the bytes of a file: then `tests/interop/open_exports.py` must agree with the new ones.

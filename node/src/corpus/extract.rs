@@ -62,8 +62,7 @@ pub fn extract(name: &str, root: &Path, documents: &mut Vec<Document>) -> Result
             extracted.markdown_bytes += markdown.len() as u64;
             for paragraph in markdown::paragraphs(&markdown).into_iter().filter(|text| prose::is_prose(text)) {
                 extracted.prose_bytes += paragraph.len() as u64;
-                let document =
-                    open.get_or_insert_with(|| Document::new(format!("{name}/{file}"), ""));
+                let document = open.get_or_insert_with(|| Document::new(format!("{name}/{file}"), ""));
                 if !document.text.is_empty() {
                     document.text.push_str("\n\n");
                 }

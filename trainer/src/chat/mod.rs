@@ -12,6 +12,7 @@ use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
 
 /// The file beside a tokenizer.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -153,8 +154,14 @@ impl ChatTemplate {
         self.marks
     }
 
-    /// What the template writes behind what the assistant says; none if it does not say.
-    pub fn after_answer(&self) -> Option<String> {
+    /// The token that ends what the assistant says, if `tokenizer` has one for what the template writes there.
+    pub fn end_of_answer(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let after = self.after_answer()?;
+        let first = tokenizer.encode(after, false).ok()?.get_ids().first().copied()?;
+        tokenizer.get_added_tokens_decoder().contains_key(&first).then_some(first)
+    }
+
+    fn after_answer(&self) -> Option<String> {
         const ANSWER: &str = "Yes";
         let messages = [Message::new("user", "No?"), Message::new("assistant", ANSWER)];
         let text = self.render(&messages, false).ok()?;

@@ -4,7 +4,7 @@
 //! next message. That is found by rendering the conversation up to each answer, so that any template will do that writes
 //! messages one after the other and never changes what it has written.
 
-use super::Document;
+use super::document::Document;
 use crate::chat::{ChatError, ChatTemplate, Message};
 use std::ops::Range;
 
@@ -26,7 +26,9 @@ pub enum ConversationFault {
     #[error(transparent)]
     Template(#[from] ChatError),
     /// The template writes earlier messages in another way once there are later ones.
-    #[error("the chat template changes what it wrote before message {0}: it cannot be said which part the assistant says")]
+    #[error(
+        "the chat template changes what it wrote before message {0}: it cannot be said which part the assistant says"
+    )]
     Rewritten(usize),
 }
 
@@ -48,7 +50,11 @@ pub fn document(name: String, messages: &[Message], template: &ChatTemplate) -> 
         }
         learnt.push(asked.len()..answered.len());
     }
-    if learnt.is_empty() { Err(ConversationFault::Unanswered) } else { Ok(Document { name, text, learnt: Some(learnt) }) }
+    if learnt.is_empty() {
+        Err(ConversationFault::Unanswered)
+    } else {
+        Ok(Document { name, text, learnt: Some(learnt) })
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +72,8 @@ mod tests {
 
     #[test]
     fn what_the_assistant_says_is_learnt_to_the_end_of_its_turn() {
-        let turns = talk(&[("system", "Be brief."), ("user", "Hi?"), ("assistant", "Hé."), ("user", "Bye"), ("assistant", "")]);
+        let turns =
+            talk(&[("system", "Be brief."), ("user", "Hi?"), ("assistant", "Hé."), ("user", "Bye"), ("assistant", "")]);
         let document = document("a#1".into(), &turns, &ChatTemplate::named("chatml").unwrap()).unwrap();
         let learnt: Vec<&str> = document.learnt.iter().flatten().map(|range| &document.text[range.clone()]).collect();
         assert_eq!(learnt, ["Hé.<|im_end|>\n", "<|im_end|>\n"]);
@@ -81,7 +88,9 @@ mod tests {
         };
         assert!(fault(&[("user", "Hi?")], &chatml).contains("no message has the role"));
         assert!(fault(&[("user", "Hi?"); 201], &chatml).contains("201 messages"));
-        let strict = template("{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}");
+        let strict = template(
+            "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}",
+        );
         assert!(fault(&[("tool", "x"), ("assistant", "y")], &strict).contains("no tools"));
         let forgetful = template("{% for m in messages %}{{ m.content if loop.last else '-' }}{% endfor %}");
         assert!(fault(&[("user", "x"), ("assistant", "y"), ("user", "z")], &forgetful).contains("before message 1"));

@@ -150,7 +150,8 @@ impl Dataset {
 
     /// A held-out loss in nats a token as bits a byte of text, which does not depend on the tokenizer.
     pub fn bits_per_byte(&self, nats_per_token: f64) -> f64 {
-        nats_per_token / std::f64::consts::LN_2 * self.heldout.learnt() as f64 / self.manifest.heldout_bytes.max(1) as f64
+        nats_per_token / std::f64::consts::LN_2 * self.heldout.learnt() as f64
+            / self.manifest.heldout_bytes.max(1) as f64
     }
 
     /// All training tokens in order.

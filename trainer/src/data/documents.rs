@@ -3,12 +3,11 @@
 //!
 //! Decides how files become documents and what is refused. What is kept of the text is [`super::dedup`]'s matter.
 
-use super::DataError;
 use super::conversations::{self, ConversationFault};
+use super::{DataError, Document};
 use crate::chat::{ChatTemplate, Message};
 use serde::Deserialize;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Text read in all: it is held in memory a few times over while it is prepared.
@@ -21,38 +20,6 @@ pub const DEPTH_MAX: usize = 16;
 pub const PIECE_BYTES_MAX: usize = 16 << 10;
 /// Pieces are no smaller than this: a few paragraphs.
 pub const PIECE_BYTES_MIN: usize = 2 << 10;
-
-/// A text and where it is from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// `group/…`, `group#part` or just `group`: what is before the first `/` or `#` is the source that it shares with
-    /// others.
-    pub name: String,
-    /// Paragraphs, separated by blank lines.
-    pub text: String,
-    /// The bytes of a conversation that are learnt, in order; the rest is only read. A text without them is learnt whole.
-    pub learnt: Option<Vec<Range<usize>>>,
-}
-
-impl Document {
-    /// A text that is learnt whole.
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Document {
-        Document { name: name.into(), text: text.into(), learnt: None }
-    }
-
-    /// Bytes that are learnt.
-    pub fn bytes_learnt(&self) -> u64 {
-        match &self.learnt {
-            None => self.text.len() as u64,
-            Some(ranges) => ranges.iter().map(|range| range.len() as u64).sum(),
-        }
-    }
-
-    /// The source that the document shares with others, by its name.
-    pub fn group(&self) -> &str {
-        self.name.split(['/', '#']).next().unwrap_or(&self.name)
-    }
-}
 
 /// Reads the documents at `path`: a .txt, .md or .jsonl file, or a folder of them (in the order of their names; links
 /// to folders and files of other kinds are passed over). Conversations become text by `template`.
@@ -164,9 +131,14 @@ fn read_json_lines(
             (Some(text), None) if text.trim().is_empty() => {}
             (Some(text), None) => documents.push(Document::new(name, text)),
             (None, Some(messages)) => {
-                let template = template.ok_or_else(|| DataError::NoTemplate { path: path.to_path_buf(), line: number })?;
+                let template =
+                    template.ok_or_else(|| DataError::NoTemplate { path: path.to_path_buf(), line: number })?;
                 let read = conversations::document(name, &messages, template);
-                let of = |fault: ConversationFault| DataError::Conversation { path: path.to_path_buf(), line: number, fault };
+                let of = |fault: ConversationFault| DataError::Conversation {
+                    path: path.to_path_buf(),
+                    line: number,
+                    fault,
+                };
                 documents.push(read.map_err(of)?);
             }
             (Some(_), Some(_)) => return Err(fault("both `text` and `messages`".to_owned())),
@@ -255,7 +227,10 @@ mod tests {
         };
         assert!(at("bad.txt", b"fine\xff").contains("offset 4"));
         assert!(at("empty.txt", b" \n").contains("holds no text"));
-        assert!(at("lines.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n").contains("line 2: missing field `text` or `messages`"));
+        assert!(
+            at("lines.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n")
+                .contains("line 2: missing field `text` or `messages`")
+        );
         assert!(at("chat.jsonl", br#"{"messages":[{"role":"assistant","content":"x"}]}"#).contains("--chat-template"));
         assert!(at("both.jsonl", br#"{"text":"a","messages":[]}"#).contains("line 1: both"));
         assert!(at("data.bin", b"x").contains("is no .txt"));

@@ -19,13 +19,15 @@ pub mod tokenizer;
 pub mod tokens;
 
 mod dataset;
+mod document;
 mod error;
 mod given;
 mod prepare;
 mod writer;
 
 pub use dataset::Dataset;
-pub use documents::{Document, read_documents};
+pub use document::Document;
+pub use documents::read_documents;
 pub use error::DataError;
 pub use prepare::{DatasetSummary, PrepareOptions, Stage, prepare};
 pub use shards::{Manifest, ManifestFault, ShardEntry};

@@ -470,7 +470,10 @@ mod tests {
     /// Two hundred short conversations and some text between them.
     fn chats(dir: &Path) -> Vec<Document> {
         let line = |n: u32| {
-            format!(r#"{{"messages":[{{"role":"user","content":"What is {n} and {n}?"}},{{"role":"assistant","content":"It is {}."}}]}}"#, 2 * n)
+            format!(
+                r#"{{"messages":[{{"role":"user","content":"What is {n} and {n}?"}},{{"role":"assistant","content":"It is {}."}}]}}"#,
+                2 * n
+            )
         };
         let path = dir.join("chats.jsonl");
         fs::write(&path, (0..200).map(line).collect::<Vec<_>>().join("\n")).unwrap();
@@ -505,6 +508,8 @@ mod tests {
             .filter(|text| text.starts_with("It is "))
             .collect();
         assert!(texts.len() > 100, "{}", texts.len());
+        let heldout = set.heldout().iter().filter(|token| *token == ends[0]).count();
+        assert!((10..100).contains(&heldout), "of the conversations a share is held out as of the text: {heldout}");
         assert!(texts.iter().all(|text| text.ends_with('.') && !text.contains("What")), "{texts:?}");
         let bars = baseline::baseline(&set);
         assert!(bars.bigram_nats < bars.unigram_nats, "{bars:?}");
