@@ -205,7 +205,11 @@ fn own(
     let content = Digest::new(*hasher.finalize().as_bytes());
     let folder = match out {
         Some(out) => out.to_owned(),
-        None => cache()?.join(format!("own-{}-{}", content.short(), tokens.name())),
+        None => {
+            let chat =
+                template.map_or_else(String::new, |of| format!("-{}", Digest::of(of.source().as_bytes()).short()));
+            cache()?.join(format!("own-{}-{}{chat}", content.short(), tokens.name()))
+        }
     };
     // The cache's folder is named by the text; another one may hold anything, and is made again.
     if out.is_none()
