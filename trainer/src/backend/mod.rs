@@ -134,7 +134,7 @@ pub trait LanguageModel: Send {
         &mut self,
         shards: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), TryError>;
 
     /// Gives the parameters the very bits that they had before [`try_step`](LanguageModel::try_step). Without one, nothing.

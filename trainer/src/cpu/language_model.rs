@@ -158,7 +158,7 @@ impl LanguageModel for CpuModel {
         &mut self,
         shards: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), TryError> {
         self.loaded()?;
         self.continuation.rewind(0);

@@ -328,7 +328,7 @@ fn what_is_tried_has_the_outer_steps_loss_and_leaves_the_base() {
     let (mut trainer, base) = (trainer(&model), initial(&model));
     trainer.step(&batches[0], &HYPER).unwrap();
     let shards = decoded(&layout, &trainer.contribute(&base, &HOW).unwrap().shards);
-    let step = OuterStep { alpha: 0.3, rho: 1.0 };
+    let step = OuterStep { alpha: 0.3, rho: 1.0, reach: &[] };
     let mut norms = NormAccumulator::new(&layout, 1);
     shards.iter().for_each(|shard| norms.add_shard(0, shard));
     let factors = norms.factors().of_contributor(0);
@@ -360,7 +360,7 @@ fn without_parameters_nothing_is_judged() {
     let batches = [Batch::new(&model, tokens(&model, 1, 3)).unwrap()];
     assert_eq!(judge.losses(&batches), Err(BackendError::NotLoaded));
     assert_eq!(judge.logits(&[1]), Err(BackendError::NotLoaded));
-    let step = OuterStep { alpha: 0.3, rho: 1.0 };
+    let step = OuterStep { alpha: 0.3, rho: 1.0, reach: &[] };
     let tried = judge.try_step(&mut std::iter::empty(), &[], step);
     assert_eq!(tried, Err(TryError::Backend(BackendError::NotLoaded)));
     judge.load(&mut as_le_bytes(&initial(&model))).unwrap();

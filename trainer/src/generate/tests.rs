@@ -78,7 +78,7 @@ impl LanguageModel for Counting {
         &mut self,
         _: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         _: &[Option<f32>],
-        _: OuterStep,
+        _: OuterStep<'_>,
     ) -> Result<(), TryError> {
         Ok(())
     }
