@@ -150,7 +150,7 @@ proptest! {
         sent.iter().for_each(|shard| norms.add_shard(0, shard));
         let expected = stepped(&layout, &theta, std::slice::from_ref(&sent), step);
         let mut trial = Trial::default();
-        for factors in [norms.factors().of_contributor(0), vec![Some(1.0); layout.tensors().len()]] {
+        for factors in [norms.factors(&[]).of_contributor(0), vec![Some(1.0); layout.tensors().len()]] {
             let shards = sent.iter().cloned().map(Ok::<_, StepError>);
             trial.begin(&layout, &mut theta, shards, &factors, step).unwrap();
             prop_assert_eq!(theta.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), expected.clone());

@@ -331,7 +331,7 @@ fn what_is_tried_has_the_outer_steps_loss_and_leaves_the_base() {
     let step = OuterStep { alpha: 0.3, rho: 1.0, reach: &[] };
     let mut norms = NormAccumulator::new(&layout, 1);
     shards.iter().for_each(|shard| norms.add_shard(0, shard));
-    let factors = norms.factors().of_contributor(0);
+    let factors = norms.factors(&[]).of_contributor(0);
     let mut after = base.clone();
     outer_step(&layout, &mut after, &[&shards], step).unwrap();
 
