@@ -100,8 +100,9 @@ pub struct StorageConfig {
     pub quota: Size,
     /// Whether it keeps every round for ever: a seeder.
     pub archive: bool,
-    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1. A crash costs what was not sent
-    /// since the last; they are three times the model, and its state is written in every round besides.
+    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1: then a crash costs nothing. They are
+    /// three times the model, and its state is written in every round besides; where that is too much for the disk, a crash
+    /// costs what was not sent since the last writing.
     pub save_rounds: u32,
 }
 
@@ -132,7 +133,7 @@ impl NodeConfig {
                 heartbeat: Duration::from_secs(1),
                 patience: Duration::from_secs(10),
             },
-            storage: StorageConfig { quota: Size(100_000_000_000), archive: false, save_rounds: 4 },
+            storage: StorageConfig { quota: Size(100_000_000_000), archive: false, save_rounds: 1 },
         }
     }
 

@@ -31,9 +31,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A miner's moments.
-pub const MOMENTS: &str = "moments.bin";
-const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
+const TRAINING_MAGIC: &[u8; 8] = b"CVYTRA01";
 /// What a stream is read by at most: few calls, and no matter beside a model.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -170,67 +168,80 @@ impl Disk {
         DiskError { path: self.path(name), error: io::Error::new(io::ErrorKind::InvalidData, what) }
     }
 
-    /// Keeps the error feedback that follows the contribution of `round`, as `save` writes it; it counts once the journal
-    /// names the contribution.
+    /// Keeps what a miner has learned by the contribution of `round` (error feedback and moments, as `save` writes them); it
+    /// counts once the journal names the contribution.
     ///
     /// # Errors
     /// The file system or `save` refuses.
-    pub fn write_feedback(
+    pub fn write_training(
         &self,
         round: Round,
         base: Digest,
         save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), DiskError> {
-        self.write_with(&feedback_name(round), |file| {
-            file.write_all(&feedback_head(round, base))?;
+        self.write_with(&training_name(round), |file| {
+            file.write_all(&training_head(round, base))?;
             save(file)
         })
     }
 
-    /// The error feedback of the contribution that the journal names, to be read as a stream; none if no file says that it
-    /// is that.
+    /// What was learned by the contribution that the journal names, to be read as a stream; none if no file says that it is
+    /// that.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn feedback(&self, of: &JournalContribution) -> Result<Option<impl Read + use<>>, DiskError> {
-        let Some(mut file) = self.open_file(&feedback_name(of.round))? else { return Ok(None) };
-        let expected = feedback_head(of.round, of.base);
+    pub fn training(&self, of: &JournalContribution) -> Result<Option<impl Read + use<>>, DiskError> {
+        let Some(mut file) = self.open_file(&training_name(of.round))? else { return Ok(None) };
+        let expected = training_head(of.round, of.base);
         let mut head = vec![0; expected.len()];
         Ok((file.read_exact(&mut head).is_ok() && head == expected).then_some(file))
     }
 
-    /// Forgets a miner's moments and error feedback.
+    /// What was learned by the newest contribution before `round` of which it is on the disk.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn training_before(&self, round: Round) -> Result<Option<impl Read + use<>>, DiskError> {
+        let rounds = self.training_rounds()?.into_iter().filter(|of| *of < round);
+        let Some(newest) = rounds.max() else { return Ok(None) };
+        let Some(mut file) = self.open_file(&training_name(newest))? else { return Ok(None) };
+        let mut head = vec![0; training_head(newest, Digest::ZERO).len()];
+        Ok((file.read_exact(&mut head).is_ok() && head.starts_with(TRAINING_MAGIC)).then_some(file))
+    }
+
+    /// Forgets what a miner has learned.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn forget_training(&self) -> Result<(), DiskError> {
-        self.keep_only_feedback(None)?;
-        self.remove(MOMENTS)
+        self.keep_only_training(None)
     }
 
-    /// Forgets the error feedback of all rounds but `round`.
+    /// Forgets what was learned by the contributions of all rounds but `round`.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn keep_only_feedback(&self, round: Option<Round>) -> Result<(), DiskError> {
-        let fault = |error| DiskError { path: self.root.clone(), error };
-        let kept = round.map(feedback_name);
-        for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("feedback-") && name.ends_with(".bin") && Some(&name) != kept.as_ref() {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
+    pub fn keep_only_training(&self, round: Option<Round>) -> Result<(), DiskError> {
+        let others = self.training_rounds()?.into_iter().filter(|of| Some(*of) != round);
+        others.map(training_name).try_for_each(|name| self.remove(&name))
+    }
+
+    fn training_rounds(&self) -> Result<Vec<Round>, DiskError> {
+        let entries = fs::read_dir(&self.root).map_err(|error| DiskError { path: self.root.clone(), error })?;
+        let round = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("training-")?.strip_suffix(".bin")?.parse().ok().map(Round)
+        };
+        Ok(entries.flatten().filter_map(round).collect())
     }
 }
 
-fn feedback_head(round: Round, base: Digest) -> Vec<u8> {
-    [FEEDBACK_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat()
+fn training_head(round: Round, base: Digest) -> Vec<u8> {
+    [TRAINING_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat()
 }
 
-fn feedback_name(round: Round) -> String {
-    format!("feedback-{round}.bin")
+fn training_name(round: Round) -> String {
+    format!("training-{round}.bin")
 }
 
 #[cfg(test)]
@@ -251,18 +262,25 @@ mod tests {
     }
 
     #[test]
-    fn feedback_counts_only_for_the_contribution_it_follows() {
+    fn what_was_learned_counts_only_for_the_contribution_it_came_with() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(folder.path()).unwrap();
         let base = Digest::of(b"base");
-        disk.write_feedback(Round(3), base, |file| file.write_all(b"values")).unwrap();
+        disk.write_training(Round(2), base, |file| file.write_all(b"older")).unwrap();
+        disk.write_training(Round(3), base, |file| file.write_all(b"values")).unwrap();
         let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: None };
-        let mut values = Vec::new();
-        disk.feedback(&contribution(base)).unwrap().unwrap().read_to_end(&mut values).unwrap();
-        assert_eq!(values, b"values");
-        assert!(disk.feedback(&contribution(Digest::ZERO)).unwrap().is_none());
-        disk.keep_only_feedback(None).unwrap();
-        assert!(disk.feedback(&contribution(base)).unwrap().is_none());
+        let text = |file: Option<&mut dyn Read>| {
+            let mut values = String::new();
+            file.map(|file| file.read_to_string(&mut values).unwrap()).map(|_| values)
+        };
+        let exact = |base| disk.training(&contribution(base)).unwrap().and_then(|mut file| text(Some(&mut file)));
+        let before = |round| disk.training_before(Round(round)).unwrap().and_then(|mut file| text(Some(&mut file)));
+        assert_eq!((exact(base), exact(Digest::ZERO)), (Some("values".into()), None));
+        assert_eq!([2, 3, 9].map(before), [None, Some("older".into()), Some("values".into())]);
+        disk.keep_only_training(Some(Round(3))).unwrap();
+        assert_eq!((exact(base), before(3)), (Some("values".into()), None));
+        disk.forget_training().unwrap();
+        assert_eq!(exact(base), None);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! between two writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds
 //! old. Blobs and journal are written in every round.
 
+use super::saved::{self, Restored};
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
 use crate::data::PhaseData;
-use crate::disk::{DiskError, JournalContribution, MOMENTS};
+use crate::disk::{DiskError, JournalContribution};
 use crate::misbehave;
 use crate::peer::context::Context;
 use covey_gossip::store::StoreError;
@@ -107,27 +108,25 @@ impl Miner {
         save_rounds: u32,
     ) -> Result<Miner, MinerError> {
         let journalled = context.journal.read().contribution;
-        context.disk.keep_only_feedback(journalled.as_ref().map(|journalled| journalled.round))?;
-        let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
-        let moments = context.disk.open_file(MOMENTS)?;
-        let (device, run, node) = (*device, context.run.clone(), context.name.clone());
+        let (owned, device, of) = (context.disk.clone(), *device, journalled.clone());
+        let (run, layout, node) = (context.run.clone(), context.layout.clone(), context.name.clone());
         let (told, restored) = std::sync::mpsc::sync_channel(1);
         let make = move || -> Result<_, MinerError> {
             let mut trainer = open_backend(&device, &run.model)?.trainer(run.inner.optimizer)?;
-            if let Some(Err(error)) = moments.map(|mut moments| trainer.restore_moments(&mut moments)) {
-                tracing::warn!(%node, %error, "the optimizer's state is damaged: it starts from zero");
-            }
-            let restored = feedback.map(|mut feedback| trainer.restore_feedback(&mut feedback));
-            if let Some(Err(error)) = &restored {
-                tracing::warn!(%node, %error, "the error feedback is damaged: it starts from zero");
-            }
+            let restored = match &of {
+                Some(of) => saved::restore(&owned, of, layout.elements(), (&mut *trainer, &node))?,
+                None => Restored::Nothing,
+            };
             // The receiver waits below.
-            let _ = told.send(matches!(restored, Some(Ok(()))));
+            let _ = told.send(restored);
             Ok(trainer)
         };
         let trainer = Resident::start("trainer", make)?;
-        let has_feedback = restored.recv().unwrap_or(false);
-        let feedback_of = journalled.map(|journalled| journalled.round).filter(|_| has_feedback);
+        let is_whole = restored.recv() == Ok(Restored::Whole);
+        let feedback_of = journalled.map(|journalled| journalled.round).filter(|_| is_whole);
+        if let Some(round) = feedback_of {
+            context.disk.keep_only_training(Some(round))?;
+        }
         Ok(Miner { trainer, data, feedback_of, saved: feedback_of, save_rounds: save_rounds.max(1) })
     }
 
@@ -208,7 +207,7 @@ impl Miner {
         }
         self.saved = Some(round);
         let owned = context.clone();
-        if let Err(error) = off_the_queue(move || owned.disk.keep_only_feedback(Some(round))).await {
+        if let Err(error) = off_the_queue(move || owned.disk.keep_only_training(Some(round))).await {
             tracing::warn!(node = %context.name, %error, "an older error feedback stays on the disk");
         }
     }
@@ -244,16 +243,11 @@ impl Miner {
         let owned = context.clone();
         let save = move |trainer: &mut Box<dyn Trainer>| -> Result<Duration, DiskError> {
             let watch = Stopwatch::start();
-            owned.disk.write_feedback(round, base, |file| trainer.save_feedback(file).map_err(io::Error::other))?;
-            save_moments(&owned, &**trainer)?;
+            saved::save(&owned.disk, round, base, &**trainer)?;
             Ok(watch.elapsed())
         };
         Ok(self.trainer.call(save).await?)
     }
-}
-
-fn save_moments<L>(context: &Context<L>, trainer: &dyn Trainer) -> Result<(), DiskError> {
-    context.disk.write_with(MOMENTS, |file| trainer.save_moments(file).map_err(io::Error::other))
 }
 
 /// A round's inner steps and its contribution, on the trainer's thread.
