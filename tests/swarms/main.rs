@@ -8,5 +8,6 @@ mod from_model;
 mod honest;
 mod killed;
 mod memory;
+mod phases;
 mod rig;
 mod stranger;

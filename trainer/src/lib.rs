@@ -34,7 +34,7 @@ mod stream;
 mod testing;
 
 pub use backend::{
-    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, Rates, SaveError,
-    StepHyper, StepStats, Trainer, TryError,
+    Backend, BackendError, Batch, BatchError, CONTEXT, EncodedContribution, LanguageModel, LoadError, Memory, Rates,
+    SaveError, StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};

@@ -5,6 +5,7 @@ use super::settings::{ADDRESSES_MAX, NetworkConfig, NodeConfig};
 use super::units::{Mbit, Size};
 use crate::chain::substrate::{ENDPOINTS_MAX, SecondOpinion};
 use covey_gossip::{Congestion, check_address};
+use covey_proto::run::PHASES_MAX;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -61,11 +62,16 @@ fn text(path: &Path) -> Result<String, ConfigError> {
 /// Every key, once. What is missing or wrong has its default; a wrong one leaves a fault.
 fn config(keys: &mut Keys) -> NodeConfig {
     let mut config = NodeConfig::new("run.toml", "node");
-    let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = &mut config;
+    let NodeConfig { run, folder, name, data, phases, cores, status, log, wallet, chain, network, storage } =
+        &mut config;
     keys.set("run", run, path);
     keys.set("folder", folder, path);
     keys.set("name", name, word);
     keys.set("data", data, |text: String| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
+    keys.set("phases", phases, |texts: Vec<String>| match texts.len() {
+        0..=PHASES_MAX => texts.into_iter().map(path).collect(),
+        got => Err(FaultKind::Entries { got, least: 0, most: PHASES_MAX }),
+    });
     keys.set("cores", cores, |number| count(number, 0..=4096).map(|number| Some(number).filter(|number| *number > 0)));
     keys.set("status", status, address);
     keys.set("log", log, |filter: String| match EnvFilter::try_new(&filter) {

@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub name: String,
     /// The training data: a prepared data set, or the text it is made of. A node that only follows needs none.
     pub data: Option<PathBuf>,
+    /// The training data of the run's later phases, in their order.
+    pub phases: Vec<PathBuf>,
     /// Cores for training and scoring; none: all.
     pub cores: Option<usize>,
     /// Where its metrics and peers are shown.
@@ -114,6 +116,7 @@ impl NodeConfig {
             folder: folder.into(),
             name: "node".into(),
             data: None,
+            phases: Vec::new(),
             cores: None,
             status: Some(STATUS),
             log: LOG_FILTER.into(),
@@ -142,7 +145,7 @@ impl NodeConfig {
         resolve(&mut self.run);
         resolve(&mut self.folder);
         resolve(&mut self.wallet.path);
-        self.data.iter_mut().for_each(resolve);
+        self.data.iter_mut().chain(&mut self.phases).for_each(resolve);
         self
     }
 

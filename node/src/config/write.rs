@@ -6,7 +6,7 @@ use super::units::Mbit;
 use covey_gossip::Congestion;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::Value;
 
 const HEAD: &str = "\
@@ -25,12 +25,19 @@ impl NodeConfig {
 fn write(config: &NodeConfig) -> String {
     let default = NodeConfig::new("run.toml", "node");
     let mut file = File { text: HEAD.to_owned() };
-    let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = config;
+    let NodeConfig { run, folder, name, data, phases, cores, status, log, wallet, chain, network, storage } = config;
     file.always("run", path(run), "What the nodes of the run agree on. Two nodes are of one run if `covey run show` prints\none id for both files.");
     file.always("folder", path(folder), "The node's own folder: state, blobs, journal. It belongs to one process.");
     file.key("name", text(name), text(&default.name), "For people: the name in its log and status.");
     let place = |data: &Option<_>| data.as_deref().map_or_else(|| text(""), path);
     file.key("data", place(data), place(&default.data), "The training data: a prepared data set (`covey data prepare`), or the text that it is made\nof. Miners and validators need it; \"\" is none.");
+    let places = |phases: &[PathBuf]| Value::Array(phases.iter().map(|place| path(place)).collect());
+    file.key(
+        "phases",
+        places(phases),
+        places(&default.phases),
+        "The same for the run's later phases (`covey run show` lists them), in their order.",
+    );
     let number = |cores: &Option<usize>| whole(cores.unwrap_or(0));
     file.key("cores", number(cores), number(&default.cores), "Cores for training and scoring; 0 is all.");
     file.key("status", address(*status), address(default.status), "Where it shows its metrics and peers, for `covey status`, `covey peers` and Prometheus. Who\nreaches the port reads them: keep it on this machine. \"\" is nowhere.");

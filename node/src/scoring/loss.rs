@@ -106,7 +106,8 @@ impl<'a> Bench<'a> {
         let batches = [own, self.random.clone()];
         let after = losses(self.model, &batches);
         self.model.undo();
-        let gain = |before: f64, after: f64| (before - after) / before;
+        // Sequences of which nothing is learnt, as a long question is, say nothing of anybody.
+        let gain = |before: f64, after: f64| if before > 0.0 { (before - after) / before } else { 0.0 };
         match after {
             Ok([own, random]) => {
                 Ok(Evaluation::Gains { own: gain(own_before, own), random: gain(self.random_before, random) })

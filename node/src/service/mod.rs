@@ -56,8 +56,8 @@ pub struct Service {
     pub roles: Roles,
     /// What it signs with; one that only follows needs nothing.
     pub hotkey: Option<HotkeyPair>,
-    /// Its training data; one that only follows needs none.
-    pub data: Option<Arc<Dataset>>,
+    /// Its training data, a set for each of the run's phases; one that only follows needs none.
+    pub data: Vec<Arc<Dataset>>,
     /// The folder of the model that the run goes on from, if this node brings it.
     pub genesis: Option<PathBuf>,
     /// What it does wrong, if anything.

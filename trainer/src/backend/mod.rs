@@ -19,7 +19,7 @@ mod batch;
 mod error;
 mod step;
 
-pub use batch::{Batch, BatchError};
+pub use batch::{Batch, BatchError, CONTEXT};
 pub use error::{BackendError, LoadError, SaveError, TryError};
 pub use step::{Rates, StepHyper, StepStats};
 

@@ -125,7 +125,7 @@ impl LanguageModel for CpuModel {
         let mean = |(batch, count): (&Batch, usize)| {
             // From 0, one after the other: the order of additions is part of the result.
             let sum = sums.by_ref().take(count).fold(0.0, |sum, group| sum + group);
-            finite("loss", sum / batch.predictions() as f64)
+            finite("loss", sum / batch.predictions().max(1) as f64)
         };
         batches.iter().zip(counts).map(mean).collect()
     }

@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::shape::Shape;
 use super::trainer::CpuTrainer;
 use super::{BackendError, LanguageModel, Trainer, open};
-use crate::backend::{Batch, SaveError, StepHyper, TryError};
+use crate::backend::{Batch, CONTEXT, SaveError, StepHyper, TryError};
 use crate::testing::{small_model, tokens};
 use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Optimizer, Quantiser};
@@ -366,4 +366,37 @@ fn without_parameters_nothing_is_judged() {
     judge.load(&mut as_le_bytes(&initial(&model))).unwrap();
     assert!(judge.load(&mut as_le_bytes(&[0.0; 3])).is_err());
     assert_eq!(judge.losses(&batches), Err(BackendError::NotLoaded), "half a load is none");
+}
+
+/// Two halves of the predictions, each learnt with the other only read, are together the whole.
+#[test]
+fn of_a_token_that_is_only_read_no_loss_is_taken_and_nothing_is_learnt() {
+    let model = small_model();
+    let all = tokens(&model, 3, 1);
+    let row = model.sequence as usize + 1;
+    let learnt = |at: usize, odd: usize| at % row % 3 % 2 == odd;
+    let half = |odd: usize| {
+        let tokens = all.iter().enumerate();
+        tokens.map(move |(at, token)| if learnt(at, odd) { *token } else { token | CONTEXT })
+    };
+    let batches = [all.clone(), half(0).collect(), half(1).collect()].map(|tokens| Batch::new(&model, tokens).unwrap());
+    let counts = batches.each_ref().map(|batch| batch.predictions() as f64);
+    assert_eq!(counts[0], counts[1] + counts[2]);
+    let losses = loaded(&model, 2).losses(&batches).unwrap();
+    assert!((counts[0] * losses[0] - counts[1] * losses[1] - counts[2] * losses[2]).abs() < 1e-3, "{losses:?}");
+    let [whole, one, other] = batches.each_ref().map(|batch| {
+        let mut trainer = trainer(&model);
+        trainer.gradient(batch).map(|(loss, gradient)| (loss, gradient.to_vec())).unwrap()
+    });
+    assert!((losses[1] - one.0).abs() < 1e-6);
+    for ((whole, one), other) in whole.1.iter().zip(&one.1).zip(&other.1) {
+        let sum = counts[1] * f64::from(*one) + counts[2] * f64::from(*other);
+        assert!((counts[0] * f64::from(*whole) - sum).abs() < 1e-3 + 1e-3 * sum.abs(), "{whole} {one} {other}");
+    }
+    // Nothing at all to predict is no loss and no gradient.
+    let read = Batch::new(&model, all.iter().map(|token| token | CONTEXT).collect()).unwrap();
+    let mut trainer = trainer(&model);
+    let (loss, gradient) = trainer.gradient(&read).unwrap();
+    assert!(loss == 0.0 && gradient.iter().all(|value| *value == 0.0));
+    assert_eq!(loaded(&model, 1).losses(&[read]).unwrap(), [0.0]);
 }

@@ -1,6 +1,6 @@
 //! A state as a folder that `transformers` loads.
 
-use super::companions::Companions;
+use super::companions::{Chat, Companions};
 use super::config;
 use super::fault::{HfError, TokenizerFault, at};
 use super::files::{
@@ -31,11 +31,13 @@ pub struct ExportOptions {
     /// A model folder that this model goes on from: its tokenizer_config.json, generation_config.json, chat template, end
     /// tokens and longest sequence are taken over.
     pub like: Option<PathBuf>,
+    /// The conversations that it was trained on here, if it was.
+    pub chat: Option<Chat>,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        ExportOptions { weights: WeightType::F32, shard_bytes_max: SHARD_BYTES_MAX, like: None }
+        ExportOptions { weights: WeightType::F32, shard_bytes_max: SHARD_BYTES_MAX, like: None, chat: None }
     }
 }
 
@@ -75,7 +77,7 @@ pub fn export_as(
     let end = end_of_text(&tokenizer, model)
         .map_err(|fault| HfError::Tokenizer { path: tokenizer_json.to_owned(), fault })?;
     let like = options.like.as_deref().map(|like| Companions::of_model(like, model)).transpose()?;
-    let like = like.unwrap_or_default();
+    let like = like.unwrap_or_default().talking(options.chat.as_ref());
     refuse_strangers(dir)?;
     let (beside, before) = (sibling(dir, "partial"), sibling(dir, "replaced"));
     for old in [&beside, &before] {
@@ -122,13 +124,30 @@ fn write_small(
         write_json(&dir.join(TOKENIZER_CONFIG), &tokenizer_config(model, token.as_deref()))?;
     }
     if !like.has(GENERATION) {
-        let (begins, ends) = (&config["bos_token_id"], &config["eos_token_id"]);
+        let begins = &config["bos_token_id"];
+        let ends = match like.chat_end() {
+            None => config["eos_token_id"].clone(),
+            Some(end) => ends_with(&config["eos_token_id"], end),
+        };
         write_json(
             &dir.join(GENERATION),
             &json!({ "bos_token_id": begins, "eos_token_id": ends, "do_sample": false }),
         )?;
     }
     Ok(())
+}
+
+/// Token ids as config.json has them (one, several, none), and one more.
+fn ends_with(ids: &Value, end: u32) -> Value {
+    let mut all = match ids {
+        Value::Array(ids) => ids.clone(),
+        Value::Null => Vec::new(),
+        id => vec![id.clone()],
+    };
+    if !all.contains(&end.into()) {
+        all.push(end.into());
+    }
+    all.into()
 }
 
 fn sibling(dir: &Path, what: &str) -> PathBuf {

@@ -7,6 +7,7 @@
 
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
+use crate::data::PhaseData;
 use crate::disk::{DiskError, JournalContribution, MOMENTS};
 use crate::misbehave;
 use crate::peer::context::Context;
@@ -66,7 +67,7 @@ pub enum MinerError {
 /// What a miner keeps from round to round.
 pub(in crate::peer) struct Miner {
     trainer: Resident<Box<dyn Trainer>>,
-    data: Arc<Dataset>,
+    data: PhaseData,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
     /// The last round whose contribution counts and whose feedback, with the moments, is on the disk.
@@ -102,7 +103,7 @@ impl Miner {
     pub(in crate::peer) fn restore<L>(
         context: &Context<L>,
         device: &Device,
-        data: Arc<Dataset>,
+        data: PhaseData,
         save_rounds: u32,
     ) -> Result<Miner, MinerError> {
         let journalled = context.journal.read().contribution;
@@ -161,7 +162,7 @@ impl Miner {
         if drop_feedback {
             self.feedback_of = None;
         }
-        let (owned, data) = (context.clone(), self.data.clone());
+        let (owned, data) = (context.clone(), self.data.of(&context.run, task.round).clone());
         let work = move |trainer: &mut Box<dyn Trainer>| {
             if drop_feedback {
                 trainer.reset_feedback();

@@ -4,6 +4,7 @@
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, off_the_queue};
 use crate::contribution::Contribution;
+use crate::data::PhaseData;
 use crate::disk::{DiskError, StateFile};
 use crate::peer::context::Context;
 use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
@@ -54,7 +55,7 @@ pub(in crate::peer) struct ScoreJob {
 /// What a validator keeps from round to round.
 pub(in crate::peer) struct Validator {
     model: Resident<Box<dyn LanguageModel>>,
-    data: Arc<Dataset>,
+    data: PhaseData,
     ratings: Ratings,
 }
 
@@ -66,7 +67,7 @@ impl Validator {
     pub(in crate::peer) fn restore<L>(
         context: &Context<L>,
         device: &Device,
-        data: Arc<Dataset>,
+        data: PhaseData,
     ) -> Result<Validator, ValidatorError> {
         let scoring = &context.run.scoring;
         let saved = context.disk.read(RATINGS)?.map(|bytes| Ratings::from_bytes(scoring, &bytes));
@@ -143,7 +144,7 @@ impl Validator {
         if had.is_empty() {
             return (Ok(scored), Duration::ZERO);
         }
-        let (owned, data) = (context.clone(), self.data.clone());
+        let (owned, data) = (context.clone(), self.data.of(&context.run, collection.round).clone());
         let work = move |model: &mut Box<dyn LanguageModel>| measure(&owned, &mut **model, &data, voter, job, &had);
         let (measured, took) = self.model.run(&context.compute, work).await;
         let measured = measured.map(|measured| {
