@@ -22,6 +22,7 @@ pub mod cpu;
 pub mod data;
 mod device;
 pub mod evaluate;
+mod files;
 pub mod generate;
 pub mod genesis;
 pub mod gguf;
@@ -38,3 +39,4 @@ pub use backend::{
     SaveError, StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};
+pub use files::open_regular;

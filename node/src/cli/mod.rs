@@ -23,6 +23,7 @@ mod peers;
 mod register;
 mod run;
 mod serve;
+mod shown;
 mod signals;
 mod state;
 mod status;
