@@ -91,8 +91,7 @@ async fn a_wrong_size_of_a_right_root_that_is_named_first_does_not_shut_out_the_
     let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
     let false_size = BlobRef { size: named.size - 3 * MIB as u64, ..named };
     let asker = nodes[0].handle.clone();
-    let in_vain =
-        tokio::spawn(async move { asker.download(false_size, Class::Round, &[], PATIENCE, |_| ()).await });
+    let in_vain = tokio::spawn(async move { asker.download(false_size, Class::Round, &[], PATIENCE, |_| ()).await });
     let asker = &nodes[0].handle;
     while asker.store().partial_blobs() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -338,7 +338,8 @@ async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
 
 /// A client of two endpoints that asks the second one as strictly as this.
 async fn strict(urls: [String; 2], second_opinion: SecondOpinion) -> SubstrateLedger {
-    let bounds = Bounds { request_timeout: Duration::from_secs(2), connect_timeout: Duration::from_secs(2), ..bounds() };
+    let bounds =
+        Bounds { request_timeout: Duration::from_secs(2), connect_timeout: Duration::from_secs(2), ..bounds() };
     let settings = Settings { bounds, second_opinion, ..Settings::new(urls.to_vec(), OPEN) };
     SubstrateLedger::connect(settings).await.expect("a client connects")
 }

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn pages_from_elsewhere_may_not_whatever_name_leads_here() {
-        let evil = ["https://evil.example", "null", "", "http://localhost.evil.example", "file://", "http://192.168.1.9"];
+        let evil =
+            ["https://evil.example", "null", "", "http://localhost.evil.example", "file://", "http://192.168.1.9"];
         for origin in evil {
             assert!(!may(Some("127.0.0.1:9944"), Some(origin)), "{origin}");
         }

@@ -3,8 +3,8 @@
 use crate::chain::{Chain, ChainError};
 use crate::config::{Blocks, Config};
 use crate::faults::Faults;
-use crate::rpc::{self, BlockInfo, Context, Heads};
 use crate::origin;
+use crate::rpc::{self, BlockInfo, Context, Heads};
 use jsonrpsee::server::{
     BatchRequestConfig, HttpRequest, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
     serve_with_graceful_shutdown, stop_channel,

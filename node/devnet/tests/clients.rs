@@ -437,7 +437,8 @@ async fn one_subscription_follows_so_many_keys_of_so_many_bytes_and_no_more() {
     let world = world().await;
     let follow = |keys: Vec<String>| async {
         let params = Params(json!([keys]));
-        let started = world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
+        let started =
+            world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
         started.await
     };
     let keys = |count: u32| (0..count).map(|key| hexed(key.to_le_bytes())).collect::<Vec<_>>();
@@ -458,7 +459,8 @@ async fn who_follows_keys_holds_nobody_up() {
     let mut all = Vec::new();
     for _ in 0..32 {
         let params = Params(json!([keys]));
-        let started = world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
+        let started =
+            world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
         all.push(started.await.unwrap());
     }
     let other = connect(&world.devnet.url()).await;

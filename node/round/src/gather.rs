@@ -250,9 +250,9 @@ impl<P: Copy + Ord, A> Gatherer<P, A> {
         }
         if self.early.len() >= EARLY_MAX {
             let most = self.early.iter().map(|(_, other)| (of_peer(other.from), other.from)).max();
-            let last_of_most = most.filter(|(count, _)| *count > its_own + 1).and_then(|(_, greedy)| {
-                self.early.iter().rposition(|(_, other)| other.from == greedy)
-            });
+            let last_of_most = most
+                .filter(|(count, _)| *count > its_own + 1)
+                .and_then(|(_, greedy)| self.early.iter().rposition(|(_, other)| other.from == greedy));
             let Some(at) = last_of_most else {
                 actions.push(Action::Ignore(announced));
                 return;

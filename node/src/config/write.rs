@@ -1,8 +1,8 @@
 //! node.toml as `covey init` writes it: every key with what it is for, those that have their default as comments.
 
 use super::settings::{ChainConfig, NetworkConfig, NodeConfig};
-use crate::chain::substrate::SecondOpinion;
 use super::units::Mbit;
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::Congestion;
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -105,7 +105,13 @@ impl Default for Bounds {
 impl Settings {
     /// One subnet through these endpoints; the rest as it usually is.
     pub fn new(endpoints: Vec<String>, netuid: u16) -> Settings {
-        Settings { endpoints, netuid, genesis: None, second_opinion: SecondOpinion::default(), bounds: Bounds::default() }
+        Settings {
+            endpoints,
+            netuid,
+            genesis: None,
+            second_opinion: SecondOpinion::default(),
+            bounds: Bounds::default(),
+        }
     }
 }
 
