@@ -96,7 +96,7 @@ impl Devnet {
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
                 let operators = builder.clone().build(methods.clone(), stop.clone());
                 let everyones = builder.clone().build(public.clone(), stop.clone());
-                let service = tower::service_fn(move |request: HttpRequest<_>| {
+                let service = tower::service_fn(move |request: HttpRequest<hyper::body::Incoming>| {
                     let mut service = match origin::may_operate(request.uri(), request.headers()) {
                         true => operators.clone(),
                         false => everyones.clone(),
