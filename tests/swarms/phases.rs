@@ -36,7 +36,7 @@ fn conversations(dir: &Path) -> Arc<Dataset> {
 }
 
 fn answer(n: u32) -> &'static str {
-    if n % 2 == 0 { "Yes, the last digit says so." } else { "No, the last digit says it is odd." }
+    if n.is_multiple_of(2) { "Yes, the last digit says so." } else { "No, the last digit says it is odd." }
 }
 
 /// All nodes change together, a newcomer and one that was killed too; the loss is that of the phase's own text, and what comes

@@ -21,6 +21,7 @@ pub mod chat;
 pub mod cpu;
 pub mod data;
 mod device;
+pub mod eval;
 pub mod evaluate;
 mod files;
 pub mod generate;

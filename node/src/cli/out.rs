@@ -18,6 +18,7 @@ macro_rules! println {
 
 /// As the standard library's, which panics where nobody reads any more.
 macro_rules! eprintln {
+    () => { $crate::cli::out::complain(format_args!("")) };
     ($($text:tt)*) => { $crate::cli::out::complain(format_args!($($text)*)) };
 }
 

@@ -79,7 +79,7 @@ pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Key
     std::fs::copy(&tokenizer, folder.tokenizer()).map_err(fault(&tokenizer))?;
     // The last conversations are those that the model ends with.
     let sets = once(&options.data).chain(options.phases.iter().map(|(_, data)| data));
-    if let Some(template) = sets.filter_map(|data| data.chat_template_path()).last() {
+    if let Some(template) = sets.filter_map(|data| data.chat_template_path()).next_back() {
         std::fs::copy(&template, folder.chat_template()).map_err(fault(&template))?;
     }
     if let Some(model) = options.template.model() {

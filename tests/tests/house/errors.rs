@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 const TEXT_IS_RIGHT: &[(&str, usize, &str)] = &[
     ("node/devnet/src/chain/state.rs", 1, "sp_state_machine's TrieBackendStorage wants it"),
     ("node/src/cli/data.rs", 1, "a value parser: ROUND:PATH"),
+    ("node/src/cli/eval.rs", 1, "a value parser: a layout"),
     ("node/src/cli/model/describe.rs", 1, "a value parser: an optimizer"),
     ("node/src/cli/run.rs", 1, "a value parser: a hash"),
     ("node/src/cli/swarm.rs", 1, "a value parser: KIND=N"),

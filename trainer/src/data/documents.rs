@@ -148,7 +148,7 @@ fn read_json_lines(
                 let of = |fault: ConversationFault| DataError::Conversation {
                     path: path.to_path_buf(),
                     line: number,
-                    fault,
+                    fault: Box::new(fault),
                 };
                 documents.push(read.map_err(of)?);
             }

@@ -54,7 +54,7 @@ pub enum DataError {
         /// Line, from 1.
         line: usize,
         /// What is wrong with it.
-        fault: ConversationFault,
+        fault: Box<ConversationFault>,
     },
     /// More than is read into memory.
     #[error("{} brings the text to {bytes} bytes; the limit is {max}: give a part of it", .path.display())]
