@@ -435,7 +435,7 @@ async fn one_request_asks_for_so_many_hashes_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_subscription_follows_so_many_keys_of_so_many_bytes_and_no_more() {
     let world = world().await;
-    let follow = |keys: Vec<String>| async {
+    let follow = async |keys: Vec<String>| {
         let params = Params(json!([keys]));
         let started =
             world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");

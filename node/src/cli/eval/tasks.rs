@@ -4,11 +4,11 @@ use crate::cli::{Failure, Plain};
 use covey_trainer::eval::task::{Item, Layout};
 use covey_trainer::eval::text::windows;
 use covey_trainer::eval::{encode, question};
+use covey_trainer::generate::Tokenizer;
 use serde::Deserialize;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use tokenizers::Tokenizer;
 
 /// Bytes of the largest file of items or text.
 const FILE_BYTES_MAX: u64 = 1 << 30;
