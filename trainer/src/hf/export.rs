@@ -211,13 +211,15 @@ fn write_json(path: &Path, value: &Value) -> Result<(), HfError> {
     write_synced(path, format!("{value:#}\n").as_bytes())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use super::*;
-    use std::os::unix::fs::symlink;
 
+    #[cfg(unix)]
     #[test]
     fn what_somebody_put_at_the_temporary_s_name_is_not_written_into() {
+        use std::os::unix::fs::symlink;
         let folder = tempfile::tempdir().unwrap();
         let (victim, beside) = (folder.path().join("victim"), folder.path().join(".model.partial"));
         fs::create_dir(&victim).unwrap();
