@@ -14,6 +14,7 @@ use covey_exchange::Class;
 use covey_exchange::scheduler::Progress;
 use covey_proto::Digest;
 use covey_proto::blob::BlobRef;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -132,11 +133,12 @@ impl Downloads {
         let hints = hints.into_iter().take(HINTS_MAX).collect();
         let (stage, span, since) = (Stage::Waiting, waiter.span.clone(), Instant::now());
         let download = Download { blob, class, hints, stage, span, waiters: vec![waiter], turn: TURN, since };
-        if self.all.contains_key(&blob.root) {
-            self.rivals.entry(blob.root).or_default().push_back(download);
-        } else {
-            self.all.insert(blob.root, download);
-            self.line.push_back(blob.root);
+        match self.all.entry(blob.root) {
+            Entry::Occupied(_) => self.rivals.entry(blob.root).or_default().push_back(download),
+            Entry::Vacant(free) => {
+                free.insert(download);
+                self.line.push_back(blob.root);
+            }
         }
         NextStep::None
     }

@@ -247,7 +247,7 @@ mod tests {
         [Wish::Want(blob), Wish::Unwant(blob.root), Wish::Want(other)].iter().for_each(|wish| wanted.note(wish));
         for holding in [
             Holding::Bitfield { root: blob.root, set: vec![0b11, 0] },
-            Holding::Have { root: blob.root, runs: vec![9..10] },
+            Holding::Have { root: blob.root, runs: vec![0..1, 9..10] },
         ] {
             assert!(matches!(news(test_peer(1), &wanted, holding), Ok(None)));
         }
