@@ -23,6 +23,7 @@ pub mod data;
 mod device;
 pub mod eval;
 pub mod evaluate;
+mod files;
 pub mod generate;
 pub mod genesis;
 pub mod gguf;
@@ -39,3 +40,4 @@ pub use backend::{
     SaveError, StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};
+pub use files::open_regular;

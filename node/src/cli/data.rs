@@ -1,6 +1,6 @@
 //! `covey data`: from text to token shards.
 
-use super::{Done, Failure, Plain};
+use super::{Done, Failure, Plain, shown};
 use crate::corpus::{Corpus, VOCABULARY};
 use clap::{Args, Subcommand};
 use covey_proto::{Digest, Round};
@@ -250,7 +250,7 @@ fn report(summary: &DatasetSummary) {
 fn describe(dataset: &Dataset) {
     let manifest = dataset.manifest();
     println!("data set          {}", dataset.digest());
-    println!("name              {}", manifest.name);
+    println!("name              {}", shown::line(&manifest.name));
     println!("vocabulary        {}", dataset.vocabulary());
     let (all, learnt) = (dataset.train_tokens(), dataset.train_tokens_learnt());
     println!("training          {} tokens, {} bytes of text", dataset.train_tokens(), dataset.train_text_bytes());

@@ -24,6 +24,7 @@ mod peers;
 mod register;
 mod run;
 mod serve;
+mod shown;
 mod signals;
 mod state;
 mod status;

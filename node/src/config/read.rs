@@ -3,7 +3,7 @@
 use super::fault::{ConfigError, FILE_BYTES_MAX, Fault, FaultKind};
 use super::settings::{ADDRESSES_MAX, NetworkConfig, NodeConfig};
 use super::units::{Mbit, Size};
-use crate::chain::substrate::ENDPOINTS_MAX;
+use crate::chain::substrate::{ENDPOINTS_MAX, SecondOpinion};
 use covey_gossip::{Congestion, check_address};
 use covey_proto::run::PHASES_MAX;
 use std::fs::File;
@@ -82,6 +82,12 @@ fn config(keys: &mut Keys) -> NodeConfig {
     keys.set("wallet.name", &mut wallet.name, word);
     keys.set("wallet.hotkey", &mut wallet.hotkey, word);
     keys.list("chain.endpoints", 1..=ENDPOINTS_MAX, endpoint, &mut chain.endpoints);
+    keys.set("chain.second_opinion", &mut chain.second_opinion, |word: String| match word.as_str() {
+        "required" => Ok(SecondOpinion::Required),
+        "preferred" => Ok(SecondOpinion::Preferred),
+        "off" => Ok(SecondOpinion::Off),
+        _ => Err(FaultKind::SecondOpinion(word)),
+    });
     self::network(keys, network);
     keys.set("storage.quota", &mut storage.quota, |text: String| Ok(text.parse::<Size>()?));
     keys.set("storage.archive", &mut storage.archive, Ok::<bool, _>);

@@ -3,6 +3,7 @@
 //! How it is read from text, and what is wrong with a text, is `read`'s; how it is written with a word on each key, `write`'s.
 
 use super::units::{Mbit, Size};
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::{Congestion, Limits};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -64,6 +65,8 @@ pub struct WalletConfig {
 pub struct ChainConfig {
     /// WebSocket URLs, the preferred one first; 1 to [`super::ENDPOINTS_MAX`].
     pub endpoints: Vec<String>,
+    /// Whether what one endpoint says is used where no second one of them confirms it.
+    pub second_opinion: SecondOpinion,
 }
 
 /// How other nodes are reached.
@@ -119,7 +122,7 @@ impl NodeConfig {
             status: Some(STATUS),
             log: LOG_FILTER.into(),
             wallet: WalletConfig { path: WALLETS.into(), name: "default".into(), hotkey: "default".into() },
-            chain: ChainConfig { endpoints: vec![FINNEY.into()] },
+            chain: ChainConfig { endpoints: vec![FINNEY.into()], second_opinion: SecondOpinion::default() },
             network: NetworkConfig {
                 listen: vec!["/ip4/0.0.0.0/tcp/4001".into(), "/ip4/0.0.0.0/udp/4001/quic-v1".into()],
                 bootstrap: vec![],

@@ -1,7 +1,8 @@
 //! node.toml as `covey init` writes it: every key with what it is for, those that have their default as comments.
 
-use super::settings::{NetworkConfig, NodeConfig};
+use super::settings::{ChainConfig, NetworkConfig, NodeConfig};
 use super::units::Mbit;
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::Congestion;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -49,6 +50,13 @@ fn write(config: &NodeConfig) -> String {
 
     file.section("chain", "");
     file.key("endpoints", list(&chain.endpoints), list(&default.chain.endpoints), "The preferred one first; when it does not answer, the next one is asked. Chain and subnet are\nthose of run.toml.");
+
+    let opinion = |chain: &ChainConfig| match chain.second_opinion {
+        SecondOpinion::Required => text("required"),
+        SecondOpinion::Preferred => text("preferred"),
+        SecondOpinion::Off => text("off"),
+    };
+    file.key("second_opinion", opinion(chain), opinion(&default.chain), "With two endpoints or more, each final block is read from two. \"required\": one that no second\nendpoint confirms is not used, and no vote is cast on it; \"preferred\": it is used, with a\nwarning; \"off\": only one is asked.");
 
     write_network(&mut file, network, &default.network);
 

@@ -126,7 +126,6 @@ const COVERED: &[(&str, &str, &str)] = &[
         "trainer/sparseloco/tests",
         "pinned vectors and foreign bytes, through the codec",
     ),
-    ("trainer/src/hf/export.rs", "trainer/tests/hf.rs", "written, and read back"),
 ];
 
 /// Files that decide, and have no tests yet.

@@ -3,10 +3,10 @@
 use super::shards::{MANIFEST_BYTES_MAX, MANIFEST_FILE, TEMPLATE_FILE, TOKENIZER_BYTES_MAX, TOKENIZER_FILE};
 use super::tokens::{Tokens, Width};
 use super::{DataError, Manifest, ShardEntry};
-use crate::{Batch, BatchError};
+use crate::{Batch, BatchError, open_regular};
 use covey_proto::Digest;
 use covey_proto::run::Model;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -187,7 +187,7 @@ fn batch(tokens: &Tokens, model: &Model, samples: impl IntoIterator<Item = u64>)
 /// Reads a file that must be there and be no larger than `max`.
 fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| DataError::damaged(path, e.to_string()))?;
+    let file = open_regular(path).map_err(|e| DataError::damaged(path, e.to_string()))?;
     file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::read(path))?;
     if bytes.len() as u64 > max {
         return Err(DataError::damaged(path, format!("over {max} bytes")));
@@ -195,20 +195,42 @@ fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
+/// Refuses a shard's file that is no regular one of so many bytes.
+fn check_shard(path: &Path, bytes_wanted: u64) -> Result<(), DataError> {
+    let metadata = fs::metadata(path).map_err(|e| DataError::damaged(path, e.to_string()))?;
+    let found = metadata.len();
+    if !metadata.is_file() {
+        return Err(DataError::damaged(path, "it is no regular file"));
+    }
+    if found != bytes_wanted {
+        let what = if found < bytes_wanted { "truncated" } else { "overlong" };
+        return Err(DataError::damaged(path, format!("{what} shard: {found} of {bytes_wanted} bytes")));
+    }
+    Ok(())
+}
+
+/// Bytes of memory that can be had without swapping, where the system says it.
+fn memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn read_shards(folder: &Path, manifest: &Manifest, entries: &[ShardEntry]) -> Result<Tokens, DataError> {
     let width = manifest.width().unwrap_or(Width::Narrow);
     let mut tokens = Tokens::new(width);
+    // All of them are there before memory is taken for any.
+    for entry in entries {
+        check_shard(&folder.join(entry.file()), u64::from(entry.tokens) * width.bytes() as u64)?;
+    }
+    let all: u64 = entries.iter().map(|entry| u64::from(entry.tokens)).sum();
+    let bytes = all.saturating_mul(width.bytes() as u64);
+    if memory().is_some_and(|there| there < bytes) || !tokens.reserve(usize::try_from(all).unwrap_or(usize::MAX)) {
+        return Err(DataError::Memory { path: folder.to_path_buf(), bytes });
+    }
     for entry in entries {
         let path = folder.join(entry.file());
         let bytes_wanted = u64::from(entry.tokens) * width.bytes() as u64;
-        let found = fs::metadata(&path).map_err(|e| DataError::damaged(&path, e.to_string()))?.len();
-        if found != bytes_wanted {
-            let fault = format!(
-                "{} shard: {found} of {bytes_wanted} bytes",
-                if found < bytes_wanted { "truncated" } else { "overlong" }
-            );
-            return Err(DataError::damaged(&path, fault));
-        }
         let bytes = read_bounded(&path, bytes_wanted)?;
         if Digest::of(&bytes) != entry.digest {
             return Err(DataError::damaged(&path, "its bytes do not hash to its name"));
@@ -227,6 +249,17 @@ fn read_shards(folder: &Path, manifest: &Manifest, entries: &[ShardEntry]) -> Re
 mod tests {
     use super::*;
     use crate::testing::small_model;
+
+    #[test]
+    fn tokens_that_no_memory_holds_are_refused_and_do_not_end_the_process() {
+        for width in [Width::Narrow, Width::Wide] {
+            assert!(!Tokens::new(width).reserve(usize::MAX / 8));
+            assert!(Tokens::new(width).reserve(1000));
+        }
+        if cfg!(target_os = "linux") {
+            assert!(memory().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
 
     #[test]
     fn a_batch_is_its_sequences_in_the_order_asked_for() {

@@ -6,8 +6,10 @@
 use super::conversations::{self, ConversationFault};
 use super::{DataError, Document};
 use crate::chat::{ChatTemplate, Message};
+use crate::open_regular;
 use serde::Deserialize;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Text read in all: it is held in memory a few times over while it is prepared.
@@ -91,11 +93,20 @@ fn read_file(
     bytes: &mut u64,
     documents: &mut Vec<Document>,
 ) -> Result<(), DataError> {
+    let before = *bytes;
     *bytes = bytes.saturating_add(fs::metadata(path).map_err(DataError::read(path))?.len());
     if *bytes > INPUT_BYTES_MAX {
         return Err(DataError::TooLarge { path: path.to_path_buf(), bytes: *bytes, max: INPUT_BYTES_MAX });
     }
-    let raw = fs::read(path).map_err(DataError::read(path))?;
+    let mut raw = Vec::new();
+    let file = open_regular(path).map_err(DataError::read(path))?;
+    let room = INPUT_BYTES_MAX.saturating_sub(before);
+    file.take(room.saturating_add(1)).read_to_end(&mut raw).map_err(DataError::read(path))?;
+    // It may have grown since its size was asked for.
+    if raw.len() as u64 > room {
+        let bytes = before.saturating_add(raw.len() as u64);
+        return Err(DataError::TooLarge { path: path.to_path_buf(), bytes, max: INPUT_BYTES_MAX });
+    }
     let text = String::from_utf8(raw)
         .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -66,6 +66,17 @@ pub enum DataError {
         /// The limit.
         max: u64,
     },
+    /// A whole shard's worth of it comes twice.
+    #[error("the text repeats itself over a whole shard: {0}")]
+    Repeats(super::ManifestFault),
+    /// Its tokens do not fit the memory that is free.
+    #[error("{} holds {bytes} bytes of tokens, more than the memory that is free: prepare a part of it", .path.display())]
+    Memory {
+        /// The data set's folder.
+        path: PathBuf,
+        /// Bytes of its tokens.
+        bytes: u64,
+    },
     /// More files, or deeper folders, than are read.
     #[error("{} holds more than {max} {what}: give a part of it", .path.display())]
     TooMany {

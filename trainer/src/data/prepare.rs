@@ -429,6 +429,19 @@ mod tests {
         assert!(fault().contains("tokenizer.json: its hash is not"), "{}", fault());
         fs::write(&tokenizer, json).unwrap();
         assert!(Dataset::open(&folder, None).is_ok());
+        #[cfg(unix)]
+        for file in [&shard, &tokenizer] {
+            // What is no regular file would be waited for, or read, without end.
+            let aside = file.with_extension("aside");
+            fs::rename(file, &aside).unwrap();
+            use rustix::fs::{CWD, FileType, Mode, mknodat};
+            mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            assert!(fault().contains("no regular file"), "{}", fault());
+            fs::remove_file(file).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", file).unwrap();
+            assert!(fault().contains("no regular file"), "{}", fault());
+            fs::rename(&aside, file).unwrap();
+        }
         let manifest = folder.join(shards::MANIFEST_FILE);
         let text = fs::read_to_string(&manifest).unwrap();
         fs::write(&manifest, text.replace("{\"format", "{ \"format")).unwrap();

@@ -8,6 +8,7 @@
 use super::tokens::Width;
 use covey_proto::Digest;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Version of the format with two bytes a token.
 pub const FORMAT: u32 = 1;
@@ -102,6 +103,9 @@ pub enum ManifestFault {
         /// The most.
         max: usize,
     },
+    /// A shard that is named twice: a small data set that would fill any memory.
+    #[error("shard {0} is named twice; a text that repeats itself is to be given once")]
+    Twice(Digest),
 }
 
 impl Manifest {
@@ -125,9 +129,23 @@ impl Manifest {
             return Err(ManifestFault::Vocabulary { vocabulary, end_of_text });
         }
         let max = SHARD_BYTES / width.bytes();
-        match manifest.train.iter().chain(&manifest.heldout).find(|s| !(1..=max).contains(&(s.tokens as usize))) {
-            Some(shard) => Err(ManifestFault::Shard { got: shard.tokens, max }),
-            None => Ok(manifest),
+        match manifest.shards().find(|shard| !(1..=max).contains(&(shard.tokens as usize))) {
+            Some(shard) => return Err(ManifestFault::Shard { got: shard.tokens, max }),
+            None => manifest.named_once()?,
+        }
+        Ok(manifest)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &ShardEntry> {
+        self.train.iter().chain(&self.heldout)
+    }
+
+    /// Refuses a shard that is named twice.
+    pub(super) fn named_once(&self) -> Result<(), ManifestFault> {
+        let mut names = HashSet::new();
+        match self.shards().find(|shard| !names.insert(shard.digest)) {
+            Some(shard) => Err(ManifestFault::Twice(shard.digest)),
+            None => Ok(()),
         }
     }
 
@@ -151,7 +169,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let shard = ShardEntry { digest: Digest::of(b"shard"), tokens: 7 };
+        let shard = |name: &[u8]| ShardEntry { digest: Digest::of(name), tokens: 7 };
         Manifest {
             format: FORMAT,
             name: "a".into(),
@@ -162,8 +180,8 @@ mod tests {
             train_bytes: 10,
             heldout_documents: 1,
             heldout_bytes: 10,
-            train: vec![shard],
-            heldout: vec![shard],
+            train: vec![shard(b"shard")],
+            heldout: vec![shard(b"other")],
             chat_template: None,
         }
     }
@@ -172,7 +190,8 @@ mod tests {
     #[test]
     fn the_digest_is_that_of_the_written_bytes_and_stays() {
         assert_eq!(Manifest::from_bytes(&manifest().to_bytes()), Ok(manifest()));
-        assert_eq!(manifest().digest().short(), "3812960b");
+        let pinned = Manifest { heldout: manifest().train, ..manifest() };
+        assert_eq!(pinned.digest().short(), "3812960b");
     }
 
     #[test]
@@ -185,6 +204,8 @@ mod tests {
         assert!(fault(|m| m.format = 3).contains("format 3; this version reads 1 and 2"));
         assert!(fault(|m| m.train[0].tokens = 0).contains("a shard of 0 tokens"));
         assert!(fault(|m| m.heldout[0].tokens = 600_000).contains("a shard of 600000 tokens"));
+        assert!(fault(|m| m.train = vec![m.train[0]; 42_000]).contains("is named twice"));
+        assert!(fault(|m| m.heldout = m.train.clone()).contains("is named twice"));
         assert!(fault(|m| m.end_of_text = 300).contains("end of text 300"));
         assert!(fault(|m| m.vocabulary = 70_000).contains("vocabulary 70000"));
         let wide = |m: &mut Manifest, vocabulary| (m.format, m.vocabulary) = (FORMAT_WIDE, vocabulary);

@@ -70,6 +70,14 @@ impl Tokens {
         }
     }
 
+    /// Sets memory aside for so many tokens more. False if there is none.
+    pub(super) fn reserve(&mut self, tokens: usize) -> bool {
+        match self {
+            Tokens::Narrow(all) => all.try_reserve_exact(tokens).is_ok(),
+            Tokens::Wide(all) => all.try_reserve_exact(tokens).is_ok(),
+        }
+    }
+
     /// How wide they are.
     pub fn width(&self) -> Width {
         match self {

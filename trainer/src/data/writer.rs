@@ -64,6 +64,7 @@ impl Writer {
 
     /// Puts the data set in its place; an older one there makes way, but the same one, whole, stays for its readers.
     pub(super) fn finish(self, manifest: &Manifest) -> Result<(), DataError> {
+        manifest.named_once().map_err(DataError::Repeats)?;
         self.file(MANIFEST_FILE, &manifest.to_bytes())?;
         sync_folder(&self.beside)?;
         if Dataset::open(&self.target, Some(manifest.digest())).is_ok() {

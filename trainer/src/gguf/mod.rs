@@ -81,7 +81,12 @@ pub fn write(
     head.resize(head.len().next_multiple_of(tensors::ALIGNMENT), 0);
     let beside = path.with_added_extension("partial");
     let all = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        // Of an earlier try; in a folder that is shared, a link of this name would lead what is written anywhere.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = BufWriter::with_capacity(1 << 20, File::create_new(&beside)?);
         file.write_all(&head)?;
         tensors.iter().try_for_each(|tensor| tensor.write(parameters, &mut file))?;
         file.into_inner().map_err(|error| error.into_error())?.sync_all()?;

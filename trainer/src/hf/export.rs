@@ -80,12 +80,11 @@ pub fn export_as(
     let like = like.unwrap_or_default().talking(options.chat.as_ref());
     refuse_strangers(dir)?;
     let (beside, before) = (sibling(dir, "partial"), sibling(dir, "replaced"));
-    for old in [&beside, &before] {
-        if old.exists() {
-            fs::remove_dir_all(old).map_err(at(old))?;
-        }
+    if let Some(parent) = beside.parent() {
+        fs::create_dir_all(parent).map_err(at(parent))?;
     }
-    fs::create_dir_all(&beside).map_err(at(&beside))?;
+    remove(&before)?;
+    create_anew(&beside)?;
     write_weights(&beside, &layout, parameters, options.weights, options.shard_bytes_max)?;
     write_small(&beside, model, options.weights, end, &like)?;
     write_synced(&beside.join(TOKENIZER), &tokenizer)?;
@@ -93,10 +92,25 @@ pub fn export_as(
         fs::rename(dir, &before).map_err(at(dir))?;
     }
     fs::rename(&beside, dir).map_err(at(dir))?;
-    if before.exists() {
-        fs::remove_dir_all(&before).map_err(at(&before))?;
-    }
-    Ok(())
+    remove(&before)
+}
+
+/// Removes a folder of an earlier try, if there is one. What is no folder, like a link, is removed itself and not followed.
+fn remove(path: &Path) -> Result<(), HfError> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.map_err(at(path))
+}
+
+/// Makes a folder that nobody else has made: in a folder that is shared, a link of this name would lead what is written
+/// anywhere.
+fn create_anew(path: &Path) -> Result<(), HfError> {
+    remove(path)?;
+    fs::create_dir(path).map_err(at(path))
 }
 
 /// Writes what is said beside the parameters: of a model that this one goes on from as it is there, else made here.
@@ -195,4 +209,32 @@ fn tokenizer_config(model: &Model, end: Option<&str>) -> Value {
 
 fn write_json(path: &Path, value: &Value) -> Result<(), HfError> {
     write_synced(path, format!("{value:#}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_somebody_put_at_the_temporary_s_name_is_not_written_into() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, beside) = (folder.path().join("victim"), folder.path().join(".model.partial"));
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("file"), "precious").unwrap();
+        for target in [victim.as_path(), &folder.path().join("nowhere"), &victim.join("file")] {
+            symlink(target, &beside).unwrap();
+            create_anew(&beside).unwrap();
+            assert!(fs::symlink_metadata(&beside).unwrap().is_dir());
+            assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "precious");
+            assert!(!folder.path().join("nowhere").exists());
+            // A folder of an earlier try goes, with what is in it.
+            fs::write(beside.join("config.json"), "{}").unwrap();
+            create_anew(&beside).unwrap();
+            assert_eq!(fs::read_dir(&beside).unwrap().count(), 0);
+            fs::remove_dir(&beside).unwrap();
+        }
+    }
 }
