@@ -38,27 +38,7 @@ impl Run {
                 electorate_min: electorate.electorate_min,
                 checkpoint: electorate.checkpoint,
             }),
-            model: Some(wire::Model {
-                vocabulary: model.vocabulary,
-                width: model.width,
-                layers: model.layers,
-                heads: model.heads,
-                kv_heads: model.kv_heads,
-                feed_forward: model.feed_forward,
-                sequence: model.sequence,
-                rope_theta: model.rope_theta,
-                norm_epsilon: model.norm_epsilon,
-                tied: model.tied.into(),
-                seed: model.seed.unwrap_or(0),
-                head: model.head.unwrap_or(0),
-                rope_scaling: model.rope_scaling.map(|scaling| wire::RopeScaling {
-                    factor: scaling.factor,
-                    low_frequency_factor: scaling.low_frequency_factor,
-                    high_frequency_factor: scaling.high_frequency_factor,
-                    original_sequence: scaling.original_sequence,
-                }),
-                given: model.seed.is_none().into(),
-            }),
+            model: Some(model_to_wire(model)),
             data: Some(data_to_wire(&data.digest, data.samples)),
             inner: Some(wire::Inner {
                 steps: inner.steps.to_wire(),
@@ -184,6 +164,30 @@ fn phase_from_wire(phase: wire::Phase) -> Result<Phase, DecodeError> {
 }
 
 /// What goes without saying is not said, so that a run has one form.
+fn model_to_wire(model: &Model) -> wire::Model {
+    wire::Model {
+        vocabulary: model.vocabulary,
+        width: model.width,
+        layers: model.layers,
+        heads: model.heads,
+        kv_heads: model.kv_heads,
+        feed_forward: model.feed_forward,
+        sequence: model.sequence,
+        rope_theta: model.rope_theta,
+        norm_epsilon: model.norm_epsilon,
+        tied: model.tied.into(),
+        seed: model.seed.unwrap_or(0),
+        head: model.head.unwrap_or(0),
+        rope_scaling: model.rope_scaling.map(|scaling| wire::RopeScaling {
+            factor: scaling.factor,
+            low_frequency_factor: scaling.low_frequency_factor,
+            high_frequency_factor: scaling.high_frequency_factor,
+            original_sequence: scaling.original_sequence,
+        }),
+        given: model.seed.is_none().into(),
+    }
+}
+
 fn model_from_wire(model: wire::Model) -> Result<Model, DecodeError> {
     let given = flag(model.given, "given")?;
     if given && model.seed != 0 {

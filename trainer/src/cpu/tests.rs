@@ -413,7 +413,10 @@ fn texts_of_any_length_are_judged_as_batches_are() {
     let texts = [row.clone(), row[..7].to_vec(), marked[..7].to_vec(), row[..2].to_vec()];
     let found = loaded.text_losses(&texts).unwrap();
     assert!((found[0] - whole).abs() < 1e-4, "{found:?} {whole}");
-    assert_eq!(found, texts.iter().map(|text| loaded.text_losses(&[text.clone()]).unwrap()[0]).collect::<Vec<_>>());
+    assert_eq!(
+        found,
+        texts.iter().map(|text| loaded.text_losses(std::slice::from_ref(text)).unwrap()[0]).collect::<Vec<_>>()
+    );
     let logits = loaded.logits(&row[..6]).unwrap();
     let vocabulary = model.vocabulary as usize;
     let nats = |at: usize| {

@@ -1,7 +1,7 @@
 //! How well a model answers: multiple choice by log-likelihood, and texts by perplexity, as lm-eval does it.
 //!
 //! [`task`] reads items in the layouts of well-known data sets and says what the model is asked; [`text`] cuts a text into what
-//! fits the model's context. Here both become tokens whose log-likelihood [`LanguageModel::text_losses`] takes, and numbers
+//! fits the model's context. Here both become tokens whose log-likelihood [`crate::LanguageModel::text_losses`] takes, and numbers
 //! that agree with lm-eval's (EleutherAI, `lm_eval/api/model.py` and `task.py`). Who reads files, and in which order items are
 //! asked, others decide.
 

@@ -259,7 +259,7 @@ mod tests {
             r#"{"id":"x","question":"Why?","choices":{"text":["a","b","c"],"label":["1","2","3"]},"answerKey":"2"}"#,
         );
         assert_eq!((arc.context(&[]).as_str(), arc.gold), ("Question: Why?\nAnswer:", 1));
-        assert_eq!(arc.context(&[arc.clone()]), "Question: Why?\nAnswer: b\n\nQuestion: Why?\nAnswer:");
+        assert_eq!(arc.context(std::slice::from_ref(&arc)), "Question: Why?\nAnswer: b\n\nQuestion: Why?\nAnswer:");
         let swag = item(
             r#"{"activity_label":"Baking","ctx_a":"He [header] mixes [title] flour.","ctx_b":"then HE","endings":["[step] eats  it.","no [unclosed"],"label":"0"}"#,
         );

@@ -21,10 +21,13 @@ struct Line {
 }
 
 /// Log-likelihoods by task and item.
+type Found = BTreeMap<(usize, usize), Vec<f64>>;
+
+/// What was found, and where it is kept.
 #[derive(Debug)]
 pub(super) struct Progress {
     file: Option<(PathBuf, File)>,
-    found: BTreeMap<(usize, usize), Vec<f64>>,
+    found: Found,
 }
 
 impl Progress {
@@ -39,7 +42,7 @@ impl Progress {
         let fault = |error: std::io::Error| Plain(format!("{}: {error}", path.display()));
         let (found, whole) = match File::open(&path) {
             Ok(file) => read(file, key).map_err(fault)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (BTreeMap::new(), 0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Found::new(), 0),
             Err(error) => return Err(fault(error).into()),
         };
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(fault)?;
@@ -97,9 +100,9 @@ impl Progress {
 }
 
 /// The findings under that key, and the bytes of whole lines; none of another key's.
-fn read(file: File, key: &Value) -> std::io::Result<(BTreeMap<(usize, usize), Vec<f64>>, u64)> {
+fn read(file: File, key: &Value) -> std::io::Result<(Found, u64)> {
     let mut lines = BufReader::new(file.take(FILE_BYTES_MAX));
-    let (mut found, mut whole, mut line) = (BTreeMap::new(), 0, String::new());
+    let (mut found, mut whole, mut line) = (Found::new(), 0, String::new());
     while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
         let is_head = whole == 0;
         if is_head && serde_json::from_str::<Value>(&line).ok().as_ref() != Some(key) {

@@ -136,3 +136,51 @@ impl Asking<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn read_file(name: &str, text: &str, layout: Option<Layout>) -> Result<Task, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        super::read(&path, layout, 2).map_err(|error| format!("{error}"))
+    }
+
+    const ITEM: &str = r#"{"query":"q","choices":["x","y"],"gold":1}"#;
+
+    #[test]
+    fn a_file_is_items_or_texts_by_its_lines() {
+        let Task { kind: Kind::Items(Layout::Plain, items), .. } =
+            read_file("a.jsonl", &format!("{ITEM}\n\n{ITEM}\n{ITEM}"), None).unwrap()
+        else {
+            panic!("items")
+        };
+        assert_eq!(items.len(), 2, "the first two");
+        let Task { kind: Kind::Texts(texts), .. } = read_file("a.jsonl", "{\"text\":\"one\"}\n", None).unwrap() else {
+            panic!("texts")
+        };
+        assert_eq!(texts, ["one"]);
+        assert!(
+            matches!(read_file("a.txt", "all of it\n", None).unwrap().kind, Kind::Texts(texts) if texts == ["all of it\n"])
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_named_with_its_line() {
+        let fault = |text: &str, layout| read_file("a.jsonl", text, layout).err().unwrap();
+        assert!(fault(&format!("{ITEM}\n{{}}"), None).contains("a.jsonl, line 2: missing field `query`"));
+        assert!(fault("{\"a\":1}", None).contains("line 1: neither a"));
+        assert!(fault(ITEM, Some(Layout::Piqa)).contains("missing field `goal`"));
+        assert!(fault(" \n", None).contains("has no lines"));
+        let folder = tempfile::tempdir().unwrap();
+        assert!(super::read(&folder.path().join("none.jsonl"), None, 1).is_err());
+        assert!(super::read(folder.path(), None, 1).is_err());
+        let path = folder.path().join("few.jsonl");
+        fs::write(&path, ITEM).unwrap();
+        assert!(examples(&path, None, 2).err().is_some_and(|error| error.to_string().contains("has 1 items")));
+        assert_eq!(examples(&path, None, 1).unwrap().len(), 1);
+    }
+}
