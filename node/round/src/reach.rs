@@ -1,4 +1,4 @@
-//! How far one round can move a tensor, whoever is selected: [`REACH_STEPS`] times as far as the inner optimizer's own steps.
+//! How far one round can move a tensor, whoever is selected: four times as far as the inner optimizer's own steps.
 //!
 //! A contribution's tensors are scaled down to the lower median of the selected (docs/protocol.md, 15). Whoever is in the
 //! majority sets that median, as newcomers may where nobody is admitted yet; beyond the reach it leads nobody. Honest
