@@ -98,8 +98,9 @@ pub struct StorageConfig {
     pub quota: Size,
     /// Whether it keeps every round for ever: a seeder.
     pub archive: bool,
-    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1. A crash costs what was not sent
-    /// since the last; they are three times the model, and its state is written in every round besides.
+    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1: with 1 a crash changes no bit
+    /// of what the miner does next. With more it costs the error feedback, and the moments are some rounds old; they are three
+    /// times the model, and its state is written in every round besides.
     pub save_rounds: u32,
 }
 
@@ -129,7 +130,7 @@ impl NodeConfig {
                 heartbeat: Duration::from_secs(1),
                 patience: Duration::from_secs(10),
             },
-            storage: StorageConfig { quota: Size(100_000_000_000), archive: false, save_rounds: 4 },
+            storage: StorageConfig { quota: Size(100_000_000_000), archive: false, save_rounds: 1 },
         }
     }
 

@@ -57,7 +57,7 @@ fn write(config: &NodeConfig) -> String {
         "save_rounds",
         whole(storage.save_rounds as usize),
         whole(default.storage.save_rounds as usize),
-        "A miner's moments and error feedback, three times the model, go to the disk every so many\nrounds and at a clean end. A crash costs what it had not sent by then.",
+        "A miner's moments and error feedback, three times the model, go to the disk every so many\nrounds and at a clean end. With 1, a crash loses nothing; with more, it costs what was not\nsent by then, and the moments are some rounds old.",
     );
     file.text
 }

@@ -5,14 +5,15 @@
 //! elsewhere. Keys are not here: they are in a wallet ([`crate::wallet`]). What is as large as the model is written and
 //! read as a stream: no copy of it is made on the way.
 //!
-//! [`states`] has the states, [`journal`] what was committed last; this file the rest, and how files are written.
+//! [`states`] has the states, [`training`] what a miner's training carries on, [`journal`] what was committed last; this
+//! file has how files are written.
 //! [`folder`] is a whole swarm's, [`state_check`] holds a saved state against a root.
 //!
 //! ```text
 //! identity.key blobs/  covey-gossip's
 //! state-R.bin          the state after round R ("genesis" before round 0): the newest two; .damaged if it was none
 //! feedback-R.bin       error feedback after the contribution of round R
-//! moments.bin          the inner optimizer's
+//! moments-R.bin        the inner optimizer's moments after the training of round R
 //! journal.json         what was committed last
 //! ratings.bin          a validator's
 //! ```
@@ -21,19 +22,16 @@ pub mod folder;
 pub mod journal;
 pub mod state_check;
 pub mod states;
+pub mod training;
 
 pub use journal::{Journal, JournalContribution, JournalFile};
 pub use states::{SavedState, StateFile};
 
-use covey_proto::{Digest, Round};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A miner's moments.
-pub const MOMENTS: &str = "moments.bin";
-const FEEDBACK_MAGIC: &[u8; 8] = b"CVYFEE01";
 /// What a stream is read by at most: few calls, and no matter beside a model.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -169,68 +167,6 @@ impl Disk {
     fn damaged(&self, name: &str, what: &str) -> DiskError {
         DiskError { path: self.path(name), error: io::Error::new(io::ErrorKind::InvalidData, what) }
     }
-
-    /// Keeps the error feedback that follows the contribution of `round`, as `save` writes it; it counts once the journal
-    /// names the contribution.
-    ///
-    /// # Errors
-    /// The file system or `save` refuses.
-    pub fn write_feedback(
-        &self,
-        round: Round,
-        base: Digest,
-        save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), DiskError> {
-        self.write_with(&feedback_name(round), |file| {
-            file.write_all(&feedback_head(round, base))?;
-            save(file)
-        })
-    }
-
-    /// The error feedback of the contribution that the journal names, to be read as a stream; none if no file says that it
-    /// is that.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn feedback(&self, of: &JournalContribution) -> Result<Option<impl Read + use<>>, DiskError> {
-        let Some(mut file) = self.open_file(&feedback_name(of.round))? else { return Ok(None) };
-        let expected = feedback_head(of.round, of.base);
-        let mut head = vec![0; expected.len()];
-        Ok((file.read_exact(&mut head).is_ok() && head == expected).then_some(file))
-    }
-
-    /// Forgets a miner's moments and error feedback.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn forget_training(&self) -> Result<(), DiskError> {
-        self.keep_only_feedback(None)?;
-        self.remove(MOMENTS)
-    }
-
-    /// Forgets the error feedback of all rounds but `round`.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn keep_only_feedback(&self, round: Option<Round>) -> Result<(), DiskError> {
-        let fault = |error| DiskError { path: self.root.clone(), error };
-        let kept = round.map(feedback_name);
-        for entry in fs::read_dir(&self.root).map_err(fault)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("feedback-") && name.ends_with(".bin") && Some(&name) != kept.as_ref() {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn feedback_head(round: Round, base: Digest) -> Vec<u8> {
-    [FEEDBACK_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat()
-}
-
-fn feedback_name(round: Round) -> String {
-    format!("feedback-{round}.bin")
 }
 
 #[cfg(test)]
@@ -248,21 +184,6 @@ mod tests {
         assert!(part.exists(), "who opens it may not hold its lock yet");
         disk.remove_leftovers().unwrap();
         assert!(!part.exists());
-    }
-
-    #[test]
-    fn feedback_counts_only_for_the_contribution_it_follows() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::open(folder.path()).unwrap();
-        let base = Digest::of(b"base");
-        disk.write_feedback(Round(3), base, |file| file.write_all(b"values")).unwrap();
-        let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: None };
-        let mut values = Vec::new();
-        disk.feedback(&contribution(base)).unwrap().unwrap().read_to_end(&mut values).unwrap();
-        assert_eq!(values, b"values");
-        assert!(disk.feedback(&contribution(Digest::ZERO)).unwrap().is_none());
-        disk.keep_only_feedback(None).unwrap();
-        assert!(disk.feedback(&contribution(base)).unwrap().is_none());
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What a miner keeps from round to round (a trainer on its device, the data, how far its files are), and what it does:
 //! draft a contribution, store it, keep what was not sent.
 //!
-//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end. A crash
-//! between two writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds
-//! old. Blobs and journal are written in every round.
+//! A round's contribution follows from the agreed state, the round's data, and the moments and error feedback before it: those
+//! of the last journalled round. They are three times the model. Written with every contribution, before the journal names
+//! it, they make a restart train on as if there had been none, the same bits. Written more seldom, a crash between two
+//! writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds old. Blobs and
+//! journal are written in every round.
 
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
-use crate::disk::{DiskError, JournalContribution, MOMENTS};
+use crate::disk::{DiskError, JournalContribution};
 use crate::misbehave;
 use crate::peer::context::Context;
 use covey_gossip::store::StoreError;
@@ -106,9 +108,10 @@ impl Miner {
         save_rounds: u32,
     ) -> Result<Miner, MinerError> {
         let journalled = context.journal.read().contribution;
-        context.disk.keep_only_feedback(journalled.as_ref().map(|journalled| journalled.round))?;
+        let round = journalled.as_ref().map(|journalled| journalled.round);
+        context.disk.keep_training(round)?;
         let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
-        let moments = context.disk.open_file(MOMENTS)?;
+        let moments = context.disk.moments(round)?;
         let (device, run, node) = (*device, context.run.clone(), context.name.clone());
         let (told, restored) = std::sync::mpsc::sync_channel(1);
         let make = move || -> Result<_, MinerError> {
@@ -198,7 +201,7 @@ impl Miner {
         Ok(Stored { manifest: digest, took: putting + saving, with_feedback: true })
     }
 
-    /// The journal names the contribution of `round`: its feedback counts from now on, and older ones on the disk go.
+    /// The journal names the contribution of `round`: its feedback counts from now on, and what is older on the disk goes.
     pub(in crate::peer) async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round, stored: &Stored) {
         self.feedback_of = Some(round);
         self.trainer.call(|trainer| trainer.keep_feedback()).await;
@@ -207,8 +210,8 @@ impl Miner {
         }
         self.saved = Some(round);
         let owned = context.clone();
-        if let Err(error) = off_the_queue(move || owned.disk.keep_only_feedback(Some(round))).await {
-            tracing::warn!(node = %context.name, %error, "an older error feedback stays on the disk");
+        if let Err(error) = off_the_queue(move || owned.disk.keep_training(Some(round))).await {
+            tracing::warn!(node = %context.name, %error, "older moments or error feedback stay on the disk");
         }
     }
 
@@ -244,15 +247,11 @@ impl Miner {
         let save = move |trainer: &mut Box<dyn Trainer>| -> Result<Duration, DiskError> {
             let watch = Stopwatch::start();
             owned.disk.write_feedback(round, base, |file| trainer.save_feedback(file).map_err(io::Error::other))?;
-            save_moments(&owned, &**trainer)?;
+            owned.disk.write_moments(round, |file| trainer.save_moments(file).map_err(io::Error::other))?;
             Ok(watch.elapsed())
         };
         Ok(self.trainer.call(save).await?)
     }
-}
-
-fn save_moments<L>(context: &Context<L>, trainer: &dyn Trainer) -> Result<(), DiskError> {
-    context.disk.write_with(MOMENTS, |file| trainer.save_moments(file).map_err(io::Error::other))
 }
 
 /// A round's inner steps and its contribution, on the trainer's thread.
