@@ -8,5 +8,6 @@ mod from_model;
 mod honest;
 mod killed;
 mod memory;
+mod resumed;
 mod rig;
 mod stranger;
