@@ -10,7 +10,7 @@ use covey_proto::Round;
 use std::cell::Cell;
 
 /// Blocks enough for a start between any instant and the round's commitment: nodes that start slow blocks down to 50 ms.
-const LONG_ROUNDS: [&str; 4] = ["clock.length=180", "clock.commit=150", "clock.vote=170", "inner.steps=30"];
+const LONG_ROUNDS: [&str; 4] = ["clock.length=126", "clock.commit=110", "clock.vote=122", "inner.steps=30"];
 /// Rounds that both swarms run at least: two for every kill.
 const ROUNDS_MIN: usize = 8;
 const SEED: u64 = 21;
@@ -29,7 +29,7 @@ fn is_saving(disk: &Disk) -> bool {
 /// round the contribution of the swarm in which nobody is killed: every state has the same root.
 #[test]
 fn a_killed_miner_contributes_the_same_bits_as_one_that_was_not() {
-    let undisturbed = Rig::seeded(SEED).rounds(20).set(&LONG_ROUNDS).run();
+    let undisturbed = Rig::seeded(SEED).rounds(10).set(&LONG_ROUNDS).run();
     let disturbed = Rig::seeded(SEED).rounds(1000).set(&LONG_ROUNDS).run_beside(|folder| {
         let look = Look::at(folder);
         let disk = Disk::at(folder.node("miner-0"));

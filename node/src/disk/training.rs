@@ -214,7 +214,8 @@ mod tests {
             disk.write("feedback-3.bin", &whole[..at]).unwrap();
             assert_eq!(feedback(&disk, b"base"), None, "cut at {at}");
         }
-        let unhashed = [&feedback_head(UNHASHED_FEEDBACK_MAGIC, Round(3), Digest::of(b"base")), &b"values"[..]].concat();
+        let unhashed =
+            [&feedback_head(UNHASHED_FEEDBACK_MAGIC, Round(3), Digest::of(b"base")), &b"values"[..]].concat();
         disk.write("feedback-3.bin", &unhashed).unwrap();
         assert_eq!(feedback(&disk, b"base").unwrap(), b"values", "an earlier version's");
         disk.keep_training(None).unwrap();
