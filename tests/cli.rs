@@ -84,6 +84,34 @@ fn a_plan_that_cannot_be_is_refused() {
     expect_refusal(at, &nothing(&["--rounds", "0"]), &["--rounds must be at least 1"]);
 }
 
+/// What acts on a terminal is seen, not done.
+fn expect_harmless(output: &Output) -> String {
+    let said = [output.stdout.as_slice(), &output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let acts = |letter: char| letter.is_control() && !"\n\t".contains(letter) || letter == '\u{202e}';
+    assert!(!said.contains(acts), "{said:?}");
+    said
+}
+
+#[test]
+fn foreign_text_does_not_act_on_the_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    write_text(at);
+    let prepare = ["data", "prepare", "--data", "text.jsonl", "--vocabulary", "300", "--out", "data"];
+    let prepared = covey(at, &prepare);
+    assert_eq!(prepared.status.code(), Some(0), "{}", String::from_utf8_lossy(&prepared.stderr));
+    let manifest = std::fs::read_to_string(at.join("data/dataset.json")).expect("a manifest");
+    let mut manifest: covey_trainer::data::Manifest = serde_json::from_str(&manifest).expect("a manifest");
+    manifest.name = "\x1b]0;mine\x07\x1b[2J\u{202e}name\n".into();
+    std::fs::write(at.join("data/dataset.json"), manifest.to_bytes()).expect("a manifest");
+    let said = expect_harmless(&covey(at, &["data", "show", "data"]));
+    assert!(said.contains("\\u{1b}]0;mine\\u{7}\\u{1b}[2J\\u{202e}name\\u{a}\n"), "{said}");
+    // An error that names what somebody else has named.
+    let said = expect_harmless(&covey(at, &["data", "show", "no\x1b[2J\rfolder"]));
+    assert!(said.contains("error: ") && said.contains("no\\u{1b}[2J\\u{d}folder"), "{said}");
+}
+
 /// From text to a swarm to a model that continues a prompt; then its data is damaged.
 #[test]
 fn a_swarm_leaves_a_report_and_a_usable_model() {

@@ -88,13 +88,13 @@ pub(crate) struct Judgement {
 
 /// The right to judge one announcement, once, within 30 seconds. Dropped, it ignores.
 pub struct Ticket {
-    judgement: Option<Judgement>,
+    judgement: Option<Box<Judgement>>,
     verdicts: mpsc::Sender<Judgement>,
 }
 
 impl Ticket {
     pub(crate) fn new(judgement: Judgement, verdicts: mpsc::Sender<Judgement>) -> Ticket {
-        Ticket { judgement: Some(judgement), verdicts }
+        Ticket { judgement: Some(Box::new(judgement)), verdicts }
     }
 
     /// Judges.
@@ -105,7 +105,7 @@ impl Ticket {
     fn send(&mut self, verdict: Verdict) {
         if let Some(judgement) = self.judgement.take() {
             // There are no more tickets than places, but for those of a network's former life, which do not matter.
-            let _ = self.verdicts.try_send(Judgement { verdict, ..judgement });
+            let _ = self.verdicts.try_send(Judgement { verdict, ..*judgement });
         }
     }
 }

@@ -85,6 +85,23 @@ async fn what_is_veiled_comes_by_no_way_before_it_is_unveiled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_size_of_a_right_root_that_is_named_first_does_not_shut_out_the_right_one() {
+    let nodes = swarm(2, &[TCP]).await;
+    let blob = bytes(21, 5 * MIB);
+    let named = nodes[1].handle.store().put(&blob, Durability::Buffered).unwrap();
+    let false_size = BlobRef { size: named.size - 3 * MIB as u64, ..named };
+    let asker = nodes[0].handle.clone();
+    let in_vain = tokio::spawn(async move { asker.download(false_size, Class::Round, &[], PATIENCE, |_| ()).await });
+    let asker = &nodes[0].handle;
+    while asker.store().partial_blobs() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(asker.fetch_as(named, Class::Round, &[], PATIENCE).await.unwrap()[..] == blob[..]);
+    let told = in_vain.await.unwrap();
+    assert!(matches!(told, Err(FetchError::TwoSizes { other, .. }) if other == named.size), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_blob_comes_over_quic_too() {
     let nodes = swarm(2, &[QUIC]).await;
     let blob = bytes(13, 5 * MIB + 1);

@@ -5,8 +5,9 @@
 mod rig;
 
 use covey_gossip::{PublishError, Verdict};
-use covey_proto::{Uid, wire};
-use prost::Message;
+use covey_proto::blob::{BlobRef, Manifest};
+use covey_proto::message::Announcement;
+use covey_proto::{Digest, Hotkey, Round, RunId, Uid};
 use rig::*;
 use std::time::Duration;
 
@@ -22,8 +23,20 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 
 /// Bytes that claim to be of this round and author, and differ by `nonce`.
 fn announcement(round: u32, uid: u32, nonce: u8) -> Vec<u8> {
-    let manifest = wire::Manifest { run: vec![nonce; 32], round, uid, ..Default::default() };
-    wire::Announcement { uid, manifest: manifest.encode_to_vec(), shards: vec![] }.encode_to_vec()
+    let manifest = Manifest {
+        run: RunId(Digest::of(&[nonce])),
+        round: Round(round),
+        uid: Uid::new(uid).unwrap(),
+        hotkey: Hotkey::from_slice(&[7; 32]).unwrap(),
+        registered_at: 1,
+        base: Digest::ZERO,
+        samples: 1,
+        codec: 1,
+        shards: vec![BlobRef { root: Digest::of(b"a shard"), size: 1 << 20 }],
+    };
+    let bytes = Announcement { manifest, inline: vec![] }.to_bytes();
+    Announcement::from_bytes(&bytes, 64).unwrap();
+    bytes
 }
 
 /// The value of a series on a node's page of metrics.

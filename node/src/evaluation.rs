@@ -58,6 +58,11 @@ impl Evaluator {
         Evaluator { device, model: model.clone(), data, open: None }
     }
 
+    /// On this data from now on.
+    pub fn judge_by(&mut self, data: &Arc<Dataset>) {
+        self.data = data.clone();
+    }
+
     /// Mean loss of the parameters that `state` gives (as bytes, to the end) over at most `sequences` held-out sequences,
     /// spread evenly over all of them.
     ///

@@ -8,6 +8,7 @@ use covey_proto::Round;
 use covey_proto::layout::{CHUNK, Layout};
 use covey_proto::run::{Quantiser, Run};
 use covey_round::engine::Roles;
+use covey_trainer::data::tokens::NARROW_MAX;
 use covey_trainer::{BackendError, Device, open_backend};
 
 /// What a process takes before it knows a model: the pages of the binary that are used, the runtime, the chain's metadata,
@@ -15,8 +16,9 @@ use covey_trainer::{BackendError, Device, open_backend};
 /// Code that is not optimised is larger.
 const PROCESS_BYTES: u64 = if cfg!(debug_assertions) { 66_000_000 } else { 50_000_000 };
 
-/// Pieces that are fetched and shards that are decoded at a time, of contributions that are not kept decoded. Measured.
-const PASSING_BYTES_MAX: u64 = 14 << 20;
+/// Of contributions that are not kept decoded, shards that are fetched, on their way or decoded at a time, in decoded shards.
+/// Measured at 36 million parameters, with shards of 256 and of 1,024 chunks.
+const PASSING_SHARDS: u64 = 11;
 
 /// The most memory that a node will have at once, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,8 @@ pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, 
     memory.contributions = if decoded <= DECODED_BYTES_MAX as u64 {
         decoded.saturating_mul(run.electorate.contributions_max.into())
     } else {
-        PASSING_BYTES_MAX.min(decoded)
+        let shard = (f64::from(run.compress.shard_chunks) * CHUNK as f64 * share * 6.0) as u64;
+        PASSING_SHARDS.saturating_mul(shard).min(decoded)
     };
     let of_roles =
         [(roles.miner, backend.trainer_memory(run.inner.optimizer)), (roles.validator, backend.model_memory())];
@@ -73,9 +76,18 @@ pub fn footprint(run: &Run, roles: Roles, device: &Device) -> Result<Footprint, 
         memory.contributions += decoded;
     }
     if roles != Roles::default() {
-        memory.data = run.data.samples.saturating_mul(run.model.sequence.into()).saturating_mul(2);
+        memory.data = data_bytes(run);
     }
     Ok(memory)
+}
+
+/// The tokens of all phases: two bytes each, four of a vocabulary beyond them, and of later phases, which may have
+/// conversations.
+fn data_bytes(run: &Run) -> u64 {
+    let first = if run.model.vocabulary > NARROW_MAX { 4 } else { 2 };
+    let later = run.phases.iter().map(|phase| (phase.samples, 4));
+    let of = |(samples, width): (u64, u64)| samples.saturating_mul(run.model.sequence.into()).saturating_mul(width);
+    std::iter::once((run.data.samples, first)).chain(later).map(of).fold(0, u64::saturating_add)
 }
 
 /// Bytes of a contribution of round 0, about: what the codec needs by information theory, which it meets within a few percent: which k of 4,096, and the bits of each

@@ -7,6 +7,7 @@
 //! - [`disk`]: a node's folder, what survives a crash at any instant; and the folder that a swarm leaves.
 //! - [`compute`]: heavy work, never more of it at a time than there are cores.
 //! - [`contribution`]: from a digest on the chain to decoded shards: what is checked before a vote.
+//! - [`data`]: the data sets of a run's phases.
 //! - [`scoring`], [`evaluation`]: what a contribution, or a state, is worth by its loss.
 //! - [`misbehave`]: miners that break the rules, so that a swarm can show what it does about them.
 //!
@@ -31,6 +32,7 @@ pub mod compute;
 pub mod config;
 pub mod contribution;
 pub mod corpus;
+pub mod data;
 pub mod disk;
 pub mod evaluation;
 pub mod footprint;

@@ -2,7 +2,7 @@
 
 use crate::preset::{PRESETS, Template};
 use covey_proto::Digest;
-use covey_proto::run::{Chain, Data, Model, Run};
+use covey_proto::run::{Chain, Data, Model, RopeScaling, Run};
 
 /// A model's shape under a name.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub fn shapes() -> Vec<Shape> {
         // arXiv 2603.08163, section 3: 72,747,327,488 parameters, which is without tying.
         shape(
             "covenant-72b",
-            "Covenant's, untied as counted in its paper",
+            "Covenant's, untied",
             Model {
                 vocabulary: 262_144,
                 width: 8192,
@@ -58,10 +58,10 @@ pub fn shapes() -> Vec<Shape> {
             Model { width: 2048, layers: 16, heads: 8, kv_heads: 8, feed_forward: 8192, ..LLAMA },
         ),
         shape("templar-150m", "Templar's", LLAMA),
-        // LLaMA 3.2's smallest: what fits a card of 80 GB with its optimizer.
+        // What fits a card of 80 GB with its optimizer.
         shape(
-            "llama-1.24b",
-            "LLaMA 3.2's smallest, without stretched frequencies",
+            "llama-3.2-1b",
+            "Meta's",
             Model {
                 vocabulary: 128_256,
                 width: 2048,
@@ -71,6 +71,12 @@ pub fn shapes() -> Vec<Shape> {
                 feed_forward: 8192,
                 rope_theta: 500_000.0,
                 tied: true,
+                rope_scaling: Some(RopeScaling {
+                    factor: 32.0,
+                    low_frequency_factor: 1.0,
+                    high_frequency_factor: 4.0,
+                    original_sequence: 8192,
+                }),
                 ..LLAMA
             },
         ),
@@ -116,7 +122,7 @@ mod tests {
     #[test]
     fn the_shapes_have_the_parameters_that_their_makers_state() {
         for (name, parameters) in
-            [("covenant-72b", 72_747_327_488), ("smollm2-135m", 134_515_008), ("llama-1.24b", 1_235_814_400)]
+            [("covenant-72b", 72_747_327_488), ("smollm2-135m", 134_515_008), ("llama-3.2-1b", 1_235_814_400)]
         {
             let shape = shape(name).unwrap();
             assert_eq!(Layout::of(&shape.model).elements(), parameters, "{name}");

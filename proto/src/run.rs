@@ -8,7 +8,7 @@ use crate::error::DecodeError;
 use crate::layout::Layout;
 use crate::message::{ANNOUNCEMENT_BYTES_MAX, BLOB_BYTES_MAX};
 use crate::schedule::Schedule;
-use crate::{Digest, RunId, blob, wire};
+use crate::{Digest, Round, RunId, blob, wire};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ mod bytes;
 pub use crate::id::UIDS;
 pub use crate::message::INLINE_MAX;
 pub use crate::model::{Model, RopeScaling};
+
+/// Phases behind the first that a run may have.
+pub const PHASES_MAX: usize = 64;
 
 /// Elements of the largest model this version accepts (100 G): keeps every offset in 53 bits.
 const ELEMENTS_MAX: u64 = 100_000_000_000;
@@ -43,6 +46,22 @@ pub struct Run {
     pub compress: Compress,
     /// How contributions are scored.
     pub scoring: Scoring,
+    /// Later phases, in the order of their first rounds: other data from then on. Rates, batches and steps are schedules by
+    /// round, and need no phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
+}
+
+/// From some round on, the run trains on other data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Its first round.
+    pub from: u32,
+    /// [`Data::digest`] from then on.
+    pub digest: Digest,
+    /// [`Data::samples`] from then on.
+    pub samples: u64,
 }
 
 /// The chain and the subnet a run lives on.
@@ -110,7 +129,7 @@ pub struct Electorate {
 }
 
 /// What is trained on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// BLAKE3 of the data set's manifest, which names the tokenizer and every shard.
@@ -282,6 +301,19 @@ impl Run {
         RunId(Digest::of(&self.to_bytes()))
     }
 
+    /// The number of the phase that `round` is in: 0 is the run's beginning, and [`Run::phases`] follow.
+    pub fn phase_of(&self, round: Round) -> usize {
+        self.phases.iter().take_while(|phase| phase.from <= round.0).count()
+    }
+
+    /// What `round` trains on.
+    pub fn data_of(&self, round: Round) -> Data {
+        match self.phase_of(round).checked_sub(1).and_then(|later| self.phases.get(later)) {
+            Some(Phase { digest, samples, .. }) => Data { digest: *digest, samples: *samples },
+            None => self.data,
+        }
+    }
+
     /// How the model's parameters lie in the state.
     pub fn layout(&self) -> Layout {
         Layout::of(&self.model)
@@ -384,6 +416,7 @@ impl Run {
     fn check_training(&self, faults: &mut Faults) {
         let Run { inner, outer, compress, data, .. } = self;
         faults.unless(data.samples >= 1, || "data.samples must be at least 1".into());
+        self.check_phases(faults);
         faults.schedule("inner.steps", &inner.steps, 1.0, 100_000.0, true);
         faults.schedule("inner.rate", &inner.rate, 0.0, 1.0, false);
         faults.between("inner.batch", inner.batch, 1, 1 << 20);
@@ -419,6 +452,17 @@ impl Run {
     }
 
     /// The largest announcement, with every shard just small enough to come along, must fit into a message.
+    fn check_phases(&self, faults: &mut Faults) {
+        let count = self.phases.len();
+        faults.unless(count <= PHASES_MAX, || format!("phases: {count}; the limit is {PHASES_MAX}"));
+        let rising = self.phases.iter().is_sorted_by(|a, b| a.from < b.from);
+        faults.unless(rising && self.phases.first().is_none_or(|first| first.from > 0), || {
+            "phases: each must begin in a later round than the one before, the first after round 0".into()
+        });
+        let some = self.phases.iter().all(|phase| phase.samples >= 1);
+        faults.unless(some, || "phases: samples must be at least 1".into());
+    }
+
     fn check_announcement(&self, faults: &mut Faults) {
         const SHARD_ENTRY_BYTES: u64 = 56;
         let shards = self.layout().shards(self.compress.shard_chunks as usize) as u64;

@@ -2,7 +2,7 @@
 
 use super::line::Line;
 use super::world::*;
-use covey::chain::substrate::{Bounds, Settings, SubstrateLedger};
+use covey::chain::substrate::{Bounds, SecondOpinion, Settings, SubstrateLedger};
 use covey::chain::{Call, Fate, Ledger, LedgerError, SignedCall};
 use covey_devnet::{ChainSpec, Config, Devnet, Handle};
 use covey_proto::{BlockNumber, Hotkey, HotkeyPair, Uid};
@@ -97,7 +97,7 @@ async fn watchful_for(urls: &[String], mortality: u32) -> SubstrateLedger {
         mortality,
         ..bounds()
     };
-    let settings = Settings { bounds, cross_check: false, ..Settings::new(urls.to_vec(), OPEN) };
+    let settings = Settings { bounds, second_opinion: SecondOpinion::Off, ..Settings::new(urls.to_vec(), OPEN) };
     SubstrateLedger::connect(settings).await.expect("a client connects")
 }
 
@@ -334,6 +334,72 @@ async fn two_endpoints_that_disagree_on_what_is_final_stop_all_reading() {
     let refused = ledger.view(BlockNumber(5)).await.expect_err("they differ");
     assert!(matches!(&refused, LedgerError::Disagreement(why) if why.contains(&lying.url())), "{refused}");
     assert!(matches!(ledger.view(BlockNumber(2)).await, Err(LedgerError::Disagreement(_))), "nothing is read any more");
+}
+
+/// A client of two endpoints that asks the second one as strictly as this.
+async fn strict(urls: [String; 2], second_opinion: SecondOpinion) -> SubstrateLedger {
+    let bounds =
+        Bounds { request_timeout: Duration::from_secs(2), connect_timeout: Duration::from_secs(2), ..bounds() };
+    let settings = Settings { bounds, second_opinion, ..Settings::new(urls.to_vec(), OPEN) };
+    SubstrateLedger::connect(settings).await.expect("a client connects")
+}
+
+async fn expect_unconfirmed(ledger: &SubstrateLedger, block: u32) {
+    let refused = ledger.view(BlockNumber(block)).await.expect_err("one opinion does not do");
+    assert!(matches!(refused, LedgerError::Unconfirmed { block: at, .. } if at.0 == block), "{refused}");
+}
+
+/// Reads until there is a second opinion.
+async fn until_confirmed(ledger: &SubstrateLedger, block: u32) {
+    let search = async {
+        while ledger.view(BlockNumber(block)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(IN_THE_END, search).await.expect("it is confirmed in the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_second_endpoint_nothing_is_read_unless_that_is_said() {
+    let devnet = devnet_of(roomy(1)).await;
+    let dead = "ws://127.0.0.1:1".to_owned();
+    let required = strict([devnet.url(), dead.clone()], SecondOpinion::Required).await;
+    let preferred = strict([devnet.url(), dead.clone()], SecondOpinion::Preferred).await;
+    let off = strict([devnet.url(), dead], SecondOpinion::Off).await;
+    make(&devnet, 4);
+    for ledger in [&required, &preferred, &off] {
+        until_final(ledger, 3).await;
+    }
+    expect_unconfirmed(&required, 2).await;
+    expect_unconfirmed(&required, 3).await;
+    preferred.view(BlockNumber(2)).await.expect("one has to do");
+    off.view(BlockNumber(2)).await.expect("one is asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_endpoint_that_is_slow_confirms_nothing_until_it_answers() {
+    let devnet = devnet_of(roomy(1)).await;
+    let line = Line::to(&devnet).await;
+    let ledger = strict([devnet.url(), line.url()], SecondOpinion::Required).await;
+    make(&devnet, 4);
+    until_final(&ledger, 3).await;
+    ledger.view(BlockNumber(2)).await.expect("both say the same");
+    line.freeze(true);
+    expect_unconfirmed(&ledger, 3).await;
+    line.freeze(false);
+    until_confirmed(&ledger, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_endpoint_that_is_behind_confirms_nothing_until_it_has_come_as_far() {
+    let (_folder, [ahead, behind]) = twins().await;
+    let ledger = strict([ahead.url(), behind.url()], SecondOpinion::Required).await;
+    make(&ahead, 4);
+    make(&behind, 1);
+    until_final(&ledger, 3).await;
+    expect_unconfirmed(&ledger, 3).await;
+    make(&behind, 3);
+    until_confirmed(&ledger, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

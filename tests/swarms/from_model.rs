@@ -22,7 +22,7 @@ fn tiny() -> Model {
 fn write_checkpoint(dir: &Path) -> Model {
     let drawn = Model { vocabulary: 520, sequence: 96, rope_theta: 500.0, tied: false, seed: Some(99), ..tiny() };
     let state = initial_state(&drawn).unwrap();
-    let options = ExportOptions { weights: WeightType::Bf16, shard_bytes_max: 20_000, like: None };
+    let options = ExportOptions { weights: WeightType::Bf16, shard_bytes_max: 20_000, like: None, chat: None };
     hf::export_as(dir, &drawn, &state, &dataset().tokenizer_path(), &options).unwrap();
     fs::write(dir.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
     drawn

@@ -8,6 +8,7 @@ mod from_model;
 mod honest;
 mod killed;
 mod memory;
+mod phases;
 mod resumed;
 mod rig;
 mod stranger;

@@ -22,7 +22,7 @@ const INSTANTS: [&str; 4] = ["train", "saving", "commit", "exchange"];
 fn is_saving(disk: &Disk) -> bool {
     let journalled = disk.journal().ok().and_then(|journal| journal.read().contribution).map(|made| made.round);
     let next = journalled.map_or(Round(0), Round::next);
-    disk.root().join(format!("feedback-{next}.bin")).exists()
+    disk.root().join(format!("training-{next}.bin")).exists()
 }
 
 /// Killed in training, between saving and journal, before and after its commitment is on chain, a miner commits in every

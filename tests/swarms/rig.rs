@@ -59,6 +59,7 @@ impl Rig {
         let options = Options {
             template: Template::load("tiny").expect("a preset of this binary"),
             data: dataset(),
+            phases: Vec::new(),
             rounds: 6,
             counts: Counts { miners: 4, validators: 3, both: 0 },
             seed,
@@ -130,6 +131,12 @@ impl Rig {
     /// It goes on from the model in this folder.
     pub(crate) fn beginning_with(mut self, dir: &Path) -> Rig {
         self.options.template = self.options.template.from_model(dir).expect("a model");
+        self
+    }
+
+    /// It trains on other data from this round on.
+    pub(crate) fn phase(mut self, from: u32, data: Arc<Dataset>) -> Rig {
+        self.options.phases.push((Round(from), data));
         self
     }
 

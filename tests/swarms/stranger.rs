@@ -41,7 +41,7 @@ fn config(folder: &Path, ledger: &MemoryLedger, hotkey: HotkeyPair) -> Config<Me
         roles: Roles { miner: true, validator: false },
         run: Arc::new(run(ledger)),
         ledger: ledger.clone(),
-        data: Some(dataset()),
+        data: vec![dataset()],
         listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
         bootstrap: Vec::new(),
         reachable: true,

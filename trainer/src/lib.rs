@@ -21,7 +21,9 @@ pub mod chat;
 pub mod cpu;
 pub mod data;
 mod device;
+pub mod eval;
 pub mod evaluate;
+mod files;
 pub mod generate;
 pub mod genesis;
 pub mod gguf;
@@ -34,7 +36,8 @@ mod stream;
 mod testing;
 
 pub use backend::{
-    Backend, BackendError, Batch, BatchError, EncodedContribution, LanguageModel, LoadError, Memory, Rates, SaveError,
-    StepHyper, StepStats, Trainer, TryError,
+    Backend, BackendError, Batch, BatchError, CONTEXT, EncodedContribution, LanguageModel, LoadError, Memory, Rates,
+    SaveError, StepHyper, StepStats, Trainer, TryError,
 };
 pub use device::{Device, open_backend};
+pub use files::open_regular;

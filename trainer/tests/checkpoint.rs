@@ -195,7 +195,7 @@ fn an_export_in_shards_of_bf16_comes_back_rounded() {
     let folder = Folder::new(false, Dtype::F32);
     let out = folder.dir.with_file_name("out");
     let tokenizer = folder.dir.join("tokenizer.json");
-    let options = ExportOptions { weights: WeightType::Bf16, shard_bytes_max: 2048, like: None };
+    let options = ExportOptions { weights: WeightType::Bf16, shard_bytes_max: 2048, like: None, chat: None };
     let fine: Vec<f32> = lively_state(&folder.model, 9).iter().map(|value| *value as f32).collect();
     export_as(&out, &folder.model, &fine, &tokenizer, &options).unwrap();
     let files: Vec<String> =

@@ -48,10 +48,10 @@ fn no_copy_of_a_state_is_made() {
     let documents = synthetic::documents(1, 20_000);
     let mut words = Words::new();
     let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-    std::fs::write(&tokenizer, words.train(&lists, 300).json).unwrap();
+    std::fs::write(&tokenizer, words.train(&lists, 300, &[]).json).unwrap();
     let dir = temporary.path().join("model");
     for (weights, shard_bytes_max) in [(WeightType::F32, u64::MAX), (WeightType::Bf16, 1_000_000)] {
-        let options = ExportOptions { weights, shard_bytes_max, like: None };
+        let options = ExportOptions { weights, shard_bytes_max, like: None, chat: None };
         let (taken, ()) = peak(|| export_as(&dir, &model, &state, &tokenizer, &options).unwrap());
         assert!(taken < BESIDE, "an export takes {taken}");
         let (taken, (_, loaded)) = peak(|| load(&dir).unwrap());
@@ -59,7 +59,7 @@ fn no_copy_of_a_state_is_made() {
         assert!(taken < bytes + BESIDE, "loading {bytes} takes {taken}");
     }
     for kind in [GgufType::F32, GgufType::Q8_0] {
-        let options = GgufOptions { kind, name: "m".into(), like: None };
+        let options = GgufOptions { kind, name: "m".into(), like: None, chat: None };
         let file = temporary.path().join("m.gguf");
         let (taken, ()) = peak(|| gguf::write(&file, &model, &state, &tokenizer, &options).unwrap());
         assert!(taken < BESIDE, "{kind:?} takes {taken}");

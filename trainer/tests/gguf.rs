@@ -41,12 +41,12 @@ fn tokenizer(folder: &Path) -> PathBuf {
     let mut words = Words::new();
     let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
     let path = folder.join("given-tokenizer.json");
-    fs::write(&path, words.train(&lists, 300).json).unwrap();
+    fs::write(&path, words.train(&lists, 300, &[]).json).unwrap();
     path
 }
 
 fn options(kind: GgufType) -> GgufOptions {
-    GgufOptions { kind, name: "small".into(), like: None }
+    GgufOptions { kind, name: "small".into(), like: None, chat: None }
 }
 
 /// The digests change with the bytes of a file: then `tests/interop/open_exports.py` must agree with the new ones.

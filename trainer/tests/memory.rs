@@ -101,7 +101,7 @@ fn nobody_holds_more_than_promised() {
         decode_shard(bytes, &layout, layout.shard(number, how.shard_chunks), how.k, how.quantiser)
     };
     let factors = vec![Some(1.0); layout.tensors().len()];
-    let step = OuterStep { alpha: 0.1, rho: 1.0 };
+    let step = OuterStep { alpha: 0.1, rho: 1.0, reach: &[] };
     let mut shards = done.shards.iter().enumerate().map(decode);
     let (taken, ()) = peak(|| judge.try_step(&mut shards, &factors, step).unwrap());
     let named = done.stats.values * 6;

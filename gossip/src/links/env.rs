@@ -10,7 +10,7 @@ use crate::shared::Shared;
 use crate::store::StoreError;
 use covey_exchange::governor::{ByteRate, TokenBucket};
 use covey_exchange::scheduler::Event;
-use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
 use futures::{AsyncWrite, AsyncWriteExt};
 use libp2p::swarm::Stream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ pub(crate) enum Report {
     /// The peer is to be disconnected.
     Nuisance { peer: PeerKey, why: &'static str },
     /// A blob cannot be stored.
-    Store { root: Digest, error: Arc<StoreError> },
+    Store { blob: BlobRef, error: Arc<StoreError> },
 }
 
 /// What the tasks of all streams share.

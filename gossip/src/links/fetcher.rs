@@ -15,7 +15,6 @@ use crate::store::{Fed, Partial, Receive, ReceiveError, StoreError};
 use covey_exchange::Class;
 use covey_exchange::frames::{self, Answer, Asked, Frame};
 use covey_exchange::scheduler::{Event, Rejected, RequestId};
-use covey_proto::Digest;
 use libp2p::swarm::Stream;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -270,7 +269,6 @@ impl Link {
             self.current = Some(current);
             return Ok(false);
         };
-        let root = current.open.asked.blob.root;
         let fed = current.receive.as_mut().map(|receive| receive.feed(item));
         self.block.consume(wanted);
         current.left = current.left.saturating_sub(wanted);
@@ -286,7 +284,7 @@ impl Link {
             }
             Some(Ok(Fed::Proof)) | None => {}
             Some(Err(ReceiveError::Store(error))) => {
-                self.broken(root, error);
+                self.broken(&current.open, error);
                 current.receive = None;
             }
             Some(Err(ReceiveError::Wrong { .. } | ReceiveError::Over)) => {
@@ -303,7 +301,8 @@ impl Link {
 
     /// All of an answer came.
     fn finish(&mut self, current: Current) {
-        let Current { open: OpenRequest { request, asked, cancelled, .. }, receive, fresh, .. } = current;
+        let Current { open, receive, fresh, .. } = current;
+        let OpenRequest { request, ref asked, cancelled, .. } = open;
         let traffic = &self.env.shared.traffic;
         traffic.piece_requests_open.sub(1);
         if cancelled {
@@ -319,15 +318,19 @@ impl Link {
                 self.reports.event(Event::Done { request });
             }
             Some(Err(error)) => {
-                self.broken(asked.blob.root, error);
+                self.broken(&open, error);
                 self.reports.event(Event::Failed { request });
             }
             None => self.reports.event(Event::Failed { request }),
         }
     }
 
-    fn broken(&mut self, root: Digest, error: StoreError) {
-        self.reports.push(Report::Store { root, error: Arc::new(error) });
+    /// The store did not take what came. Of a request that was cancelled it need not: the blob is not wanted any more, or
+    /// was begun anew under another size.
+    fn broken(&mut self, open: &OpenRequest, error: StoreError) {
+        if !open.cancelled {
+            self.reports.push(Report::Store { blob: open.asked.blob, error: Arc::new(error) });
+        }
     }
 
     /// Tells that nothing more comes.

@@ -66,7 +66,10 @@ impl NetworkBehaviour for Gate {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let place = counted_at(Way::between(local, remote), remote, self.loopback_exempt);
-        self.admission.ask_pending(connection, place, Instant::now()).map_err(ConnectionDenied::new)
+        let book = self.shared.book();
+        let is_named = |peer: &PeerKey| book.is_named(peer);
+        let named: Named<'_> = if book.has_view() { Some(&is_named) } else { None };
+        self.admission.ask_pending(connection, place, Instant::now(), named).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(

@@ -154,7 +154,7 @@ impl Gossip {
             self.shared.traffic.announcements_ignored.add(1);
             return Err(MessageAcceptance::Ignore);
         }
-        let claim = claims::claim_of(&bytes);
+        let claim = claims::claim_of(from, &bytes);
         if claim.is_some_and(|claim| !self.claims.take(claim)) {
             self.shared.traffic.announcements_surplus.add(1);
             return Err(MessageAcceptance::Ignore);
@@ -239,13 +239,13 @@ fn publish(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::announcements::claims::tests::announcement;
     use crate::config::Config;
     use crate::peers::test_peer;
     use crate::shared::test_shared;
-    use covey_proto::{Digest, RunId, wire};
+    use covey_proto::{Digest, RunId};
     use libp2p::gossipsub::Message;
     use libp2p::identity::Keypair;
-    use prost::Message as _;
     use std::time::Duration;
     use tokio::sync::mpsc;
 
@@ -276,9 +276,13 @@ mod tests {
 
         /// A neighbour brings a message; the announcement that the node is given, if it is.
         fn bring(&mut self, topic: TopicHash, data: Vec<u8>) -> Option<Ticket> {
+            self.bring_from(1, topic, data)
+        }
+
+        fn bring_from(&mut self, neighbour: u8, topic: TopicHash, data: Vec<u8>) -> Option<Ticket> {
             self.brought += 1;
             let event = gossipsub::Event::Message {
-                propagation_source: test_peer(1).id(),
+                propagation_source: test_peer(neighbour).id(),
                 message_id: MessageId::new(&[self.brought]),
                 message: Message { source: None, data, sequence_number: None, topic },
             };
@@ -291,10 +295,12 @@ mod tests {
 
         /// Another announcement of one author and round.
         fn announce(&mut self) -> Option<Ticket> {
-            let manifest = wire::Manifest { round: 9, uid: 3, ..Default::default() };
-            let shards = vec![vec![self.brought]];
-            let announcement = wire::Announcement { uid: 3, manifest: manifest.encode_to_vec(), shards };
-            self.bring(self.gossip.topics.gradients.hash(), announcement.encode_to_vec())
+            self.announce_from(1)
+        }
+
+        fn announce_from(&mut self, neighbour: u8) -> Option<Ticket> {
+            let bytes = announcement(9, 3, &[self.brought]);
+            self.bring_from(neighbour, self.gossip.topics.gradients.hash(), bytes)
         }
     }
 
@@ -311,6 +317,14 @@ mod tests {
         rig.gossip.judged(&mut rig.behaviour, judgement);
         assert_eq!(rig.gossip.unjudged(), 3);
         assert!(rig.announce().is_some() && rig.announce().is_none());
+    }
+
+    #[test]
+    fn forgeries_do_not_shut_out_the_announcement_that_another_neighbour_brings() {
+        let mut rig = Rig::new();
+        let forged: Vec<Ticket> = (0..9).filter_map(|_| rig.announce_from(1)).collect();
+        assert_eq!(forged.len(), 4, "none of them is judged before the commitments are final");
+        assert!(rig.announce_from(2).is_some(), "the author's own");
     }
 
     #[test]

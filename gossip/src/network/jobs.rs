@@ -5,6 +5,7 @@ use crate::peers::dialer::Dial;
 use crate::small::codec::Answer;
 use crate::store::{Partial, StoreError};
 use covey_proto::Digest;
+use covey_proto::blob::BlobRef;
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 /// A piece of work that has ended.
 pub(super) enum Job {
     /// Room was made for a large blob.
-    Begun { root: Digest, result: Result<Partial, Arc<StoreError>> },
+    Begun { blob: BlobRef, result: Result<Partial, Arc<StoreError>> },
     /// A small blob was stored.
     Stored { root: Digest, result: Result<Arc<[u8]>, Arc<StoreError>> },
     /// A small blob was read for somebody.

@@ -125,23 +125,35 @@ impl Pieces {
         while let Some(blob) = self.downloads.begin() {
             let store = self.shared.store.clone();
             out.jobs.spawn_blocking(move || {
-                let result = store.begin(blob).map_err(Arc::new);
-                Job::Begun { root: blob.root, result }
+                let result = match store.begin(blob) {
+                    // What came under a size that had its turn before proves nothing.
+                    Err(StoreError::SizeDiffers { .. }) => store.forget(&blob.root).and_then(|()| store.begin(blob)),
+                    begun => begun,
+                };
+                Job::Begun { blob, result: result.map_err(Arc::new) }
             });
         }
     }
 
     /// The store has made room for a blob, or has none.
-    pub(super) fn begun(&mut self, root: Digest, result: Result<Partial, Arc<StoreError>>, out: &mut PieceMeans<'_>) {
+    pub(super) fn begun(&mut self, blob: BlobRef, result: Result<Partial, Arc<StoreError>>, out: &mut PieceMeans<'_>) {
         match result {
             Ok(partial) => {
-                if self.downloads.begun(&root, partial).is_some() {
-                    self.want(&root, out);
+                if self.downloads.begun(&blob, partial, Instant::now()).is_some() {
+                    self.want(&blob.root, out);
                 }
             }
-            Err(error) => self.end_download(&root, &Err(FetchError::Store(error)), out),
+            Err(error) if self.is_fetched(&blob) => {
+                self.end_download(&blob.root, &Err(FetchError::Store(error)), out);
+            }
+            Err(error) => tracing::debug!(root = %blob.root, %error, "another size has its turn by now"),
         }
         self.begin_more(out);
+    }
+
+    /// Whether it is this size's turn, if there are several of its name.
+    fn is_fetched(&self, blob: &BlobRef) -> bool {
+        self.downloads.get(&blob.root).is_some_and(|download| download.blob == *blob)
     }
 
     /// Tells the scheduler of a blob that the store has begun.
@@ -201,6 +213,8 @@ impl Pieces {
                 }
             }
         }
+        let turned = downloads.take_turns(now).into_iter().map(|root| (root, true));
+        let unwanted: Vec<_> = unwanted.into_iter().chain(turned).collect();
         let any = !unwanted.is_empty();
         for (root, wanted) in unwanted {
             if wanted {
@@ -247,10 +261,10 @@ impl Pieces {
                 tracing::debug!(%peer, why, "disconnected");
                 out.effects.push_back(Effect::Disconnect { peer });
             }
-            Report::Store { root, error } => {
-                if self.downloads.get(&root).is_some() {
-                    self.end_download(&root, &Err(FetchError::Store(error)), out);
-                    self.schedule(Event::Unwant { root }, out);
+            Report::Store { blob, error } => {
+                if self.is_fetched(&blob) {
+                    self.end_download(&blob.root, &Err(FetchError::Store(error)), out);
+                    self.schedule(Event::Unwant { root: blob.root }, out);
                 }
             }
         }

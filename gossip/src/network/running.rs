@@ -311,9 +311,9 @@ impl<'a> Running<'a> {
     fn on_job(&mut self, job: Result<Job, JoinError>) {
         match job {
             Ok(Job::Stored { root, result }) => self.fetch(FetchEvent::Stored { root, result }),
-            Ok(Job::Begun { root, result }) => {
+            Ok(Job::Begun { blob, result }) => {
                 let mut out = PieceMeans { jobs: &mut self.net.jobs, effects: &mut self.effects };
-                self.net.pieces.begun(root, result, &mut out);
+                self.net.pieces.begun(blob, result, &mut out);
             }
             Ok(Job::Read(reading)) => {
                 let (behaviour, jobs) = (&mut self.swarm.behaviour_mut().requests, &mut self.net.jobs);

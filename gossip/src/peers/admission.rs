@@ -2,7 +2,9 @@
 //!
 //! Peer ids are free, so a quarter of the inbound places is for peers that a member's record names: strangers get the
 //! rest. Before the chain is seen nobody can be told from a stranger; what they then hold too much ends afterwards.
-//! Addresses are not free: one has its share, and so has its block for strangers.
+//! Addresses are not free: one has its share for strangers, and so has its block. Many honest peers may share one (a
+//! carrier's NAT): those that members' records name do not count, and one connection at a time is let in beyond the share
+//! until it has shown whose it is.
 
 use super::PeerKey;
 use super::bucket::{Buckets, Rate};
@@ -25,7 +27,7 @@ pub struct ConnectionLimits {
     pub all_max: usize,
     /// To one peer: two, since both may dial at once; the surplus one goes soon.
     pub per_peer_max: usize,
-    /// From one IPv4 address or IPv6 /64, inbound.
+    /// From one IPv4 address or IPv6 /64, inbound, of peers that no member's record names.
     pub per_address_max: usize,
     /// From one IPv4 /24 or IPv6 /48, inbound, of peers that no member's record names: sybils rent blocks.
     pub per_block_max: usize,
@@ -104,14 +106,21 @@ impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
         Admission { limits, pending: HashMap::new(), pending_out: HashSet::new(), established: HashMap::new(), fresh }
     }
 
-    pub(crate) fn ask_pending(&mut self, connection: C, place: Option<Place>, now: Instant) -> Result<(), NotAdmitted> {
+    pub(crate) fn ask_pending(
+        &mut self,
+        connection: C,
+        place: Option<Place>,
+        now: Instant,
+        named: Named<'_>,
+    ) -> Result<(), NotAdmitted> {
         if self.pending.len() >= self.limits.pending_in_max {
             return Err(NotAdmitted::Pending(self.pending.len()));
         }
         if let Some(place) = place {
-            let established = self.established.values().filter(|(_, way)| *way == Direction::In(Some(place))).count();
-            let here = established + self.pending.values().filter(|other| **other == Some(place)).count();
-            if here >= self.limits.per_address_max {
+            let pending = self.pending.values().filter(|other| **other == Some(place)).count();
+            let here = self.strangers_at(place, named) + pending;
+            // A member's peer must get as far as to show that it is one.
+            if here >= self.limits.per_address_max && pending > 0 {
                 return Err(NotAdmitted::Address(here));
             }
             if !self.fresh.take(place, now) {
@@ -147,12 +156,24 @@ impl<C: std::hash::Hash + Ord + Copy> Admission<C> {
             _ if inbound + outbound >= self.limits.all_max => Err(NotAdmitted::All(inbound + outbound)),
             Direction::In(_) if inbound >= self.limits.in_max => Err(NotAdmitted::Inbound(inbound)),
             Direction::Out if outbound >= self.limits.out_max => Err(NotAdmitted::Outbound(outbound)),
-            Direction::In(place) => match named {
-                Some(named) if !named(&peer) => self.ask_stranger(inbound, place, named),
-                _ => Ok(()),
-            },
+            Direction::In(_) if named.is_some_and(|named| named(&peer)) => Ok(()),
+            Direction::In(place) => {
+                let here = place.map_or(0, |place| self.strangers_at(place, named));
+                match named {
+                    _ if place.is_some() && here >= self.limits.per_address_max => Err(NotAdmitted::Address(here)),
+                    Some(named) => self.ask_stranger(inbound, place, named),
+                    None => Ok(()),
+                }
+            }
             Direction::Out => Ok(()),
         }
+    }
+
+    /// Inbound connections from an address of peers that no member's record names: all, while nobody can know.
+    fn strangers_at(&self, place: Place, named: Named<'_>) -> usize {
+        let is_stranger = |peer: &PeerKey| !named.is_some_and(|named| named(peer));
+        let here = |(peer, way): &&(PeerKey, Direction)| *way == Direction::In(Some(place)) && is_stranger(peer);
+        self.established.values().filter(here).count()
     }
 
     fn ask_stranger(
@@ -231,16 +252,51 @@ mod tests {
         let limits = ConnectionLimits { per_address_max: 2, ..Default::default() };
         let mut admission = Admission::new(limits);
         let now = Instant::now();
-        assert_eq!(admission.ask_pending(1, place("10.0.0.1"), now), Ok(()));
+        assert_eq!(admission.ask_pending(1, place("10.0.0.1"), now, None), Ok(()));
         admission.established(1, test_peer(1), Direction::In(place("10.0.0.1")));
-        assert_eq!(admission.ask_pending(2, place("::ffff:10.0.0.1"), now), Ok(()));
-        assert_eq!(admission.ask_pending(3, place("10.0.0.1"), now), Err(NotAdmitted::Address(2)));
-        assert_eq!(admission.ask_pending(4, place("10.0.0.2"), now), Ok(()));
+        assert_eq!(admission.ask_pending(2, place("::ffff:10.0.0.1"), now, None), Ok(()));
+        assert_eq!(admission.ask_pending(3, place("10.0.0.1"), now, None), Err(NotAdmitted::Address(2)));
+        assert_eq!(admission.ask_pending(4, place("10.0.0.2"), now, None), Ok(()));
         admission.gone(1);
-        assert_eq!(admission.ask_pending(5, place("10.0.0.1"), now), Ok(()));
+        assert_eq!(admission.ask_pending(5, place("10.0.0.1"), now, None), Ok(()));
         for connection in 10..20 {
-            assert_eq!(admission.ask_pending(connection, place("127.0.0.1"), now), Ok(()));
+            assert_eq!(admission.ask_pending(connection, place("127.0.0.1"), now, None), Ok(()));
         }
+    }
+
+    #[test]
+    fn strangers_behind_an_address_do_not_shut_out_the_members_behind_it() {
+        let mut admission = Admission::new(ConnectionLimits::default());
+        let (peers, here) = (many_peers(60), place("10.0.0.1"));
+        let is_member = |peer: &PeerKey| peers[..20].contains(peer);
+        let named: Named<'_> = Some(&is_member);
+        let mut now = Instant::now();
+        let mut ask = |n: usize| {
+            now += std::time::Duration::from_secs(6);
+            let asked = admission.ask_pending(n, here, now, named);
+            let asked = asked.and_then(|()| admission.ask_established(peers[n], Direction::In(here), named));
+            match asked {
+                Ok(()) => admission.established(n, peers[n], Direction::In(here)),
+                Err(_) => admission.gone(n),
+            }
+            asked
+        };
+        let strangers: Vec<_> = (20..60).map(&mut ask).collect();
+        assert_eq!(strangers.iter().filter(|asked| asked.is_ok()).count(), 8);
+        assert_eq!(strangers.last(), Some(&Err(NotAdmitted::Address(8))));
+        assert!((0..20).all(|n| ask(n).is_ok()), "members are welcome");
+        assert_eq!(ask(59), Err(NotAdmitted::Address(8)), "and make no room for strangers");
+    }
+
+    #[test]
+    fn beyond_its_share_an_address_has_one_connection_at_a_time_that_may_show_whose_it_is() {
+        let mut admission = Admission::new(ConnectionLimits { per_address_max: 1, ..Default::default() });
+        let (here, now) = (place("10.0.0.1"), Instant::now());
+        assert_eq!(admission.ask_pending(1, here, now, None), Ok(()));
+        admission.established(1, test_peer(1), Direction::In(here));
+        assert_eq!(admission.ask_pending(2, here, now, None), Ok(()));
+        assert_eq!(admission.ask_pending(3, here, now, None), Err(NotAdmitted::Address(2)));
+        assert_eq!(admission.ask_established(test_peer(2), Direction::In(here), None), Err(NotAdmitted::Address(1)));
     }
 
     /// Whoever comes through a relay has no place of its own: see [`super::super::place::counted_at`].
@@ -253,21 +309,21 @@ mod tests {
         let relay: libp2p::Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
         for (n, peer) in peers.iter().enumerate() {
             let place = counted_at(Way::Relayed, &relay, true);
-            assert_eq!(admission.ask_pending(n, place, now), Ok(()), "neither its number nor its pace");
+            assert_eq!(admission.ask_pending(n, place, now, None), Ok(()), "neither its number nor its pace");
             assert_eq!(admission.ask_established(*peer, Direction::In(place), Some(&|_| false)), Ok(()));
             admission.established(n, *peer, Direction::In(place));
         }
         let direct = counted_at(Way::Direct, &relay, true);
-        assert_eq!(admission.ask_pending(90, direct, now), Ok(()), "the relay itself may still come");
-        assert_eq!(admission.ask_pending(91, direct, now), Err(NotAdmitted::Address(1)));
+        assert_eq!(admission.ask_pending(90, direct, now, None), Ok(()), "the relay itself may still come");
+        assert_eq!(admission.ask_pending(91, direct, now, None), Err(NotAdmitted::Address(1)));
     }
 
     #[test]
     fn directions_peers_and_pending_ones_are_bounded() {
         let limits = ConnectionLimits { in_max: 2, out_max: 1, pending_in_max: 1, ..Default::default() };
         let mut admission = Admission::new(limits);
-        assert_eq!(admission.ask_pending(0, None, Instant::now()), Ok(()));
-        assert_eq!(admission.ask_pending(1, None, Instant::now()), Err(NotAdmitted::Pending(1)));
+        assert_eq!(admission.ask_pending(0, None, Instant::now(), None), Ok(()));
+        assert_eq!(admission.ask_pending(1, None, Instant::now(), None), Err(NotAdmitted::Pending(1)));
         for connection in [0, 1] {
             assert_eq!(admission.ask_established(test_peer(1), Direction::In(None), None), Ok(()));
             admission.established(connection, test_peer(1), Direction::In(None));

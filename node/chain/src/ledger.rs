@@ -47,6 +47,14 @@ pub enum LedgerError {
     /// Two endpoints of the chain say different things of what is final: one of them is not to be trusted.
     #[error("the chain's endpoints disagree: {0}")]
     Disagreement(String),
+    /// Several endpoints are named, a second opinion is required, and none could be had: asking again may change it.
+    #[error("no second endpoint confirms final block {block}: {why}")]
+    Unconfirmed {
+        /// What was read.
+        block: BlockNumber,
+        /// What became of the second endpoint.
+        why: String,
+    },
     /// The chain's runtime is not one that this client knows: asking again changes nothing.
     #[error("the chain and this client do not fit: {0}")]
     Unfit(String),

@@ -26,6 +26,7 @@ pub mod chain;
 mod config;
 mod faults;
 pub mod known;
+mod origin;
 pub mod pallets;
 mod rpc;
 pub mod runtime;

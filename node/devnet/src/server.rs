@@ -3,18 +3,22 @@
 use crate::chain::{Chain, ChainError};
 use crate::config::{Blocks, Config};
 use crate::faults::Faults;
+use crate::origin;
 use crate::rpc::{self, BlockInfo, Context, Heads};
 use jsonrpsee::server::{
-    BatchRequestConfig, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
+    BatchRequestConfig, HttpRequest, Methods, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
     serve_with_graceful_shutdown, stop_channel,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tower::Service;
 
-/// Bytes of a request and of an answer: metadata is 100 KB, a subnet of 256 uids some hundreds.
-const MESSAGE_MAX: u32 = 16 << 20;
+/// Bytes of an answer: metadata is 100 KB, a subnet of 256 uids some hundreds.
+const ANSWER_MAX: u32 = 16 << 20;
+/// Bytes of a request: 16,384 keys are 3 MB. Read as JSON it takes up to 20 times as much.
+const REQUEST_MAX: u32 = 4 << 20;
 /// Messages that wait for a client that reads slowly; then its connection is closed.
 const BUFFER_MAX: u32 = 4_096;
 /// Pause after a failed accept, which is mostly for want of file descriptors.
@@ -62,15 +66,16 @@ impl Devnet {
         let chain = tokio::task::spawn_blocking(move || Chain::open(&opened)).await;
         let chain = chain.map_err(|_| ChainError::Build(crate::chain::BuildError::Panicked("the genesis")))??;
         let context = Context::new(chain, faults.clone());
-        let methods: Methods = rpc::module(context.clone())?.into();
+        let module = rpc::module(context.clone())?;
+        let (methods, public): (Methods, Methods) = (module.clone().into(), rpc::without_operation(module).into());
         let at = |error| StartError::Listen { address: config.listen, error };
         let listener = TcpListener::bind(config.listen).await.map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
         let (stop, server) = stop_channel();
         let settings = ServerConfig::builder()
             .set_id_provider(RandomStringIdProvider::new(16))
-            .max_request_body_size(MESSAGE_MAX)
-            .max_response_body_size(MESSAGE_MAX)
+            .max_request_body_size(REQUEST_MAX)
+            .max_response_body_size(ANSWER_MAX)
             .max_connections(config.connections_max)
             .max_subscriptions_per_connection(1_024)
             .set_message_buffer_capacity(BUFFER_MAX)
@@ -89,7 +94,15 @@ impl Devnet {
                 let _ = stream.set_nodelay(true);
                 let Some(stream) = stream.into_std().ok().filter(|stream| faults.admit(stream, most)) else { continue };
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                let service = builder.clone().build(methods.clone(), stop.clone());
+                let operators = builder.clone().build(methods.clone(), stop.clone());
+                let everyones = builder.clone().build(public.clone(), stop.clone());
+                let service = tower::service_fn(move |request: HttpRequest<hyper::body::Incoming>| {
+                    let mut service = match origin::may_operate(request.uri(), request.headers()) {
+                        true => operators.clone(),
+                        false => everyones.clone(),
+                    };
+                    service.call(request)
+                });
                 tokio::spawn(serve_with_graceful_shutdown(stream, service, stop.clone().shutdown()));
             }
         });

@@ -12,6 +12,8 @@ use covey_devnet::pallets::subtensor::{Call, WeightsPayload};
 use covey_devnet::runtime::{Runtime, RuntimeCall};
 use covey_timelock as timelock;
 use frame_support::{BoundedVec, StorageHasher, Twox64Concat};
+use jsonrpsee::core::client::SubscriptionClientT;
+use jsonrpsee::ws_client::WsClientBuilder;
 use serde_json::{Value, json};
 use sp_runtime::generic::Era;
 
@@ -419,4 +421,73 @@ async fn chain_head_answers_after_it_has_said_that_it_will() {
     world.ask("chainHead_v1_unpin", json!([id, genesis])).await;
     let (code, _) = refused(world.client(), "chainHead_v1_header", json!([id, genesis])).await;
     assert_eq!(code, -32_801);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_asks_for_so_many_hashes_and_no_more() {
+    let world = world().await;
+    let asked = |count: u32| json!([(0..count).collect::<Vec<_>>()]);
+    assert_eq!(world.ask("chain_getBlockHash", asked(1_024)).await.as_array().unwrap().len(), 1_024);
+    let (_, why) = refused(world.client(), "chain_getBlockHash", asked(1_025)).await;
+    assert!(why.contains("1025 blocks exceed the maximum of 1024"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_subscription_follows_so_many_keys_of_so_many_bytes_and_no_more() {
+    let world = world().await;
+    let follow = async |keys: Vec<String>| {
+        let params = Params(json!([keys]));
+        let started =
+            world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
+        started.await
+    };
+    let keys = |count: u32| (0..count).map(|key| hexed(key.to_le_bytes())).collect::<Vec<_>>();
+    let mut all = follow(keys(1_024)).await.unwrap();
+    assert_eq!(all.next().await.unwrap().unwrap()["changes"].as_array().unwrap().len(), 1_024);
+    let why = follow(keys(1_025)).await.unwrap_err().to_string();
+    assert!(why.contains("1025 keys exceed the maximum of 1024"), "{why}");
+    let why = follow(vec![hexed(vec![7; 1_025])]).await.unwrap_err().to_string();
+    assert!(why.contains("exceeds the maximum of 1024 bytes"), "{why}");
+}
+
+/// On one thread, which would be busy with them: what clients follow is looked up on others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[allow(clippy::await_holding_lock)] // That is the test.
+async fn who_follows_keys_holds_nobody_up() {
+    let world = world().await;
+    let keys: Vec<String> = (0..1_024_u32).map(|key| hexed(key.to_le_bytes())).collect();
+    let mut all = Vec::new();
+    for _ in 0..32 {
+        let params = Params(json!([keys]));
+        let started =
+            world.client().subscribe::<Value, _>("state_subscribeStorage", params, "state_unsubscribeStorage");
+        all.push(started.await.unwrap());
+    }
+    let other = connect(&world.devnet.url()).await;
+    for followed in &mut all {
+        assert!(followed.next().await.is_some());
+    }
+    // A block, and the chain is held, so that nobody who looks at it gets on: other clients are answered all the same.
+    let mut held = world.devnet.chain();
+    held.make_block().unwrap();
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), ask(&other, "system_health", json!([])));
+    assert_eq!(answer.await.unwrap()["peers"], 0);
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_from_elsewhere_reads_and_cannot_operate() {
+    let world = world().await;
+    let page = async |origin: &str| {
+        let mut headers = jsonrpsee::ws_client::HeaderMap::new();
+        headers.insert("origin", origin.parse().unwrap());
+        WsClientBuilder::default().set_headers(headers).build(world.devnet.url()).await.unwrap()
+    };
+    let evil = page("https://evil.example").await;
+    assert_eq!(ask(&evil, "chain_getHeader", json!([])).await["number"], "0x0");
+    let (code, why) = refused(&evil, "covey_makeBlock", json!([])).await;
+    assert!(code == -32601, "{why}");
+    assert_eq!(world.ask("chain_getHeader", json!([])).await["number"], "0x0", "no block was made");
+    let own = page("http://localhost:8000").await;
+    assert_eq!(ask(&own, "covey_makeBlock", json!([])).await["number"], 1);
 }

@@ -121,7 +121,7 @@ impl Assignment {
     pub fn of(run: &Run, run_id: RunId, round: Round, at_a: &ChainView) -> Assignment {
         let seed = seed(run_id, round, beacon(run, run_id, at_a.block, at_a.hash));
         let members = at_a.members.keys().copied();
-        Assignment::new(seed, run.data.samples, members, samples_per_member(run, round))
+        Assignment::new(seed, run.data_of(round).samples, members, samples_per_member(run, round))
     }
 
     /// The round's seed.

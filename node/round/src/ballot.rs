@@ -4,6 +4,8 @@
 //! it. So the policy is coarse. Whatever is valid and held goes on the ballot unless its author is known to be bad. A
 //! score decides only where more is held than has places: the best rated come first. Newcomers, of whom nobody has a
 //! rating, follow in an order that all validators share: if each chose among them for itself, none would ever get half.
+//! Uids can be bought, so newcomers get no more than half as many places as the admitted, however many come: a third of
+//! the ballot, which neither sets the norm that all are scaled to nor outweighs the rest. To be rated they need no place.
 //! Whether bytes are valid and held is for others to say; what is fetched first, the node decides as things are offered.
 
 use crate::clock::derive_digest;
@@ -12,6 +14,10 @@ use covey_proto::record::UidSet;
 use covey_proto::{Digest, Round, RunId, Uid};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+/// Places on a ballot before enough are admitted to fill them: newcomers may have what is left of these. A run begins with
+/// newcomers alone.
+pub const PLACES_AT_FIRST: usize = 4;
 
 /// One round's shared order of the unrated, known once C is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +40,21 @@ impl Probation {
     }
 }
 
-/// The ballot: of those whose contributions are `held`, valid and on the disk, the first `places` (K): the rated by score,
-/// falling, then the unrated in the order that all share.
+/// The ballot: of those whose contributions are `held`, valid and on the disk, at most `places` (K): the rated by score,
+/// falling, then the unrated in the order that all share, half as many as the rated, or as many as there are places left of
+/// [`PLACES_AT_FIRST`].
 ///
 /// Who is not in `standings` counts as unrated. A vote with fewer than K names is no fault: the rest is not held or bad.
 pub fn ballot(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>, places: u32) -> UidSet {
-    ranking(probation, held, standings).into_iter().take(places as usize).collect()
+    let (admitted, unrated) = ranking(probation, held, standings);
+    let places = places as usize;
+    let rated = admitted.len().min(places);
+    let newcomers = (rated / 2).max(PLACES_AT_FIRST.saturating_sub(rated)).min(places - rated);
+    admitted.into_iter().take(rated).chain(unrated.into_iter().take(newcomers)).collect()
 }
 
-/// The rated by score, falling, equals in the shared order; then the unrated in the shared order. The bad are left out.
-fn ranking(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>) -> Vec<Uid> {
+/// The rated by score, falling, equals in the shared order; and the unrated in the shared order. The bad are left out.
+fn ranking(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Standing>) -> (Vec<Uid>, Vec<Uid>) {
     let mut ranked: Vec<(bool, Reverse<u64>, Digest, Uid)> = held
         .iter()
         .filter_map(|uid| {
@@ -56,7 +67,9 @@ fn ranking(probation: &Probation, held: &UidSet, standings: &BTreeMap<Uid, Stand
         })
         .collect();
     ranked.sort_unstable();
-    ranked.into_iter().map(|(.., uid)| uid).collect()
+    let unrated = ranked.partition_point(|(unrated, ..)| !unrated);
+    let uids = |ranked: &[(_, _, _, Uid)]| ranked.iter().map(|(.., uid)| *uid).collect();
+    (uids(&ranked[..unrated]), uids(&ranked[unrated..]))
 }
 
 /// A number that rises with the score, so that scores can be compared as integers: scores are 0 or more, and the bits of
@@ -97,11 +110,11 @@ mod tests {
             (3, Standing::Admitted(0.7)),
             (4, Standing::Admitted(0.0)),
         ]);
-        let ranked = ranking(&probation(), &uids(1..=6), &known);
-        assert_eq!(ranked[..3], [3, 2, 4].map(Uid::from));
+        let (ranked, unrated) = ranking(&probation(), &uids(1..=6), &known);
+        assert_eq!(ranked, [3, 2, 4].map(Uid::from));
         let mut waiting = [5, 6].map(Uid::from);
         waiting.sort_by_key(|uid| probation().place(*uid));
-        assert_eq!(ranked[3..], waiting);
+        assert_eq!(unrated, waiting);
     }
 
     #[test]
@@ -117,6 +130,21 @@ mod tests {
             standings(&[(1, Standing::Admitted(0.1)), (2, Standing::Admitted(0.3)), (3, Standing::Admitted(0.2))]);
         assert_eq!(ballot(&probation(), &uids(1..=9), &known, 2), uids([2, 3]));
         assert_eq!(ballot(&probation(), &uids(1..=9), &known, 4).len(), 4);
+    }
+
+    /// 248 new uids beside 8 admitted ones take 4 of 12 places, not 12 of 20.
+    #[test]
+    fn whoever_brings_many_uids_gets_no_more_than_a_third_of_the_ballot() {
+        let admitted = |count: u8| standings(&(0..count).map(|uid| (uid, Standing::Admitted(0.1))).collect::<Vec<_>>());
+        let newcomers = |rated: u8, places: u32| {
+            let ballot = ballot(&probation(), &uids(0..=255), &admitted(rated), places);
+            ballot.iter().filter(|uid| *uid >= Uid::from(rated)).count()
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4, 8, 13, 14, 19, 20].map(|rated| newcomers(rated, 20)),
+            [4, 3, 2, 1, 2, 4, 6, 6, 1, 0]
+        );
+        assert_eq!(newcomers(0, 2), 2);
     }
 
     proptest! {
@@ -143,8 +171,12 @@ mod tests {
             }).collect();
             let held = UidSet::from_bytes(held);
             let ballot = ballot(&probation(), &held, &known, places);
-            let good = held.iter().filter(|uid| known[uid] != Standing::Bad).count();
-            prop_assert_eq!(ballot.len(), good.min(places as usize));
+            let count = |uids: &UidSet, is: fn(&Standing) -> bool| uids.iter().filter(|uid| is(&known[uid])).count();
+            let (admitted, unrated) = (|of: &Standing| matches!(of, Standing::Admitted(_)), |of: &Standing| *of == Standing::Unrated);
+            let rated = count(&ballot, admitted);
+            prop_assert_eq!(rated, count(&held, admitted).min(places as usize));
+            let most = (rated / 2).max(PLACES_AT_FIRST.saturating_sub(rated)).min(places as usize - rated);
+            prop_assert_eq!(count(&ballot, unrated), count(&held, unrated).min(most));
             prop_assert!(ballot.iter().all(|uid| held.contains(uid) && known[&uid] != Standing::Bad));
         }
     }

@@ -237,16 +237,29 @@ impl<P: Copy + Ord, A> Gatherer<P, A> {
         Ok(())
     }
 
-    /// Keeps an early announcement; those that have waited too long go, and this one if it has no room.
+    /// Keeps an early announcement; those that have waited too long go. Where there is no room, one of the neighbour that
+    /// brought most gives way: many that make announcements up shut out each other, not who brings a few.
     fn keep_early(&mut self, now: Duration, announced: Announced<P, A>, actions: &mut Vec<Action<P, A>>) {
         let is_late = |(since, _): &mut (Duration, _)| now.saturating_sub(*since) > EARLY_TIMEOUT;
         actions.extend(self.early.extract_if(.., is_late).map(|(_, late)| Action::Ignore(late)));
-        let of_peer = self.early.iter().filter(|(_, other)| other.from == announced.from).count();
-        if self.early.len() >= EARLY_MAX || of_peer >= EARLY_PEER_MAX {
+        let of_peer = |from: P| self.early.iter().filter(|(_, other)| other.from == from).count();
+        let its_own = of_peer(announced.from);
+        if its_own >= EARLY_PEER_MAX {
             actions.push(Action::Ignore(announced));
-        } else {
-            self.early.push((now, announced));
+            return;
         }
+        if self.early.len() >= EARLY_MAX {
+            let most = self.early.iter().map(|(_, other)| (of_peer(other.from), other.from)).max();
+            let last_of_most = most
+                .filter(|(count, _)| *count > its_own + 1)
+                .and_then(|(_, greedy)| self.early.iter().rposition(|(_, other)| other.from == greedy));
+            let Some(at) = last_of_most else {
+                actions.push(Action::Ignore(announced));
+                return;
+            };
+            actions.push(Action::Ignore(self.early.remove(at).1));
+        }
+        self.early.push((now, announced));
     }
 
     /// What was asked for is ruled on like what gossip brings. Of a peer that hands out what nobody committed, nothing

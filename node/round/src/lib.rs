@@ -34,5 +34,6 @@ pub mod clock;
 pub mod engine;
 pub mod gather;
 pub mod rating;
+pub mod reach;
 pub mod select;
 pub mod submit;

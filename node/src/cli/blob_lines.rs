@@ -1,5 +1,6 @@
 //! What `covey blob` and its transfers share: where the store is, how a blob is written, and a line of the result.
 
+use super::shown;
 use clap::Args;
 use covey_proto::blob::BlobRef;
 use std::io::Write;
@@ -14,7 +15,7 @@ pub(super) struct Where {
 
 /// Says a line of the result. A closed pipe is no error: whoever read has enough.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", shown::line(line));
 }
 
 /// A blob as it is named on the command line: `ROOT:SIZE`.

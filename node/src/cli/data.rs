@@ -1,10 +1,11 @@
 //! `covey data`: from text to token shards.
 
-use super::{Done, Failure, Plain};
+use super::{Done, Failure, Plain, shown};
 use crate::corpus::{Corpus, VOCABULARY};
 use clap::{Args, Subcommand};
-use covey_proto::Digest;
-use covey_trainer::data::{Dataset, DatasetSummary, PrepareOptions, prepare, read_documents};
+use covey_proto::{Digest, Round};
+use covey_trainer::chat::{ChatError, ChatTemplate};
+use covey_trainer::data::{Dataset, DatasetSummary, Document, PrepareOptions, prepare, read_documents};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,10 @@ pub(super) enum DataCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct PrepareArgs {
-    /// Your own text: a .txt, .md or .jsonl file, or a folder of them. Without it, the default corpus is fetched by cargo.
+    /// Your own text: a .txt, .md or .jsonl file, or a folder of them. May be repeated: to replay some text among
+    /// conversations, say. Without it, the default corpus is fetched by cargo.
     #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    data: Vec<PathBuf>,
     /// Where the data set goes. Default: a folder of the cache (COVEY_CACHE, or ~/.cache/covey).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -38,6 +40,37 @@ pub(super) struct PrepareArgs {
     /// on from that model.
     #[arg(long, value_name = "PATH", conflicts_with = "vocabulary")]
     tokenizer: Option<PathBuf>,
+    /// How conversations ("messages" in .jsonl) become text: chatml, a Jinja file, or a model's folder.
+    #[arg(long, value_name = "TEMPLATE")]
+    chat_template: Option<String>,
+}
+
+/// ROUND:PATH.
+pub(super) fn phase(text: &str) -> Result<(Round, PathBuf), String> {
+    let (round, path) =
+        text.split_once(':').ok_or_else(|| format!("{text:?} is not ROUND:PATH, like 60:chats.jsonl"))?;
+    let round = round.parse().map_err(|_| format!("{round:?} is no round"))?;
+    Ok((Round(round), path.into()))
+}
+
+/// The chat template of that name, in that file, or of that model's folder.
+///
+/// # Errors
+/// There is none.
+pub(super) fn chat_template(place: &str) -> Result<ChatTemplate, Failure> {
+    let path = Path::new(place);
+    match ChatTemplate::named(place) {
+        Some(template) => Ok(template),
+        None if path.is_dir() => {
+            Ok(ChatTemplate::load(path)?.ok_or_else(|| ChatError::None { path: path.to_owned() })?)
+        }
+        None if path.is_file() => Ok(ChatTemplate::read(path)?),
+        None => {
+            let names: Vec<&str> = ChatTemplate::names().collect();
+            Err(Plain(format!("--chat-template {place}: neither {}, nor a file, nor a folder", names.join(", ")))
+                .into())
+        }
+    }
 }
 
 /// What cuts text into tokens.
@@ -100,9 +133,10 @@ pub(super) fn run(command: DataCommand) -> Result<Done, Failure> {
                 Some(path) => Tokens::given(path)?,
                 None => Tokens::Trained(args.vocabulary),
             };
-            let dataset = match &args.data {
-                Some(path) => own(path, &tokens, args.out.as_deref())?,
-                None => corpus(&tokens, args.out.as_deref())?,
+            let template = args.chat_template.as_deref().map(chat_template).transpose()?;
+            let dataset = match args.data.is_empty() {
+                false => own(&args.data, &tokens, template.as_ref(), args.out.as_deref())?,
+                true => corpus(&tokens, args.out.as_deref())?,
             };
             describe(&dataset);
         }
@@ -112,13 +146,29 @@ pub(super) fn run(command: DataCommand) -> Result<Done, Failure> {
 }
 
 /// The data set for a swarm: the user's own text, or the default corpus; prepared now if it is not there.
-pub(super) fn for_swarm(path: Option<&Path>, tokens: &Tokens) -> Result<Arc<Dataset>, Failure> {
+pub(super) fn for_swarm(
+    path: Option<&Path>,
+    tokens: &Tokens,
+    template: Option<&ChatTemplate>,
+) -> Result<Arc<Dataset>, Failure> {
     let dataset = match path {
         Some(folder) if folder.join("dataset.json").is_file() => Dataset::open(folder, None)?,
-        Some(path) => own(path, tokens, None)?,
+        Some(path) => own(&[path.to_owned()], tokens, template, None)?,
         None => corpus(tokens, None)?,
     };
     Ok(Arc::new(dataset))
+}
+
+/// The data sets of a node, one for each phase of its run. Text is cut by a tokenizer of `vocabulary` tokens, in later phases
+/// by the first one's.
+///
+/// # Errors
+/// Something at those places is neither a data set nor text.
+pub(super) fn for_node(first: &Path, later: &[PathBuf], vocabulary: u32) -> Result<Vec<Arc<Dataset>>, Failure> {
+    let first = for_swarm(Some(first), &Tokens::Trained(vocabulary), None)?;
+    let given = Tokens::given(&first.tokenizer_path())?;
+    let later = later.iter().map(|path| for_swarm(Some(path), &given, None));
+    std::iter::once(Ok(first.clone())).chain(later).collect()
 }
 
 fn corpus(tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
@@ -137,17 +187,29 @@ fn corpus(tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
     Ok(corpus.dataset)
 }
 
-fn own(path: &Path, tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Failure> {
-    let documents = read_documents(path)?;
+fn own(
+    paths: &[PathBuf],
+    tokens: &Tokens,
+    template: Option<&ChatTemplate>,
+    out: Option<&Path>,
+) -> Result<Dataset, Failure> {
+    let read = |path: &PathBuf| read_documents(path, template);
+    let documents: Vec<Document> =
+        paths.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     let mut hasher = blake3::Hasher::new();
     for document in &documents {
         hasher.update(&(document.name.len() as u64).to_le_bytes()).update(document.name.as_bytes());
         hasher.update(&(document.text.len() as u64).to_le_bytes()).update(document.text.as_bytes());
+        hasher.update(&document.bytes_learnt().to_le_bytes());
     }
     let content = Digest::new(*hasher.finalize().as_bytes());
     let folder = match out {
         Some(out) => out.to_owned(),
-        None => cache()?.join(format!("own-{}-{}", content.short(), tokens.name())),
+        None => {
+            let chat =
+                template.map_or_else(String::new, |of| format!("-{}", Digest::of(of.source().as_bytes()).short()));
+            cache()?.join(format!("own-{}-{}{chat}", content.short(), tokens.name()))
+        }
     };
     // The cache's folder is named by the text; another one may hold anything, and is made again.
     if out.is_none()
@@ -155,10 +217,13 @@ fn own(path: &Path, tokens: &Tokens, out: Option<&Path>) -> Result<Dataset, Fail
     {
         return Ok(dataset);
     }
-    let name = path.file_name().map_or("text".into(), |name| name.to_string_lossy().into_owned());
+    let names = paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
+    let name = names.collect::<Vec<_>>().join(", ");
     let mut last = String::new();
     let (vocabulary, tokenizer) = (tokens.vocabulary(), tokens.json());
-    let options = PrepareOptions { name, vocabulary, tokenizer, ..PrepareOptions::default() };
+    let (chat_template, marks) = template.map(|of| (of.source().to_owned(), of.marks())).unzip();
+    let marks = marks.unwrap_or_default();
+    let options = PrepareOptions { name, vocabulary, tokenizer, chat_template, marks, ..PrepareOptions::default() };
     let summary = prepare(documents, &options, &folder, &mut |stage| say(&mut last, stage.to_string()))?;
     report(&summary);
     Ok(Dataset::open(&folder, Some(summary.digest))?)
@@ -185,10 +250,15 @@ fn report(summary: &DatasetSummary) {
 fn describe(dataset: &Dataset) {
     let manifest = dataset.manifest();
     println!("data set          {}", dataset.digest());
-    println!("name              {}", manifest.name);
+    println!("name              {}", shown::line(&manifest.name));
     println!("vocabulary        {}", dataset.vocabulary());
+    let (all, learnt) = (dataset.train_tokens(), dataset.train_tokens_learnt());
     println!("training          {} tokens, {} bytes of text", dataset.train_tokens(), dataset.train_text_bytes());
     println!("held out          {} tokens, {} bytes of text", dataset.heldout_tokens(), dataset.heldout_bytes());
+    if let Some(template) = dataset.chat_template_path() {
+        println!("conversations     {} of the training tokens are only read", all - learnt);
+        println!("chat template     {}", template.display());
+    }
     println!("tokenizer         {}", dataset.tokenizer_path().display());
 }
 

@@ -66,7 +66,7 @@ fn laboratory(grid: &Path, out: &Path, text: Option<&Path>, cores: usize) -> Res
     let grid = Grid::load(grid)?;
     // All rows have the same, or the grid would not have been read.
     let vocabulary = grid.rows.first().map_or(0, |row| row.vocabulary());
-    let data = data::for_swarm(text, &data::Tokens::Trained(vocabulary))?;
+    let data = data::for_swarm(text, &data::Tokens::Trained(vocabulary), None)?;
     let table = conduct(&grid, out, &data, cores, &mut Progress::new())?;
     println!("{}", table.markdown(&data.manifest().name));
     println!("{}", out.join("report.html").display());
@@ -77,7 +77,7 @@ fn quick(args: &LabArgs, cores: usize) -> Result<Done, Failure> {
     let preset = Template::load(&args.preset)?;
     let vocabulary = preset.clone().with(&args.set)?.vocabulary();
     let vocabulary = vocabulary.ok_or_else(|| Plain(format!("{} has no model.vocabulary", args.preset)))?;
-    let data = data::for_swarm(args.data.as_deref(), &data::Tokens::Trained(vocabulary))?;
+    let data = data::for_swarm(args.data.as_deref(), &data::Tokens::Trained(vocabulary), None)?;
     println!("method   seed  rounds    loss  bits/byte     tokens  bytes a miner  seconds");
     for method in &args.method {
         let defaults = method.defaults().map(|(key, value)| format!("{key}={value}"));

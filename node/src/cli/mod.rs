@@ -12,6 +12,7 @@ mod blob_lines;
 mod data;
 #[cfg(feature = "devnet")]
 mod devnet;
+mod eval;
 mod init;
 mod lab;
 #[cfg(feature = "devnet")]
@@ -23,6 +24,7 @@ mod peers;
 mod register;
 mod run;
 mod serve;
+mod shown;
 mod signals;
 mod state;
 mod status;
@@ -98,6 +100,8 @@ enum Command {
     Export(model::ExportArgs),
     /// Continue a prompt with an exported model, or talk with it.
     Generate(model::GenerateArgs),
+    /// Measure what a model knows: multiple choice and perplexity, as lm-eval does.
+    Eval(eval::EvalArgs),
     /// Answer over HTTP with a model, or with a running node's newest state, as OpenAI's interface does.
     Serve(serve::ServeArgs),
 }
@@ -131,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Model(command) => model::model(command),
         Command::Export(args) => model::export(&args),
         Command::Generate(args) => model::generate(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Serve(args) => serve::run(&args),
     };
     match result {

@@ -73,7 +73,7 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
     service::log::start(&config.log, board.clone())
         .map_err(|error| Plain(format!("log = {:?}: {error}", config.log)))?;
     let (hotkey, dataset) = match roles == Roles::default() {
-        true => (None, None),
+        true => (None, Vec::new()),
         false => {
             let unlock = if args.supervised { Unlock::Environment } else { Unlock::Ask };
             let wallet = Wallet::open(&config.wallet.path, &config.wallet.name)?;
@@ -81,7 +81,7 @@ fn run_here(args: NodeArgs, roles: Roles) -> Result<Done, Failure> {
             let nothing =
                 || Plain(format!("{} has no data: a {} needs the run's", args.config.display(), service::role(roles)));
             let path = config.data.as_deref().ok_or_else(nothing)?;
-            (Some(hotkey), Some(data::for_swarm(Some(path), &data::Tokens::Trained(run.model.vocabulary))?))
+            (Some(hotkey), data::for_node(path, &config.phases, run.model.vocabulary)?)
         }
     };
     let (misbehaviour, supervised, genesis) = (args.misbehave, args.supervised, args.genesis);

@@ -1,7 +1,7 @@
 //! `covey peers`: who a running node is connected to.
 
 use super::status::Which;
-use super::{Done, Failure};
+use super::{Done, Failure, shown};
 use crate::observe::{self, PeerLine};
 use crate::report::units;
 use clap::Args;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &PeersArgs) -> Result<Done, Failure> {
     for (at, name) in names.iter().enumerate() {
         let json = ask(format!("/{name}/peers"))?;
         if args.json {
-            println!("{json}");
+            println!("{}", shown::json(&json));
             continue;
         }
         let peers: Vec<PeerLine> = serde_json::from_str(&json)?;

@@ -72,7 +72,8 @@ pub(super) fn run(args: &RegisterArgs) -> Result<Done, Failure> {
     let (hotkey, coldkey) = (wallet.hotkey_public(&config.wallet.hotkey)?, wallet.coldkey_public()?);
     let keys = Keys { wallet, hotkey, coldkey };
     let settings = Settings::new(config.chain.endpoints, run.chain.netuid);
-    let settings = Settings { genesis: Some(run.chain.genesis), ..settings };
+    let second_opinion = config.chain.second_opinion;
+    let settings = Settings { genesis: Some(run.chain.genesis), second_opinion, ..settings };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = runtime.block_on(async {
         tokio::select! {

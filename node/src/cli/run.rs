@@ -8,8 +8,8 @@ use crate::chain::{Ledger, LedgerError};
 use crate::preset::{Template, genesis_state, given_state};
 use crate::service::read_run;
 use clap::{Args, Subcommand, ValueEnum};
-use covey_proto::run::{Chain, Run};
-use covey_proto::{BlockNumber, Digest, Hotkey};
+use covey_proto::run::{Chain, Phase, Run};
+use covey_proto::{BlockNumber, Digest, Hotkey, Round};
 use covey_round::clock;
 use covey_round::engine::Roles;
 use covey_trainer::data::Dataset;
@@ -58,6 +58,9 @@ pub(super) struct NewArgs {
     /// begins with. The data must be of its tokenizer (`covey data prepare --tokenizer`).
     #[arg(long, value_name = "DIR")]
     from_model: Option<PathBuf>,
+    /// Another prepared data set from this round on. May be repeated.
+    #[arg(long = "phase", value_name = "ROUND:DIR", value_parser = super::data::phase)]
+    phases: Vec<(Round, PathBuf)>,
     /// A round's blocks and electorate: those of the preset suit a chain of one's own.
     #[arg(long, value_enum, default_value = "preset")]
     clock: ClockArg,
@@ -96,7 +99,7 @@ pub(super) struct CheckArgs {
     /// The run.toml.
     #[arg(value_name = "FILE", default_value = "run.toml")]
     file: PathBuf,
-    /// The data set that should be the run's.
+    /// The data set that should be the run's, or one of its phases'.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The chain that should be the run's, as a WebSocket URL.
@@ -145,7 +148,11 @@ fn new(args: &NewArgs) -> Result<Done, Failure> {
         (None, None) => return Err(Plain("give --genesis or --chain".into()).into()),
     };
     let chain = Chain { genesis, netuid: args.netuid, start: args.start, genesis_state: Digest::ZERO };
-    let run = template.fill(chain, &dataset)?;
+    let mut run = template.fill(chain, &dataset)?;
+    for (from, folder) in &args.phases {
+        run.phases.push(phase(&run, *from, &dataset, &Dataset::open(folder, None)?)?);
+    }
+    let run = run.checked()?;
     let out = args.out.display();
     let written = File::create_new(&args.out).and_then(|mut file| {
         file.write_all(run.to_toml().as_bytes())?;
@@ -165,6 +172,21 @@ fn new(args: &NewArgs) -> Result<Done, Failure> {
         println!("  covey seeder --config node.toml --genesis {}", model.display());
     }
     Ok(Done::Well)
+}
+
+/// The data of a phase, cut into the tokens of the run's first data.
+fn phase(run: &Run, from: Round, first: &Dataset, data: &Dataset) -> Result<Phase, Failure> {
+    let place = data.folder().display();
+    if data.manifest().tokenizer != first.manifest().tokenizer {
+        let first = first.tokenizer_path();
+        return Err(
+            Plain(format!("{place} has another tokenizer: prepare it with --tokenizer {}", first.display())).into()
+        );
+    }
+    match data.samples(run.model.sequence) {
+        0 => Err(Plain(format!("{place} holds no whole sequence of {} tokens", run.model.sequence)).into()),
+        samples => Ok(Phase { from: from.0, digest: data.digest(), samples }),
+    }
 }
 
 /// Connects, asks, disconnects.
@@ -238,13 +260,17 @@ fn check_state(run: &Run, model: Option<&Path>, findings: &mut Findings) -> Resu
 }
 
 fn check_data(run: &Run, dataset: &Dataset, findings: &mut Findings) {
-    let (got, needed) = (dataset.digest(), run.data.digest);
+    // The phase that has it; the first one's data is meant where none has.
+    let firsts = std::iter::once(0).chain(run.phases.iter().map(|phase| phase.from));
+    let mut sets = firsts.map(|from| run.data_of(Round(from)));
+    let data = sets.find(|data| data.digest == dataset.digest()).unwrap_or(run.data);
+    let (got, needed) = (dataset.digest(), data.digest);
     let says = match got == needed {
         true => format!("{}, of {} tokens", got.short(), dataset.train_tokens()),
         false => format!("this is {}, the run's is {}", got.short(), needed.short()),
     };
     findings.say("data", got == needed, &says);
-    let (has, counts) = (dataset.samples(run.model.sequence), run.data.samples);
+    let (has, counts) = (dataset.samples(run.model.sequence), data.samples);
     findings.say("samples", counts <= has, &format!("the run counts {counts}, the data has {has}"));
     let (has, needed) = (dataset.vocabulary(), run.model.vocabulary);
     findings.say("vocabulary", has <= needed, &format!("{has} tokens in the data, {needed} in the model"));

@@ -1,6 +1,6 @@
 //! `covey status`: what a running node does, or what all of a swarm do.
 
-use super::{Done, Failure, Plain};
+use super::{Done, Failure, Plain, shown};
 use crate::config::{NodeConfig, STATUS};
 use crate::disk::folder::Folder;
 use crate::observe::{self, NodeStatus};
@@ -88,7 +88,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Done, Failure> {
     let mut nodes = Vec::new();
     for name in names {
         match ask(format!("/{name}/status")) {
-            Ok(json) if args.json => println!("{json}"),
+            Ok(json) if args.json => println!("{}", shown::json(&json)),
             Ok(json) => nodes.push(serde_json::from_str::<NodeStatus>(&json)?),
             // One of a swarm that is being started again; the others are of interest all the same.
             Err(error) if args.node.is_none() => eprintln!("{name}: {error}"),

@@ -45,6 +45,13 @@ pub(super) struct SwarmArgs {
     /// well-documented crates, fetched by cargo.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// Other data from this round on: text, conversations, or a prepared data set. May be repeated. Rates are schedules by
+    /// round: --set "inner.rate=[[0,0.03],[60,0.003]]".
+    #[arg(long = "phase", value_name = "ROUND:PATH", value_parser = data::phase)]
+    phases: Vec<(Round, PathBuf)>,
+    /// How conversations ("messages" in .jsonl) become text: chatml, a Jinja file, or a model's folder.
+    #[arg(long, value_name = "TEMPLATE")]
+    chat_template: Option<String>,
     /// demo, covenant, internet, tiny, or a run file that ends in .toml.
     #[arg(long, default_value = "demo")]
     preset: String,
@@ -156,10 +163,17 @@ fn options(args: SwarmArgs) -> Result<Options, Failure> {
         Some(model) => data::Tokens::given(model)?,
         None => data::Tokens::Trained(vocabulary),
     };
-    let data = data::for_swarm(args.data.as_deref(), &tokens)?;
+    let chat_template = args.chat_template.as_deref().map(data::chat_template).transpose()?;
+    let data = data::for_swarm(args.data.as_deref(), &tokens, chat_template.as_ref())?;
+    let given = data::Tokens::given(&data.tokenizer_path())?;
+    let later = |(from, path): (Round, PathBuf)| -> Result<_, Failure> {
+        Ok((from, data::for_swarm(Some(&path), &given, chat_template.as_ref())?))
+    };
+    let phases = args.phases.into_iter().map(later).collect::<Result<_, _>>()?;
     Ok(Options {
         template,
         data,
+        phases,
         rounds,
         counts,
         seed: args.seed.map_or_else(random_seed, Ok)?,

@@ -1,7 +1,7 @@
 //! `covey watch`: follows a run from outside and prints what happens, a line each.
 
 use super::signals::stopped;
-use super::{Done, Failure};
+use super::{Done, Failure, shown};
 use crate::chain::substrate::{Settings, SubstrateLedger};
 use crate::config::NodeConfig;
 use crate::service::read_run;
@@ -114,7 +114,10 @@ async fn follow(args: &WatchArgs, target: Target, folder: &Path) -> Result<(), F
 
 /// Prints a line; false if nobody reads any more, which is no error.
 fn print(args: &WatchArgs, news: &News) -> Result<bool, Failure> {
-    let line = if args.json { serde_json::to_string(news)? } else { news.to_string() };
+    let line = match args.json {
+        true => shown::json(&serde_json::to_string(news)?).into_owned(),
+        false => shown::line(&news.to_string()).into_owned(),
+    };
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),

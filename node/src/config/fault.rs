@@ -148,6 +148,9 @@ pub enum FaultKind {
     /// Neither of the two ways of sending.
     #[error("is {0:?}; it must be \"bbr\" or \"system\"")]
     Congestion(String),
+    /// None of the ways of taking a second endpoint's silence.
+    #[error("is {0:?}; it must be \"required\", \"preferred\" or \"off\"")]
+    SecondOpinion(String),
     /// Not a filter of logs.
     #[error("is {filter:?}: {error}; like \"info,covey=debug\"")]
     Filter {

@@ -3,8 +3,9 @@
 use super::fault::{ConfigError, FILE_BYTES_MAX, Fault, FaultKind};
 use super::settings::{ADDRESSES_MAX, NetworkConfig, NodeConfig};
 use super::units::{Mbit, Size};
-use crate::chain::substrate::ENDPOINTS_MAX;
+use crate::chain::substrate::{ENDPOINTS_MAX, SecondOpinion};
 use covey_gossip::{Congestion, check_address};
+use covey_proto::run::PHASES_MAX;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -61,11 +62,16 @@ fn text(path: &Path) -> Result<String, ConfigError> {
 /// Every key, once. What is missing or wrong has its default; a wrong one leaves a fault.
 fn config(keys: &mut Keys) -> NodeConfig {
     let mut config = NodeConfig::new("run.toml", "node");
-    let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = &mut config;
+    let NodeConfig { run, folder, name, data, phases, cores, status, log, wallet, chain, network, storage } =
+        &mut config;
     keys.set("run", run, path);
     keys.set("folder", folder, path);
     keys.set("name", name, word);
     keys.set("data", data, |text: String| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
+    keys.set("phases", phases, |texts: Vec<String>| match texts.len() {
+        0..=PHASES_MAX => texts.into_iter().map(path).collect(),
+        got => Err(FaultKind::Entries { got, least: 0, most: PHASES_MAX }),
+    });
     keys.set("cores", cores, |number| count(number, 0..=4096).map(|number| Some(number).filter(|number| *number > 0)));
     keys.set("status", status, address);
     keys.set("log", log, |filter: String| match EnvFilter::try_new(&filter) {
@@ -76,6 +82,12 @@ fn config(keys: &mut Keys) -> NodeConfig {
     keys.set("wallet.name", &mut wallet.name, word);
     keys.set("wallet.hotkey", &mut wallet.hotkey, word);
     keys.list("chain.endpoints", 1..=ENDPOINTS_MAX, endpoint, &mut chain.endpoints);
+    keys.set("chain.second_opinion", &mut chain.second_opinion, |word: String| match word.as_str() {
+        "required" => Ok(SecondOpinion::Required),
+        "preferred" => Ok(SecondOpinion::Preferred),
+        "off" => Ok(SecondOpinion::Off),
+        _ => Err(FaultKind::SecondOpinion(word)),
+    });
     self::network(keys, network);
     keys.set("storage.quota", &mut storage.quota, |text: String| Ok(text.parse::<Size>()?));
     keys.set("storage.archive", &mut storage.archive, Ok::<bool, _>);

@@ -3,6 +3,7 @@
 //! How it is read from text, and what is wrong with a text, is `read`'s; how it is written with a word on each key, `write`'s.
 
 use super::units::{Mbit, Size};
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::{Congestion, Limits};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub name: String,
     /// The training data: a prepared data set, or the text it is made of. A node that only follows needs none.
     pub data: Option<PathBuf>,
+    /// The training data of the run's later phases, in their order.
+    pub phases: Vec<PathBuf>,
     /// Cores for training and scoring; none: all.
     pub cores: Option<usize>,
     /// Where its metrics and peers are shown.
@@ -62,6 +65,8 @@ pub struct WalletConfig {
 pub struct ChainConfig {
     /// WebSocket URLs, the preferred one first; 1 to [`super::ENDPOINTS_MAX`].
     pub endpoints: Vec<String>,
+    /// Whether what one endpoint says is used where no second one of them confirms it.
+    pub second_opinion: SecondOpinion,
 }
 
 /// How other nodes are reached.
@@ -98,9 +103,9 @@ pub struct StorageConfig {
     pub quota: Size,
     /// Whether it keeps every round for ever: a seeder.
     pub archive: bool,
-    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1: with 1 a crash changes no bit
-    /// of what the miner does next. With more it costs the error feedback, and the moments are some rounds old; they are three
-    /// times the model, and its state is written in every round besides.
+    /// Rounds from one writing of a miner's moments and error feedback to the next, from 1: then a crash costs nothing. They are
+    /// three times the model, and its state is written in every round besides; where that is too much for the disk, a crash
+    /// costs what was not sent since the last writing.
     pub save_rounds: u32,
 }
 
@@ -112,11 +117,12 @@ impl NodeConfig {
             folder: folder.into(),
             name: "node".into(),
             data: None,
+            phases: Vec::new(),
             cores: None,
             status: Some(STATUS),
             log: LOG_FILTER.into(),
             wallet: WalletConfig { path: WALLETS.into(), name: "default".into(), hotkey: "default".into() },
-            chain: ChainConfig { endpoints: vec![FINNEY.into()] },
+            chain: ChainConfig { endpoints: vec![FINNEY.into()], second_opinion: SecondOpinion::default() },
             network: NetworkConfig {
                 listen: vec!["/ip4/0.0.0.0/tcp/4001".into(), "/ip4/0.0.0.0/udp/4001/quic-v1".into()],
                 bootstrap: vec![],
@@ -140,7 +146,7 @@ impl NodeConfig {
         resolve(&mut self.run);
         resolve(&mut self.folder);
         resolve(&mut self.wallet.path);
-        self.data.iter_mut().for_each(resolve);
+        self.data.iter_mut().chain(&mut self.phases).for_each(resolve);
         self
     }
 

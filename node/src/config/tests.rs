@@ -1,6 +1,7 @@
 //! node.toml survives being written and read, and says all that is wrong with it.
 
 use super::*;
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::{Congestion, Limits};
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +22,7 @@ fn unusual() -> NodeConfig {
     config.log = "warn".into();
     config.wallet = WalletConfig { path: "../wallets".into(), name: "swarm".into(), hotkey: "miner-3".into() };
     config.chain.endpoints = vec!["ws://127.0.0.1:9944".into(), "wss://example.org".into()];
+    config.chain.second_opinion = SecondOpinion::Preferred;
     config.network = NetworkConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
         bootstrap: vec!["/dns4/seed.example.org/tcp/4001".into()],
@@ -69,7 +71,7 @@ fn a_file_without_keys_is_the_default() {
 fn every_fault_is_told_at_once() {
     let faults = faults(
         "surprise = 1\ncores = -1\nlog = \"a=b=c\"\nstorage = 5\nstatus = \"nowhere\"\n[wallet]\nname = \"../x\"\npassword = \"p\"\n\
-         [chain]\nendpoints = [\"http://x\", \"ws://\"]\n[network]\nlisten = [\"here\"]\nupload_mbit = -3\nreachable = 1\n\
+         [chain]\nendpoints = [\"http://x\", \"ws://\"]\nsecond_opinion = \"maybe\"\n[network]\nlisten = [\"here\"]\nupload_mbit = -3\nreachable = 1\n\
          connections_max = 4\npeers_target = 9\n",
     );
     for fault in [
@@ -82,6 +84,7 @@ fn every_fault_is_told_at_once() {
         "wallet.password: there is no such key",
         "chain.endpoints: \"http://x\" is no WebSocket URL",
         "chain.endpoints: \"ws://\" is no WebSocket URL",
+        "chain.second_opinion is \"maybe\"; it must be \"required\"",
         "network.listen: \"here\" is no address",
         "network.upload_mbit is -3",
         "network.reachable is 1; it must be true or false",
@@ -89,7 +92,7 @@ fn every_fault_is_told_at_once() {
     ] {
         assert!(faults.iter().any(|told| told.contains(fault)), "{fault:?} is not in {faults:#?}");
     }
-    assert_eq!(faults.len(), 13, "{faults:#?}");
+    assert_eq!(faults.len(), 14, "{faults:#?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! node.toml as `covey init` writes it: every key with what it is for, those that have their default as comments.
 
-use super::settings::{NetworkConfig, NodeConfig};
+use super::settings::{ChainConfig, NetworkConfig, NodeConfig};
 use super::units::Mbit;
+use crate::chain::substrate::SecondOpinion;
 use covey_gossip::Congestion;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::Value;
 
 const HEAD: &str = "\
@@ -24,12 +25,19 @@ impl NodeConfig {
 fn write(config: &NodeConfig) -> String {
     let default = NodeConfig::new("run.toml", "node");
     let mut file = File { text: HEAD.to_owned() };
-    let NodeConfig { run, folder, name, data, cores, status, log, wallet, chain, network, storage } = config;
+    let NodeConfig { run, folder, name, data, phases, cores, status, log, wallet, chain, network, storage } = config;
     file.always("run", path(run), "What the nodes of the run agree on. Two nodes are of one run if `covey run show` prints\none id for both files.");
     file.always("folder", path(folder), "The node's own folder: state, blobs, journal. It belongs to one process.");
     file.key("name", text(name), text(&default.name), "For people: the name in its log and status.");
     let place = |data: &Option<_>| data.as_deref().map_or_else(|| text(""), path);
     file.key("data", place(data), place(&default.data), "The training data: a prepared data set (`covey data prepare`), or the text that it is made\nof. Miners and validators need it; \"\" is none.");
+    let places = |phases: &[PathBuf]| Value::Array(phases.iter().map(|place| path(place)).collect());
+    file.key(
+        "phases",
+        places(phases),
+        places(&default.phases),
+        "The same for the run's later phases (`covey run show` lists them), in their order.",
+    );
     let number = |cores: &Option<usize>| whole(cores.unwrap_or(0));
     file.key("cores", number(cores), number(&default.cores), "Cores for training and scoring; 0 is all.");
     file.key("status", address(*status), address(default.status), "Where it shows its metrics and peers, for `covey status`, `covey peers` and Prometheus. Who\nreaches the port reads them: keep it on this machine. \"\" is nowhere.");
@@ -42,6 +50,13 @@ fn write(config: &NodeConfig) -> String {
 
     file.section("chain", "");
     file.key("endpoints", list(&chain.endpoints), list(&default.chain.endpoints), "The preferred one first; when it does not answer, the next one is asked. Chain and subnet are\nthose of run.toml.");
+
+    let opinion = |chain: &ChainConfig| match chain.second_opinion {
+        SecondOpinion::Required => text("required"),
+        SecondOpinion::Preferred => text("preferred"),
+        SecondOpinion::Off => text("off"),
+    };
+    file.key("second_opinion", opinion(chain), opinion(&default.chain), "With two endpoints or more, each final block is read from two. \"required\": one that no second\nendpoint confirms is not used, and no vote is cast on it; \"preferred\": it is used, with a\nwarning; \"off\": only one is asked.");
 
     write_network(&mut file, network, &default.network);
 
@@ -57,7 +72,7 @@ fn write(config: &NodeConfig) -> String {
         "save_rounds",
         whole(storage.save_rounds as usize),
         whole(default.storage.save_rounds as usize),
-        "A miner's moments and error feedback, three times the model, go to the disk every so many\nrounds and at a clean end. With 1, a crash loses nothing; with more, it costs what was not\nsent by then, and the moments are some rounds old.",
+        "A miner's moments and error feedback, three times the model, go to the disk every so many\nrounds and at a clean end. At 1 a crash costs nothing; else what it had not sent by then.",
     );
     file.text
 }

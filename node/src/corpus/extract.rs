@@ -62,8 +62,7 @@ pub fn extract(name: &str, root: &Path, documents: &mut Vec<Document>) -> Result
             extracted.markdown_bytes += markdown.len() as u64;
             for paragraph in markdown::paragraphs(&markdown).into_iter().filter(|text| prose::is_prose(text)) {
                 extracted.prose_bytes += paragraph.len() as u64;
-                let document =
-                    open.get_or_insert_with(|| Document { name: format!("{name}/{file}"), text: String::new() });
+                let document = open.get_or_insert_with(|| Document::new(format!("{name}/{file}"), ""));
                 if !document.text.is_empty() {
                     document.text.push_str("\n\n");
                 }
@@ -120,7 +119,7 @@ mod tests {
         let mut documents = Vec::new();
         let extracted = extract("name", dir.path(), &mut documents).unwrap();
         let text = format!("First of all: {SENTENCE}\n\n{SENTENCE}");
-        assert_eq!(documents, [Document { name: "name/README.md".into(), text }]);
+        assert_eq!(documents, [Document::new("name/README.md", text)]);
         assert_eq!(extracted.files, 2);
     }
 

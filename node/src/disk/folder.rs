@@ -72,6 +72,11 @@ impl Folder {
         self.0.join("tokenizer.json")
     }
 
+    /// How conversations become text, if it trained on some.
+    pub fn chat_template(&self) -> PathBuf {
+        self.0.join("chat_template.jinja")
+    }
+
     /// What stands beside the parameters of the model that it goes on from; there only if it does.
     pub fn model(&self) -> PathBuf {
         self.0.join("model")

@@ -5,15 +5,14 @@
 //! elsewhere. Keys are not here: they are in a wallet ([`crate::wallet`]). What is as large as the model is written and
 //! read as a stream: no copy of it is made on the way.
 //!
-//! [`states`] has the states, [`training`] what a miner's training carries on, [`journal`] what was committed last; this
-//! file has how files are written.
+//! [`states`] has the states, [`journal`] what was committed last; this file the rest, and how files are written.
 //! [`folder`] is a whole swarm's, [`state_check`] holds a saved state against a root.
 //!
 //! ```text
 //! identity.key blobs/  covey-gossip's
 //! state-R.bin          the state after round R ("genesis" before round 0): the newest two; .damaged if it was none
 //! feedback-R.bin       error feedback after the contribution of round R
-//! moments-R.bin        the inner optimizer's moments after the training of round R
+//! moments.bin          the inner optimizer's
 //! journal.json         what was committed last
 //! ratings.bin          a validator's
 //! ```
@@ -22,16 +21,17 @@ pub mod folder;
 pub mod journal;
 pub mod state_check;
 pub mod states;
-pub mod training;
 
 pub use journal::{Journal, JournalContribution, JournalFile};
 pub use states::{SavedState, StateFile};
 
+use covey_proto::{Digest, Round};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+const TRAINING_MAGIC: &[u8; 8] = b"CVYTRA01";
 /// What a stream is read by at most: few calls, and no matter beside a model.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -167,6 +167,81 @@ impl Disk {
     fn damaged(&self, name: &str, what: &str) -> DiskError {
         DiskError { path: self.path(name), error: io::Error::new(io::ErrorKind::InvalidData, what) }
     }
+
+    /// Keeps what a miner has learned by the contribution of `round` (error feedback and moments, as `save` writes them); it
+    /// counts once the journal names the contribution.
+    ///
+    /// # Errors
+    /// The file system or `save` refuses.
+    pub fn write_training(
+        &self,
+        round: Round,
+        base: Digest,
+        save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), DiskError> {
+        self.write_with(&training_name(round), |file| {
+            file.write_all(&training_head(round, base))?;
+            save(file)
+        })
+    }
+
+    /// What was learned by the contribution that the journal names, to be read as a stream; none if no file says that it is
+    /// that.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn training(&self, of: &JournalContribution) -> Result<Option<impl Read + use<>>, DiskError> {
+        let Some(mut file) = self.open_file(&training_name(of.round))? else { return Ok(None) };
+        let expected = training_head(of.round, of.base);
+        let mut head = vec![0; expected.len()];
+        Ok((file.read_exact(&mut head).is_ok() && head == expected).then_some(file))
+    }
+
+    /// What was learned by the newest contribution before `round` of which it is on the disk.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn training_before(&self, round: Round) -> Result<Option<impl Read + use<>>, DiskError> {
+        let rounds = self.training_rounds()?.into_iter().filter(|of| *of < round);
+        let Some(newest) = rounds.max() else { return Ok(None) };
+        let Some(mut file) = self.open_file(&training_name(newest))? else { return Ok(None) };
+        let mut head = vec![0; training_head(newest, Digest::ZERO).len()];
+        Ok((file.read_exact(&mut head).is_ok() && head.starts_with(TRAINING_MAGIC)).then_some(file))
+    }
+
+    /// Forgets what a miner has learned.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_training(&self) -> Result<(), DiskError> {
+        self.keep_only_training(None)
+    }
+
+    /// Forgets what was learned by the contributions of all rounds but `round`.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn keep_only_training(&self, round: Option<Round>) -> Result<(), DiskError> {
+        let others = self.training_rounds()?.into_iter().filter(|of| Some(*of) != round);
+        others.map(training_name).try_for_each(|name| self.remove(&name))
+    }
+
+    fn training_rounds(&self) -> Result<Vec<Round>, DiskError> {
+        let entries = fs::read_dir(&self.root).map_err(|error| DiskError { path: self.root.clone(), error })?;
+        let round = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("training-")?.strip_suffix(".bin")?.parse().ok().map(Round)
+        };
+        Ok(entries.flatten().filter_map(round).collect())
+    }
+}
+
+fn training_head(round: Round, base: Digest) -> Vec<u8> {
+    [TRAINING_MAGIC.as_slice(), &round.0.to_le_bytes(), base.as_bytes()].concat()
+}
+
+fn training_name(round: Round) -> String {
+    format!("training-{round}.bin")
 }
 
 #[cfg(test)]
@@ -184,6 +259,28 @@ mod tests {
         assert!(part.exists(), "who opens it may not hold its lock yet");
         disk.remove_leftovers().unwrap();
         assert!(!part.exists());
+    }
+
+    #[test]
+    fn what_was_learned_counts_only_for_the_contribution_it_came_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let base = Digest::of(b"base");
+        disk.write_training(Round(2), base, |file| file.write_all(b"older")).unwrap();
+        disk.write_training(Round(3), base, |file| file.write_all(b"values")).unwrap();
+        let contribution = |base| JournalContribution { round: Round(3), base, manifest: Digest::ZERO, call: None };
+        let text = |file: Option<&mut dyn Read>| {
+            let mut values = String::new();
+            file.map(|file| file.read_to_string(&mut values).unwrap()).map(|_| values)
+        };
+        let exact = |base| disk.training(&contribution(base)).unwrap().and_then(|mut file| text(Some(&mut file)));
+        let before = |round| disk.training_before(Round(round)).unwrap().and_then(|mut file| text(Some(&mut file)));
+        assert_eq!((exact(base), exact(Digest::ZERO)), (Some("values".into()), None));
+        assert_eq!([2, 3, 9].map(before), [None, Some("older".into()), Some("values".into())]);
+        disk.keep_only_training(Some(Round(3))).unwrap();
+        assert_eq!((exact(base), before(3)), (Some("values".into()), None));
+        disk.forget_training().unwrap();
+        assert_eq!(exact(base), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::{Run, UIDS};
 use covey_proto::{Digest, Round, Uid, derive};
 use covey_round::assign::{Assignment, samples_per_member};
+use covey_round::reach::reach;
 use covey_sparseloco::state::as_le_bytes;
 use covey_sparseloco::{OuterStep, outer_step};
 use covey_trainer::data::Dataset;
@@ -163,7 +164,8 @@ impl Outer {
         }
         let rate = run.outer.rate.linear(f64::from(round.0));
         if !sparse.is_empty() {
-            outer_step(layout, &mut self.theta, &sparse, OuterStep { alpha: rate, rho: run.outer.rho })?;
+            let reach = reach(run, layout, round);
+            outer_step(layout, &mut self.theta, &sparse, OuterStep { alpha: rate, rho: run.outer.rho, reach: &reach })?;
         }
         let Some(mean) = mean(whole) else { return Ok(()) };
         match experiment.method {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Between two tries at a chain that does not answer.
 const RETRY: Duration = Duration::from_millis(500);
+/// The same at a block that no second endpoint confirms: the first one is asked for all of it each time.
+const RETRY_UNCONFIRMED: Duration = Duration::from_secs(2);
 
 /// Reads until there is an answer, or reason to believe that there will be none.
 pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber) -> Done {
@@ -25,6 +27,11 @@ pub(super) async fn read<L: Ledger>(context: Arc<Context<L>>, block: BlockNumber
             Err(error @ (LedgerError::Unfit(_) | LedgerError::NotYet { .. })) => {
                 tracing::error!(node = %context.name, %error, "block {block} is not read");
                 return Done::View(Err(block));
+            }
+            // What to do about it is in the client's warning, which does not come with each try.
+            Err(error @ LedgerError::Unconfirmed { .. }) => {
+                tracing::debug!(node = %context.name, %error, "reading block {block} again");
+                tokio::time::sleep(RETRY_UNCONFIRMED).await;
             }
             Err(error @ LedgerError::Unreachable(_)) => {
                 tracing::warn!(node = %context.name, %error, "reading block {block} again");

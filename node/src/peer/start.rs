@@ -13,6 +13,7 @@ use super::validating::{Validating, Validator, ValidatorError};
 use super::{Applying, Inputs, Peer, applying, catching_up};
 use crate::chain::{Ledger, LedgerError};
 use crate::compute::Compute;
+use crate::data::{PhaseData, PhaseDataError};
 use crate::disk::{Disk, DiskError, SavedState};
 use crate::misbehave::Misbehaviour;
 use covey_gossip::store::{Store, StoreError};
@@ -46,8 +47,8 @@ pub struct Config<L> {
     pub run: Arc<Run>,
     /// The chain.
     pub ledger: L,
-    /// The training data; a node that only follows needs none.
-    pub data: Option<Arc<Dataset>>,
+    /// The training data, a set for each of the run's phases; a node that only follows needs none.
+    pub data: Vec<Arc<Dataset>>,
     /// Where it listens, as multiaddrs.
     pub listen: Vec<String>,
     /// Whom it dials first, as multiaddrs.
@@ -119,22 +120,9 @@ pub enum StartError {
         /// The subnet connected to.
         netuid: u16,
     },
-    /// The data set is not the run's.
-    #[error("the training data is {got}; the run trains on {needed}: prepare the same text with the same vocabulary")]
-    OtherData {
-        /// The data set's digest.
-        got: Digest,
-        /// The run's.
-        needed: Digest,
-    },
-    /// The run counts more sequences than its data has.
-    #[error("the training data has {got} sequences; the run counts {needed}: its data.samples is wrong")]
-    TooFewSamples {
-        /// The data set's.
-        got: u64,
-        /// The run's.
-        needed: u64,
-    },
+    /// The data sets are not the run's.
+    #[error(transparent)]
+    OtherData(#[from] PhaseDataError),
     /// The hotkey is another run's.
     #[error(
         "hotkey {} commits to run {} (last at block {}); this node has run {run}: compare `covey run show`. If they are two \
@@ -190,7 +178,11 @@ impl<L: Ledger> Peer<L> {
         // The store takes the folder's lock: until then another node may be at home in it.
         let store = Store::open(&config.directory, config.store_bytes_max)?;
         disk.remove_leftovers()?;
-        let parts = Parts { data: config.data.clone(), device: config.device, save_rounds: config.save_rounds };
+        let data = match config.data.is_empty() {
+            true => None,
+            false => Some(PhaseData::new(&config.run, config.data.iter().cloned())?),
+        };
+        let parts = Parts { data, device: config.device, save_rounds: config.save_rounds };
         let (observer, patience, model) = (config.observer.clone(), config.patience, config.genesis.clone());
         let (context, network_events, orders) = open(config, disk, store).await?;
         let state = restore_state(&context, model.as_deref())?;
@@ -289,21 +281,15 @@ fn check<L: Ledger>(config: &Config<L>) -> Result<(), StartError> {
     if config.roles != Roles::default() && config.hotkey.is_none() {
         return Err(StartError::NoHotkey);
     }
-    match &config.data {
-        None if config.roles != Roles::default() => Err(StartError::NoData),
-        Some(data) if data.digest() != run.data.digest => {
-            Err(StartError::OtherData { got: data.digest(), needed: run.data.digest })
-        }
-        Some(data) if data.samples(run.model.sequence) < run.data.samples => {
-            Err(StartError::TooFewSamples { got: data.samples(run.model.sequence), needed: run.data.samples })
-        }
-        _ => Ok(()),
+    if config.roles != Roles::default() && config.data.is_empty() {
+        return Err(StartError::NoData);
     }
+    Ok(())
 }
 
 /// What the roles need besides the context.
 struct Parts {
-    data: Option<Arc<Dataset>>,
+    data: Option<PhaseData>,
     device: Device,
     save_rounds: u32,
 }

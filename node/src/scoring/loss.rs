@@ -5,7 +5,6 @@
 //! evaluation costs three forward passes of an evaluation set and no copy of the model.
 
 use covey_proto::Uid;
-use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_round::engine::Collection;
 use covey_round::rating::Evaluation;
@@ -39,8 +38,6 @@ pub struct Setting<'a> {
     pub data: &'a Dataset,
     /// The run.
     pub run: &'a Run,
-    /// How parameters lie.
-    pub layout: &'a Layout,
     /// The round.
     pub collection: &'a Collection,
     /// Who evaluates.
@@ -51,8 +48,6 @@ pub struct Setting<'a> {
 pub struct Bench<'a> {
     model: &'a mut dyn LanguageModel,
     setting: Setting<'a>,
-    /// What every tensor of a contribution alone is multiplied by: it is its own median.
-    factors: Vec<Option<f32>>,
     random: Batch,
     random_before: f64,
 }
@@ -68,24 +63,24 @@ impl<'a> Bench<'a> {
         setting: Setting<'a>,
         base: &mut dyn Read,
     ) -> Result<Bench<'a>, ScoreError> {
-        let Setting { data, run, layout, collection, voter } = setting;
+        let Setting { data, run, collection, voter } = setting;
         let count = run.scoring.sequences as usize;
         let samples = collection.assignment.evaluation(collection.beacon, voter, count);
         let random = data.batch(&run.model, samples)?;
         model.load(base)?;
         let [random_before] = losses(model, from_ref(&random))?;
-        let factors = vec![Some(1.0); layout.tensors().len()];
-        Ok(Bench { model, setting, factors, random, random_before })
+        Ok(Bench { model, setting, random, random_before })
     }
 
     /// Tries the contribution of `uid` alone: the base state less a share of the outer step. `shards` are its shards in
-    /// order, decoded as they are asked for. The model holds the base again afterwards.
+    /// order, decoded as they are asked for; `factors` what each tensor is multiplied by ([`super::Scale`]). The model holds the base again afterwards.
     ///
     /// # Errors
     /// The device refuses, the data is not the model's, or the shards are not this layout's.
     pub fn evaluate(
         &mut self,
         uid: Uid,
+        factors: &[Option<f32>],
         shards: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
     ) -> Result<Evaluation, ScoreError> {
         let Setting { data, run, collection, voter, .. } = self.setting;
@@ -96,8 +91,8 @@ impl<'a> Bench<'a> {
         let own = data.batch(&run.model, samples)?;
         let [own_before] = losses(self.model, from_ref(&own))?;
         let alpha = run.outer.rate.linear(f64::from(collection.round.0)) * run.scoring.rate;
-        let step = OuterStep { alpha, rho: run.outer.rho };
-        match self.model.try_step(shards, &self.factors, step) {
+        let step = OuterStep { alpha, rho: run.outer.rho, reach: &[] };
+        match self.model.try_step(shards, factors, step) {
             Ok(()) => {}
             // Values so large that a parameter would not be finite: the author's fault, and no reason to rate nobody.
             Err(TryError::Step(StepError::NotFinite { .. })) => return Ok(Evaluation::Failed),
@@ -106,7 +101,8 @@ impl<'a> Bench<'a> {
         let batches = [own, self.random.clone()];
         let after = losses(self.model, &batches);
         self.model.undo();
-        let gain = |before: f64, after: f64| (before - after) / before;
+        // Sequences of which nothing is learnt, as a long question is, say nothing of anybody.
+        let gain = |before: f64, after: f64| if before > 0.0 { (before - after) / before } else { 0.0 };
         match after {
             Ok([own, random]) => {
                 Ok(Evaluation::Gains { own: gain(own_before, own), random: gain(self.random_before, random) })
@@ -131,7 +127,9 @@ fn losses<const N: usize>(model: &mut dyn LanguageModel, batches: &[Batch]) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scoring::{Scale, norms};
     use crate::testing::{made_up_text, tiny_run};
+    use covey_proto::layout::Layout;
     use covey_proto::{Digest, Round};
     use covey_round::assign::{Assignment, samples_per_member};
     use covey_sparseloco::state::as_le_bytes;
@@ -176,8 +174,13 @@ mod tests {
         }
 
         fn setting(&self) -> Setting<'_> {
-            let Rig { data, run, layout, collection, .. } = self;
-            Setting { data, run, layout, collection, voter: uid(2) }
+            let Rig { data, run, collection, .. } = self;
+            Setting { data, run, collection, voter: uid(2) }
+        }
+
+        /// A contribution's factors where it is the only one: it is its own median.
+        fn alone(&self) -> Vec<Option<f32>> {
+            vec![Some(1.0); self.layout.tensors().len()]
         }
 
         /// What a miner with this uid would send.
@@ -206,7 +209,7 @@ mod tests {
             let batches = [own, random].map(|samples| data.batch(&run.model, samples).unwrap());
             let mut after = base.clone();
             let alpha = run.outer.rate.linear(0.0) * run.scoring.rate;
-            outer_step(layout, &mut after, &[shards], OuterStep { alpha, rho: run.outer.rho }).unwrap();
+            outer_step(layout, &mut after, &[shards], OuterStep { alpha, rho: run.outer.rho, reach: &[] }).unwrap();
             let losses = |state: &[f32]| {
                 let mut model = self.backend.model().unwrap();
                 model.load(&mut as_le_bytes(state)).unwrap();
@@ -227,13 +230,48 @@ mod tests {
         let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
         for of in [0, 1, 0] {
             let shards = &sent[of as usize];
-            let found = bench.evaluate(uid(of), &mut shards.iter().cloned().map(Ok)).unwrap();
+            let found = bench.evaluate(uid(of), &rig.alone(), &mut shards.iter().cloned().map(Ok)).unwrap();
             assert_eq!(found, rig.by_definition(of, shards));
             let Evaluation::Gains { own, random } = found else { panic!("{found:?}") };
             assert!(own > 0.0 && random > 0.0, "uid {of} learned something: {found:?}");
         }
-        let stranger = bench.evaluate(uid(9), &mut sent[0].iter().cloned().map(Ok)).unwrap();
+        let stranger = bench.evaluate(uid(9), &rig.alone(), &mut sent[0].iter().cloned().map(Ok)).unwrap();
         assert_eq!(stranger, Evaluation::Failed, "who was assigned nothing is judged by nothing");
+    }
+
+    /// Who sends its honest update eightfold is tried as loud as it would be applied: as the others are.
+    #[test]
+    fn shouting_earns_nothing() {
+        let rig = Rig::new();
+        let sent: Vec<Vec<SparseShard>> = (0..2).map(|of| rig.contribution(of)).collect();
+        let loud: Vec<SparseShard> = sent[1].iter().map(|shard| scaled(shard, 8.0)).collect();
+        let norms_of = |shards: &[SparseShard]| norms(&rig.layout, shards.iter().cloned().map(Ok::<_, ()>)).unwrap();
+        let scale = Scale::new(&rig.run, &rig.layout, Round(0), &[norms_of(&sent[0]), norms_of(&loud)]);
+        let mut model = rig.backend.model().unwrap();
+        let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
+        let mut gain = |shards: &[SparseShard], factors: &[Option<f32>]| match bench
+            .evaluate(uid(1), factors, &mut shards.iter().cloned().map(Ok))
+            .unwrap()
+        {
+            Evaluation::Gains { random, .. } => random,
+            other => panic!("{other:?}"),
+        };
+        let [honest, heard] = [&sent[1], &loud].map(|shards| gain(shards, &scale.factors(&norms_of(shards))));
+        assert!((heard / honest - 1.0).abs() < 0.2, "{heard} for {honest}");
+        let shouted = gain(&loud, &rig.alone());
+        assert!(shouted > 2.0 * honest, "without a scale it would be worth {shouted}");
+        let reached = Scale::new(&rig.run, &rig.layout, Round(0), &[]);
+        let endless: Vec<SparseShard> = sent[1].iter().map(|shard| scaled(shard, 1e12)).collect();
+        assert!(reached.factors(&norms_of(&endless)).iter().all(Option::is_none), "beyond any reach it is not sent");
+    }
+
+    fn scaled(shard: &SparseShard, by: f32) -> SparseShard {
+        let mut scaled = SparseShard::with_capacity(shard.chunks().start, shard.chunks().len(), 0);
+        for number in shard.chunks() {
+            let (indices, values) = shard.chunk(number);
+            scaled.push_chunk(indices, &values.iter().map(|value| value * by).collect::<Vec<_>>());
+        }
+        scaled
     }
 
     #[test]
@@ -243,10 +281,10 @@ mod tests {
         let mut model = rig.backend.model().unwrap();
         assert!(Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base[1..])).is_err());
         let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
-        let expected = bench.evaluate(uid(0), &mut sent.iter().cloned().map(Ok)).unwrap();
-        let cut = bench.evaluate(uid(0), &mut sent[1..].iter().cloned().map(Ok));
+        let expected = bench.evaluate(uid(0), &rig.alone(), &mut sent.iter().cloned().map(Ok)).unwrap();
+        let cut = bench.evaluate(uid(0), &rig.alone(), &mut sent[1..].iter().cloned().map(Ok));
         assert!(matches!(cut, Err(ScoreError::Try(_))));
-        assert_eq!(bench.evaluate(uid(0), &mut sent.iter().cloned().map(Ok)).unwrap(), expected);
+        assert_eq!(bench.evaluate(uid(0), &rig.alone(), &mut sent.iter().cloned().map(Ok)).unwrap(), expected);
     }
 
     /// A step that makes the loss infinite is the contribution's fault, not this machine's.
@@ -263,7 +301,7 @@ mod tests {
         rig.run.scoring.rate = 30.0;
         let mut model = rig.backend.model().unwrap();
         let mut bench = Bench::new(&mut *model, rig.setting(), &mut as_le_bytes(&rig.base)).unwrap();
-        let found = bench.evaluate(uid(0), &mut [Ok(loud)].into_iter()).unwrap();
+        let found = bench.evaluate(uid(0), &rig.alone(), &mut [Ok(loud)].into_iter()).unwrap();
         assert_eq!(found, Evaluation::Failed);
         assert!(bench.random_before.is_finite());
     }

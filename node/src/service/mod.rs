@@ -56,8 +56,8 @@ pub struct Service {
     pub roles: Roles,
     /// What it signs with; one that only follows needs nothing.
     pub hotkey: Option<HotkeyPair>,
-    /// Its training data; one that only follows needs none.
-    pub data: Option<Arc<Dataset>>,
+    /// Its training data, a set for each of the run's phases; one that only follows needs none.
+    pub data: Vec<Arc<Dataset>>,
     /// The folder of the model that the run goes on from, if this node brings it.
     pub genesis: Option<PathBuf>,
     /// What it does wrong, if anything.
@@ -196,6 +196,7 @@ impl Service {
         let Service { config, run, roles, hotkey, data, genesis, misbehaviour, supervised, .. } = self;
         let mut settings = Settings::new(config.chain.endpoints, run.chain.netuid);
         settings.genesis = Some(run.chain.genesis);
+        settings.second_opinion = config.chain.second_opinion;
         let ledger = connect(settings, supervised).await?;
         if let Some(pair) = &hotkey {
             check_rounds(&ledger, &config.name, &run, roles, pair.hotkey()).await?;
@@ -246,7 +247,7 @@ async fn connect(settings: Settings, supervised: bool) -> Result<SubstrateLedger
 fn is_passing(error: &ConnectError) -> bool {
     match error {
         ConnectError::NoEndpoint(tries) => tries.iter().all(|(_, why)| matches!(why, DialError::Unreachable(_))),
-        ConnectError::Ledger(LedgerError::Unreachable(_)) => true,
+        ConnectError::Ledger(LedgerError::Unreachable(_) | LedgerError::Unconfirmed { .. }) => true,
         _ => false,
     }
 }

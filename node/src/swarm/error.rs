@@ -6,6 +6,8 @@ use crate::chain::substrate::ConnectError;
 use crate::preset::PresetError;
 use crate::supervise::SpawnError;
 use crate::wallet::WalletError;
+use covey_proto::Round;
+use covey_proto::run::RunError;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +66,15 @@ pub enum SwarmError {
         /// Tokens of a sequence.
         sequence: u32,
     },
+    /// The data of a phase was cut into other tokens.
+    #[error("the data from round {from} on has another tokenizer: prepare it with the first data's (--tokenizer)")]
+    OtherTokenizer {
+        /// The phase's first round.
+        from: Round,
+    },
+    /// What was asked for is no run.
+    #[error(transparent)]
+    Run(RunError),
     /// A process cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

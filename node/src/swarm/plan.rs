@@ -28,6 +28,8 @@ pub struct Options {
     pub template: Template,
     /// The training data.
     pub data: Arc<Dataset>,
+    /// Other data from some rounds on, in their order.
+    pub phases: Vec<(Round, Arc<Dataset>)>,
     /// Rounds to run.
     pub rounds: u32,
     /// The nodes.
@@ -48,6 +50,13 @@ pub struct Options {
     pub patience: Duration,
     /// Held-out sequences behind each round's loss.
     pub heldout_sequences: u64,
+}
+
+impl Options {
+    /// What `round` trains on.
+    pub fn data_of(&self, round: Round) -> &Arc<Dataset> {
+        self.phases.iter().rev().find(|(from, _)| *from <= round).map_or(&self.data, |(_, data)| data)
+    }
 }
 
 /// What goes wrong on purpose.

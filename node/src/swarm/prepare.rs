@@ -8,11 +8,13 @@ use crate::config::{NodeConfig, Size};
 use crate::disk::folder::Folder;
 use crate::preset::PresetError;
 use crate::wallet::{Secret, Wallet, Write};
-use covey_proto::run::{Beacon, Chain, Data, Run};
+use covey_proto::run::{Beacon, Chain, Data, Phase, Run};
 use covey_proto::{ColdkeyPair, Digest, Hotkey, derive};
 use covey_round::engine::Roles;
+use covey_trainer::data::Dataset;
 use covey_trainer::hf;
 use std::ffi::OsString;
+use std::iter::once;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +77,11 @@ pub(super) fn folder(folder: &Folder, options: &Options, plan: &Plan, keys: &Key
     write(&folder.chain_spec(), &text)?;
     let tokenizer = options.data.tokenizer_path();
     std::fs::copy(&tokenizer, folder.tokenizer()).map_err(fault(&tokenizer))?;
+    // The last conversations are those that the model ends with.
+    let sets = once(&options.data).chain(options.phases.iter().map(|(_, data)| data));
+    if let Some(template) = sets.filter_map(|data| data.chat_template_path()).next_back() {
+        std::fs::copy(&template, folder.chat_template()).map_err(fault(&template))?;
+    }
     if let Some(model) = options.template.model() {
         hf::copy_companions(model, &folder.model()).map_err(PresetError::from)?;
     }
@@ -90,13 +97,20 @@ pub(super) fn run(options: &Options, folder: &Folder, genesis: Digest) -> Result
     let template = options.template.for_data(&options.data)?;
     let draft = template.resolve(&chain, &data)?;
     let sequence = draft.model.sequence;
-    let (training, held_out) = (options.data.samples(sequence), options.data.heldout_samples(sequence));
-    if training == 0 || held_out == 0 {
-        return Err(SwarmError::TooLittleData { held_out, training, sequence });
-    }
-    data.samples = training;
+    let samples = |data: &Dataset| match (data.samples(sequence), data.heldout_samples(sequence)) {
+        (training @ 1.., 1..) => Ok(training),
+        (training, held_out) => Err(SwarmError::TooLittleData { held_out, training, sequence }),
+    };
+    data.samples = samples(&options.data)?;
     chain.genesis_state = template.genesis_state(&draft)?;
     let mut run = template.resolve(&chain, &data)?;
+    for (from, data) in &options.phases {
+        if data.manifest().tokenizer != options.data.manifest().tokenizer {
+            return Err(SwarmError::OtherTokenizer { from: *from });
+        }
+        run.phases.push(Phase { from: from.0, digest: data.digest(), samples: samples(data)? });
+    }
+    run = run.checked().map_err(SwarmError::Run)?;
     if options.repeatable {
         run.clock.beacon = Beacon::Seed;
     }
@@ -120,7 +134,9 @@ pub(super) fn node(
     config.cores = Some(options.cores);
     config.status = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     if node.roles != Roles::default() {
-        config.data = Some(std::path::absolute(options.data.folder()).map_err(fault(options.data.folder()))?);
+        let absolute = |data: &Dataset| std::path::absolute(data.folder()).map_err(fault(data.folder()));
+        config.data = Some(absolute(&options.data)?);
+        config.phases = options.phases.iter().map(|(_, data)| absolute(data)).collect::<Result<_, _>>()?;
     }
     config.wallet.path = "../../wallets".into();
     (config.wallet.name, config.wallet.hotkey) = (WALLET.into(), name.to_string());
@@ -182,6 +198,7 @@ mod tests {
         let options = Options {
             template: Template::load("tiny").unwrap(),
             data: Arc::new(data),
+            phases: Vec::new(),
             rounds: 1,
             counts,
             seed: 3,

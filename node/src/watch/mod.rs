@@ -222,8 +222,8 @@ impl<L: Ledger> Watch<L> {
                         self.note_weights(tell).await;
                     }
                 }
-                Err(LedgerError::Unreachable(error)) => {
-                    tracing::warn!(error, "the chain does not answer: asking again");
+                Err(error @ (LedgerError::Unreachable(_) | LedgerError::Unconfirmed { .. })) => {
+                    tracing::warn!(%error, "asking again");
                     tokio::time::sleep(RETRY).await;
                     return Ok(());
                 }

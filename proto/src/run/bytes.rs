@@ -2,9 +2,10 @@
 //! one form, here: what goes without saying is not said.
 
 use super::{
-    Beacon, Chain, Clock, Compress, Data, Electorate, Inner, Model, Optimizer, Outer, Quantiser, RopeScaling, Run,
-    Scoring,
+    Beacon, Chain, Clock, Compress, Data, Electorate, Inner, Model, Optimizer, Outer, Phase, Quantiser, RopeScaling,
+    Run, Scoring,
 };
+use crate::Digest;
 use crate::canonical::{digest, flag, need};
 use crate::error::DecodeError;
 use crate::schedule::Schedule;
@@ -12,7 +13,8 @@ use crate::wire;
 
 impl Run {
     pub(super) fn to_wire(&self) -> wire::Run {
-        let Run { chain, clock, electorate, model, data, inner, outer, compress, scoring } = self;
+        let Run { chain, clock, electorate, model, data, inner, outer, compress, scoring, phases } = self;
+        let data_to_wire = |digest: &Digest, samples| wire::Data { digest: digest.as_bytes().to_vec(), samples };
         wire::Run {
             genesis: chain.genesis.as_bytes().to_vec(),
             netuid: chain.netuid.into(),
@@ -57,7 +59,7 @@ impl Run {
                 }),
                 given: model.seed.is_none().into(),
             }),
-            data: Some(wire::Data { digest: data.digest.as_bytes().to_vec(), samples: data.samples }),
+            data: Some(data_to_wire(&data.digest, data.samples)),
             inner: Some(wire::Inner {
                 steps: inner.steps.to_wire(),
                 batch: inner.batch,
@@ -89,6 +91,10 @@ impl Run {
                 share: scoring.share,
                 power: scoring.power,
             }),
+            phases: phases
+                .iter()
+                .map(|phase| wire::Phase { from: phase.from, data: Some(data_to_wire(&phase.digest, phase.samples)) })
+                .collect(),
         }
     }
 
@@ -128,7 +134,7 @@ impl Run {
                 checkpoint: electorate.checkpoint,
             },
             model: model_from_wire(model)?,
-            data: Data { digest: digest(&data.digest, "data.digest")?, samples: data.samples },
+            data: data_from_wire(&data)?,
             inner: Inner {
                 steps: Schedule::from_wire(inner.steps, "inner.steps")?,
                 batch: inner.batch,
@@ -163,8 +169,18 @@ impl Run {
                 share: scoring.share,
                 power: scoring.power,
             },
+            phases: wire.phases.into_iter().map(phase_from_wire).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn data_from_wire(data: &wire::Data) -> Result<Data, DecodeError> {
+    Ok(Data { digest: digest(&data.digest, "data.digest")?, samples: data.samples })
+}
+
+fn phase_from_wire(phase: wire::Phase) -> Result<Phase, DecodeError> {
+    let Data { digest, samples } = data_from_wire(&need(phase.data, "phase.data")?)?;
+    Ok(Phase { from: phase.from, digest, samples })
 }
 
 /// What goes without saying is not said, so that a run has one form.

@@ -66,6 +66,7 @@ fn run() -> Run {
             inline_max: 4096,
         },
         scoring: Scoring { sequences: 16, rate: 0.1, average: 0.05, share: 0.3, power: 2.0 },
+        phases: Vec::new(),
     }
 }
 
@@ -89,6 +90,23 @@ fn a_run_survives_its_text_and_its_bytes() {
     assert_eq!(Run::from_toml(&text).unwrap().id(), run.id());
 }
 
+fn phase(from: u32) -> Phase {
+    Phase { from, digest: Digest::of(&from.to_le_bytes()), samples: from.into() }
+}
+
+#[test]
+fn a_round_trains_on_its_phases_data() {
+    let run = with_everything();
+    let samples = [0, 39, 40, 89, 90, u32::MAX].map(|round| run.data_of(Round(round)).samples);
+    assert_eq!(samples, [100_000, 100_000, 40, 40, 90, 90]);
+    assert_eq!([0, 40, 90].map(|round| run.phase_of(Round(round))), [0, 1, 2]);
+    for wrong in [vec![phase(0)], vec![phase(7), phase(7)], vec![phase(9), phase(7)]] {
+        assert!(faults(|run| run.phases = wrong.clone())[0].contains("later round"), "{wrong:?}");
+    }
+    assert!(faults(|run| run.phases = vec![Phase { samples: 0, ..phase(7) }])[0].contains("samples"));
+    assert!(faults(|run| run.phases = (1..=65).map(phase).collect())[0].contains("the limit is 64"));
+}
+
 fn with_everything() -> Run {
     let mut run = run();
     run.model.seed = None;
@@ -101,6 +119,7 @@ fn with_everything() -> Run {
     });
     run.inner.optimizer = Optimizer::Muon;
     run.inner.momentum = Some(0.95);
+    run.phases = vec![phase(40), phase(90)];
     run.inner.embed_rate = Some(Schedule::points(vec![(0, 0.064), (100, 0.0064)]));
     run
 }

@@ -14,7 +14,7 @@ const ELEMENTS: usize = 100_000_000;
 const RUNS: usize = 7;
 /// Bytes that compression moves a parameter: e, the base and the trained state are read, the new e is written over the last.
 const MOVED: f64 = 16.0;
-const STEP: OuterStep = OuterStep { alpha: 0.01, rho: 1.0 };
+const STEP: OuterStep<'static> = OuterStep { alpha: 0.01, rho: 1.0, reach: &[] };
 const CONTRIBUTORS: [usize; 7] = [1, 2, 4, 8, 12, 16, 20];
 
 /// Fills the report.

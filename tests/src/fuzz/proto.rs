@@ -109,9 +109,10 @@ pub(super) fn run(data: &[u8]) -> bool {
 
 /// A run has a text, unless a number is above what TOML knows, and the text is that run's.
 fn same_as_toml(run: &Run) {
-    let largest =
+    let alone =
         [run.model.seed.unwrap_or(0), run.electorate.stake_min, run.electorate.electorate_min, run.data.samples];
-    if largest.iter().all(|number| i64::try_from(*number).is_ok()) {
+    let mut largest = alone.into_iter().chain(run.phases.iter().map(|phase| phase.samples));
+    if largest.all(|number| i64::try_from(number).is_ok()) {
         let text = run.to_toml();
         assert_eq!(Run::from_toml(&text).map(|again| again.to_bytes()).ok(), Some(run.to_bytes()), "{text}");
     }

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Files in which text is what an error may be, and why: how often it stands there.
 const TEXT_IS_RIGHT: &[(&str, usize, &str)] = &[
     ("node/devnet/src/chain/state.rs", 1, "sp_state_machine's TrieBackendStorage wants it"),
+    ("node/src/cli/data.rs", 1, "a value parser: ROUND:PATH"),
+    ("node/src/cli/eval.rs", 1, "a value parser: a layout"),
+    ("node/src/cli/model/describe.rs", 1, "a value parser: an optimizer"),
     ("node/src/cli/run.rs", 1, "a value parser: a hash"),
     ("node/src/cli/swarm.rs", 1, "a value parser: KIND=N"),
     ("node/src/lab/mod.rs", 2, "value parsers: a method, what to do on a miss"),

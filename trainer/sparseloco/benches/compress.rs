@@ -74,7 +74,7 @@ fn row(layout: &Layout, k: usize, quantiser: Quantiser) {
             let chunks = layout.shard(number, how.shard_chunks);
             Ok(decode_shard(&done.shards[number], layout, chunks, k, quantiser).expect("our own shards decode"))
         };
-        let (cut, step) = ((CONTRIBUTORS, how.shard_chunks), OuterStep { alpha: 0.01, rho: 1.0 });
+        let (cut, step) = ((CONTRIBUTORS, how.shard_chunks), OuterStep { alpha: 0.01, rho: 1.0, reach: &[] });
         outer_step_decoding(1, layout, &mut theta, cut, step, decode).expect("the state stays finite");
     });
     let bound = max_shard_bytes(layout, layout.shard(0, how.shard_chunks), k, quantiser) as f64;

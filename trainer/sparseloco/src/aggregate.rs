@@ -15,14 +15,16 @@ const FACTOR_MIN: f32 = 1.0 / 1_048_576.0;
 
 /// The numbers of one outer step: θ ← θ − α·ḡ.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OuterStep {
+pub struct OuterStep<'r> {
     /// α, rounded to f32 once.
     pub alpha: f64,
     /// ρ: a coordinate's sum is divided by max(hits, ⌈ρR⌉). 1 is the SparseLoCo paper's, 0 Templar's code.
     pub rho: f64,
+    /// The largest norm that a tensor is let in with, by the layout's tensors; none at all where this is empty.
+    pub reach: &'r [f64],
 }
 
-impl OuterStep {
+impl OuterStep<'_> {
     /// ⌈ρR⌉, at least 1: a coordinate that nobody sent has g = +0 whatever divides it.
     pub(crate) fn divisor_min(self, contributors: usize) -> f32 {
         (self.rho * contributors as f64).ceil().max(1.0) as f32
@@ -95,23 +97,31 @@ impl<'l> NormAccumulator<'l> {
         self.layout.tensors().iter().map(|tensor| tree_sum(&squares[tensor.chunk_range()]).sqrt()).collect()
     }
 
-    /// How much each tensor of each contributor is scaled: min(1, lower median of the norms ÷ its norm).
-    pub fn factors(&self) -> Factors {
+    /// How much each tensor of each contributor is scaled: min(1, [the norm to go by](references) ÷ its norm).
+    pub fn factors(&self, reach: &[f64]) -> Factors {
         let norms: Vec<Vec<f64>> = (0..self.squares.len()).map(|contributor| self.norms(contributor)).collect();
-        let tensors = self.layout.tensors().len();
-        let mut of = vec![vec![0.0; tensors]; norms.len()];
-        for tensor in 0..tensors {
-            let mut sorted: Vec<f64> = norms.iter().map(|norms| norms[tensor]).collect();
-            sorted.sort_by(f64::total_cmp);
-            let Some(&median) = sorted.get(sorted.len().saturating_sub(1) / 2) else {
-                continue;
-            };
-            for (of, norms) in of.iter_mut().zip(&norms) {
-                of[tensor] = factor(median, norms[tensor]);
-            }
-        }
-        Factors { of }
+        let references = references(&norms, reach);
+        let of = |norms: &Vec<f64>| norms.iter().zip(&references).map(|(norm, by)| factor(*by, *norm)).collect();
+        Factors { of: norms.iter().map(of).collect() }
     }
+}
+
+/// The norm that each tensor is scaled down to: the lower median of the contributors' norms of it, `[contributors][tensors]`,
+/// and no more than the tensor's `reach`, if there is one. Nothing if there are no contributors.
+pub fn references(norms: &[Vec<f64>], reach: &[f64]) -> Vec<f64> {
+    let tensors = norms.first().map_or(0, Vec::len);
+    let lower_median = |tensor: usize| {
+        let mut sorted: Vec<f64> = norms.iter().map(|norms| norms[tensor]).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted[(sorted.len() - 1) / 2].min(reach.get(tensor).copied().unwrap_or(f64::INFINITY))
+    };
+    (0..tensors).map(lower_median).collect()
+}
+
+/// What each tensor with such norms is multiplied by to be let in beside these [`references`]; none where it counts as not
+/// sent.
+pub fn factors_by(references: &[f64], norms: &[f64]) -> Vec<Option<f32>> {
+    references.iter().zip(norms).map(|(by, norm)| Some(factor(*by, *norm)).filter(|factor| *factor > 0.0)).collect()
 }
 
 /// Each chunk's sum of squares, by rising index.
@@ -121,11 +131,11 @@ fn squares_of(shard: &SparseShard) -> Vec<f64> {
 }
 
 /// 0 where the tensor counts as not sent.
-fn factor(median: f64, norm: f64) -> f32 {
+fn factor(reference: f64, norm: f64) -> f32 {
     if norm == 0.0 {
         return 0.0;
     }
-    match (median / norm).min(1.0) as f32 {
+    match (reference / norm).min(1.0) as f32 {
         tiny if tiny < FACTOR_MIN => 0.0,
         factor => factor,
     }
@@ -188,7 +198,7 @@ pub fn outer_step<C: AsRef<[SparseShard]>>(
     layout: &Layout,
     theta: &mut [f32],
     contributions: &[C],
-    step: OuterStep,
+    step: OuterStep<'_>,
 ) -> Result<(), StepError> {
     outer_step_on(1, layout, theta, contributions, step)
 }
@@ -202,7 +212,7 @@ pub fn outer_step_on<C: AsRef<[SparseShard]>>(
     layout: &Layout,
     theta: &mut [f32],
     contributions: &[C],
-    step: OuterStep,
+    step: OuterStep<'_>,
 ) -> Result<(), StepError> {
     let contributions: Vec<&[SparseShard]> = contributions.iter().map(AsRef::as_ref).collect();
     let Some(first) = contributions.first() else {
@@ -228,7 +238,7 @@ pub fn outer_step_on<C: AsRef<[SparseShard]>>(
     for (contributor, shards) in contributions.iter().enumerate() {
         shards.iter().for_each(|shard| norms.add_shard(contributor, shard));
     }
-    let factors = norms.factors();
+    let factors = norms.factors(step.reach);
     let bands = split::bands(layout);
     let pieces = split::pieces(&bands);
     let jobs = pieces.iter().copied().zip(split::cut(theta, &pieces)).collect();
@@ -258,7 +268,7 @@ pub fn outer_step_decoding<E: From<StepError> + Send>(
     layout: &Layout,
     theta: &mut [f32],
     (contributors, shard_chunks): (usize, usize),
-    step: OuterStep,
+    step: OuterStep<'_>,
     decode: impl Fn(usize, usize) -> Result<SparseShard, E> + Sync,
 ) -> Result<(), E> {
     if contributors == 0 {
@@ -284,7 +294,7 @@ pub fn outer_step_decoding<E: From<StepError> + Send>(
         );
         norms.squares[contributor] = squares?.concat();
     }
-    let factors = norms.factors();
+    let factors = norms.factors(step.reach);
     let bands = split::bands(layout);
     let pieces = split::pieces(&bands);
     let mut parts = pieces.iter().copied().zip(split::cut(theta, &pieces)).collect::<VecDeque<_>>();
@@ -329,7 +339,7 @@ struct Work {
 }
 
 impl Work {
-    fn new(contributors: usize, step: OuterStep) -> Work {
+    fn new(contributors: usize, step: OuterStep<'_>) -> Work {
         let divisor_min = step.divisor_min(contributors);
         Work { alpha: step.alpha as f32, divisor_min, sum: [0.0; CHUNK], hits: [0.0; CHUNK] }
     }
@@ -427,7 +437,7 @@ mod tests {
         for rho in [0.0, 0.3, 1.0] {
             let mut theta = [1.0; 7];
             let sent = contribution(&[(1, 0.5), (3, -2.0)], &[]);
-            outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 0.5, rho }).unwrap();
+            outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 0.5, rho, reach: &[] }).unwrap();
             assert_eq!(theta, [1.0, 0.75, 1.0, 2.0, 1.0, 1.0, 1.0]);
         }
     }
@@ -442,9 +452,22 @@ mod tests {
         ];
         for (rho, expected) in [(0.0, [-4.0, -4.0, -4.0]), (0.5, [-2.0, -4.0, -2.0]), (1.0, [-1.0, -2.0, -1.0])] {
             let mut theta = [0.0; 7];
-            outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho }).unwrap();
+            outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho, reach: &[] }).unwrap();
             assert_eq!(theta[..3], expected, "rho {rho}");
         }
+    }
+
+    /// Whoever is in the majority sets the median, but goes no further than the reach.
+    #[test]
+    fn no_majority_goes_further_than_the_reach() {
+        let norms = [vec![1.0, 3.0], vec![1e6, 3.0], vec![1e6, 3.0]];
+        assert_eq!(references(&norms, &[]), [1e6, 3.0]);
+        let by = references(&norms, &[2.0, 9.0]);
+        assert_eq!(by, [2.0, 3.0]);
+        assert_eq!(factors_by(&by, &norms[0]), [Some(1.0), Some(1.0)]);
+        assert_eq!(factors_by(&by, &norms[1]), [Some(2e-6), Some(1.0)]);
+        assert_eq!(factors_by(&by, &[1e9, 0.0]), [None, None]);
+        assert!(references(&[], &[2.0]).is_empty());
     }
 
     #[test]
@@ -456,7 +479,7 @@ mod tests {
             contribution(&[(3, 1.0)], &[(0, 1.0)]),
         ];
         let mut theta = [0.0; 7];
-        outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0 }).unwrap();
+        outer_step(&layout(), &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0, reach: &[] }).unwrap();
         assert_eq!(theta, [-2.0, -2.0, -2.0, -1.0, -1.0, -1.0, -1.0]);
     }
 
@@ -471,11 +494,11 @@ mod tests {
             norms.add_shard(contributor, &shards[0]);
         }
         assert_eq!(norms.norms(0), [1_048_576.0, 1.0]);
-        let factors = norms.factors();
+        let factors = norms.factors(&[]);
         assert_eq!((factors.get(0, 0), factors.get(1, 0)), (None, Some(1.0)), "2^-21 is too little");
         assert_eq!((factors.get(0, 1), factors.get(1, 1)), (None, None), "most sent nothing of b");
         let mut theta = [0.0; 7];
-        outer_step(&layout, &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0 }).unwrap();
+        outer_step(&layout, &mut theta, &sent, OuterStep { alpha: 1.0, rho: 0.0, reach: &[] }).unwrap();
         assert_eq!(theta, [-0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
@@ -483,7 +506,7 @@ mod tests {
     fn the_stepped_state_has_no_subnormals_and_no_minus_zero() {
         let mut theta = [-0.0, 1e-40, -1e-40, f32::MIN_POSITIVE, 0.5, -0.5, 1.0];
         let sent = contribution(&[], &[(0, 0.5)]);
-        outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
+        outer_step(&layout(), &mut theta, &[sent], OuterStep { alpha: 1.0, rho: 1.0, reach: &[] }).unwrap();
         let expected = [0.0, 0.0, 0.0, f32::MIN_POSITIVE, 0.0, -0.5, 1.0];
         assert_eq!(theta.map(f32::to_bits), expected.map(f32::to_bits));
     }
@@ -492,19 +515,19 @@ mod tests {
     fn a_state_that_is_not_finite_is_named() {
         let mut theta = [0.0, 0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0];
         let sent = [contribution(&[(0, 1.0)], &[])];
-        let step = OuterStep { alpha: 1.0, rho: 1.0 };
+        let step = OuterStep { alpha: 1.0, rho: 1.0, reach: &[] };
         let error = outer_step(&layout(), &mut theta, &sent, step).unwrap_err();
         assert_eq!(error, StepError::NotFinite { tensor: "b".into(), index: 1 });
         let mut theta = [-f32::MAX; 7];
         let sent = [contribution(&[(3, 1_048_576.0)], &[])];
-        let loud = OuterStep { alpha: 1e30, rho: 1.0 };
+        let loud = OuterStep { alpha: 1e30, rho: 1.0, reach: &[] };
         let error = outer_step(&layout(), &mut theta, &sent, loud).unwrap_err();
         assert_eq!(error, StepError::NotFinite { tensor: "a".into(), index: 3 });
     }
 
     #[test]
     fn contributions_that_do_not_fit_together_change_nothing() {
-        let step = OuterStep { alpha: 1.0, rho: 1.0 };
+        let step = OuterStep { alpha: 1.0, rho: 1.0, reach: &[] };
         let whole = contribution(&[(0, 1.0)], &[]);
         let mut part = SparseShard::with_capacity(0, 1, 0);
         part.push_chunk(&[0], &[1.0]);

@@ -41,7 +41,10 @@ mod split;
 pub mod state;
 pub mod trial;
 
-pub use aggregate::{Factors, NormAccumulator, OuterStep, StepError, outer_step, outer_step_decoding, outer_step_on};
+pub use aggregate::{
+    Factors, NormAccumulator, OuterStep, StepError, factors_by, outer_step, outer_step_decoding, outer_step_on,
+    references,
+};
 pub use codec::{CODEC_VERSION, CodecError, EncodeError, decode_shard, encode_shard, max_shard_bytes};
 pub use compress::{CompressError, CompressStats, Compression, Encoded, compress, working_bytes};
 pub use sparse::SparseShard;

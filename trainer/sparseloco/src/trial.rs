@@ -30,7 +30,7 @@ impl Trial {
         theta: &mut [f32],
         shards: impl Iterator<Item = Result<SparseShard, E>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), E> {
         self.undo(layout, theta);
         if theta.len() != layout.elements() {
@@ -70,7 +70,7 @@ impl Trial {
         theta: &mut [f32],
         shards: impl Iterator<Item = Result<SparseShard, E>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), E> {
         let misfit = || E::from(StepError::Shards { contributors: 1 });
         let mut next = 0;
@@ -97,7 +97,7 @@ fn replace_shard(
     theta: &mut [f32],
     shard: &mut SparseShard,
     factors: &[Option<f32>],
-    step: OuterStep,
+    step: OuterStep<'_>,
 ) -> Result<(), StepError> {
     let (alpha, divisor) = (step.alpha as f32, step.divisor_min(1));
     let mut spoilt = None;
@@ -146,9 +146,14 @@ mod tests {
     }
 
     const ONES: [Option<f32>; 2] = [Some(1.0); 2];
-    const STEP: OuterStep = OuterStep { alpha: 0.5, rho: 1.0 };
+    const STEP: OuterStep<'static> = OuterStep { alpha: 0.5, rho: 1.0, reach: &[] };
 
-    fn begin(trial: &mut Trial, theta: &mut [f32], shards: &[SparseShard], step: OuterStep) -> Result<(), StepError> {
+    fn begin(
+        trial: &mut Trial,
+        theta: &mut [f32],
+        shards: &[SparseShard],
+        step: OuterStep<'_>,
+    ) -> Result<(), StepError> {
         trial.begin(&layout(), theta, shards.iter().cloned().map(Ok::<_, StepError>), &ONES, step)
     }
 
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn what_cannot_be_tried_leaves_no_trace() {
         let (mut trial, mut theta) = (Trial::default(), [-f32::MAX; 7]);
-        let loud = OuterStep { alpha: 1e30, rho: 1.0 };
+        let loud = OuterStep { alpha: 1e30, rho: 1.0, reach: &[] };
         let sent = [shard(0, &[&[(0, 1e-30)], &[(1, 1e30), (2, 1.0)]])];
         let error = begin(&mut trial, &mut theta, &sent, loud).unwrap_err();
         assert_eq!(error, StepError::NotFinite { tensor: "b".into(), index: 1 });

@@ -22,7 +22,7 @@ fn contribution(layout: &Layout, how: Compression, delta: &[f32]) -> Vec<SparseS
     done.shards.iter().enumerate().map(decode).collect()
 }
 
-fn stepped(layout: &Layout, theta: &[f32], sent: &[Vec<SparseShard>], step: OuterStep) -> Vec<u32> {
+fn stepped(layout: &Layout, theta: &[f32], sent: &[Vec<SparseShard>], step: OuterStep<'_>) -> Vec<u32> {
     let mut theta = theta.to_vec();
     outer_step(layout, &mut theta, sent, step).unwrap();
     theta.into_iter().map(f32::to_bits).collect()
@@ -54,7 +54,7 @@ proptest! {
         let all = |shard_chunks| -> Vec<Vec<SparseShard>> {
             deltas.iter().map(|delta| contribution(&layout, Compression { shard_chunks, ..how }, delta)).collect()
         };
-        let step = OuterStep { alpha, rho };
+        let step = OuterStep { alpha, rho, reach: &[] };
         prop_assert_eq!(stepped(&layout, &theta, &all(100), step), stepped(&layout, &theta, &all(cut), step));
     }
 
@@ -102,7 +102,7 @@ proptest! {
         };
         let all = |contributor: usize| (0..encoded[contributor].len()).map(move |number| decode(contributor, number).unwrap());
         let sent: Vec<Vec<SparseShard>> = (0..3).map(|contributor| all(contributor).collect()).collect();
-        let step = OuterStep { alpha: 0.7, rho: 0.5 };
+        let step = OuterStep { alpha: 0.7, rho: 0.5, reach: &[] };
         let bits = |theta: Vec<f32>| theta.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
         let expected = stepped(&layout, &theta, &sent, step);
         let mut many = theta.clone();
@@ -129,7 +129,7 @@ proptest! {
         }
         // + 0.0 turns −0, which the step never leaves behind, into +0.
         let expected: Vec<u32> = expected.into_iter().map(|value| (value + 0.0).to_bits()).collect();
-        prop_assert_eq!(stepped(&layout, &theta, &[sent], OuterStep { alpha: 0.5, rho }), expected);
+        prop_assert_eq!(stepped(&layout, &theta, &[sent], OuterStep { alpha: 0.5, rho, reach: &[] }), expected);
     }
 
     #[test]
@@ -140,17 +140,17 @@ proptest! {
         // What a step has made canonical, as every base of a round is.
         let mut theta = noise(seed, layout.elements());
         let nothing = contribution(&layout, how, &vec![0.0; layout.elements()]);
-        outer_step(&layout, &mut theta, &[nothing], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
+        outer_step(&layout, &mut theta, &[nothing], OuterStep { alpha: 1.0, rho: 1.0, reach: &[] }).unwrap();
         let before: Vec<u32> = theta.iter().map(|value| value.to_bits()).collect();
         let mut delta = noise(!seed, layout.elements());
         delta[layout.tensors()[2].range()].fill(0.0);
         let sent = contribution(&layout, how, &delta);
-        let step = OuterStep { alpha, rho };
+        let step = OuterStep { alpha, rho, reach: &[] };
         let mut norms = NormAccumulator::new(&layout, 1);
         sent.iter().for_each(|shard| norms.add_shard(0, shard));
         let expected = stepped(&layout, &theta, std::slice::from_ref(&sent), step);
         let mut trial = Trial::default();
-        for factors in [norms.factors().of_contributor(0), vec![Some(1.0); layout.tensors().len()]] {
+        for factors in [norms.factors(&[]).of_contributor(0), vec![Some(1.0); layout.tensors().len()]] {
             let shards = sent.iter().cloned().map(Ok::<_, StepError>);
             trial.begin(&layout, &mut theta, shards, &factors, step).unwrap();
             prop_assert_eq!(theta.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), expected.clone());
@@ -187,7 +187,7 @@ proptest! {
         let layout = layout(SHAPES);
         let theta = noise(seed, layout.elements());
         let sent = contribution(&layout, how, &noise(!seed, layout.elements()));
-        let step = OuterStep { alpha: 1.0, rho };
+        let step = OuterStep { alpha: 1.0, rho, reach: &[] };
         let one = stepped(&layout, &theta, std::slice::from_ref(&sent), step);
         prop_assert_eq!(stepped(&layout, &theta, &vec![sent; 4], step), one);
     }
@@ -200,8 +200,8 @@ proptest! {
         let how = Compression { beta: 0.95, k: 4096, quantiser, shard_chunks: 4 };
         let sent: Vec<Vec<SparseShard>> =
             (1..4).map(|uid| contribution(&layout, how, &noise(seed ^ uid, layout.elements()))).collect();
-        let paper = stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho: 1.0 });
-        prop_assert_eq!(stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho }), paper);
+        let paper = stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho: 1.0, reach: &[] });
+        prop_assert_eq!(stepped(&layout, &theta, &sent, OuterStep { alpha: 1.0, rho, reach: &[] }), paper);
     }
 
     #[test]
@@ -210,7 +210,7 @@ proptest! {
         let how = Compression { beta: 0.95, k: 64, quantiser: Quantiser::Sign, shard_chunks: 4 };
         let mut theta = scaled(noise(seed, layout.elements()), 1e-38);
         let sent = contribution(&layout, how, &noise(!seed, layout.elements()));
-        outer_step(&layout, &mut theta, &[sent], OuterStep { alpha, rho: 1.0 }).unwrap();
+        outer_step(&layout, &mut theta, &[sent], OuterStep { alpha, rho: 1.0, reach: &[] }).unwrap();
         prop_assert!(theta.iter().all(|value| value.is_normal() || value.to_bits() == 0));
     }
 }
@@ -229,7 +229,8 @@ fn what_is_not_sent_is_sent_later() {
         let sent = done.shards.iter().enumerate().map(|(number, bytes)| {
             decode_shard(bytes, &layout, layout.shard(number, how.shard_chunks), how.k, how.quantiser).unwrap()
         });
-        outer_step(&layout, &mut theta, &[sent.collect::<Vec<_>>()], OuterStep { alpha: 1.0, rho: 1.0 }).unwrap();
+        outer_step(&layout, &mut theta, &[sent.collect::<Vec<_>>()], OuterStep { alpha: 1.0, rho: 1.0, reach: &[] })
+            .unwrap();
         feedback = done.feedback;
     }
     for ((delta, moved), left) in delta.iter().zip(&theta).zip(feedback.elements()) {

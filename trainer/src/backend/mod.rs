@@ -19,7 +19,7 @@ mod batch;
 mod error;
 mod step;
 
-pub use batch::{Batch, BatchError};
+pub use batch::{Batch, BatchError, CONTEXT};
 pub use error::{BackendError, LoadError, SaveError, TryError};
 pub use step::{Rates, StepHyper, StepStats};
 
@@ -93,6 +93,13 @@ pub trait LanguageModel: Send {
     /// Nothing is loaded, a batch is another model's, or the first loss that is not finite.
     fn losses(&mut self, batches: &[Batch]) -> Result<Vec<f64>, BackendError>;
 
+    /// −log p of each text, in nats, summed over its tokens without [`CONTEXT`] but the first: texts of 2 to `sequence` + 1
+    /// tokens, of different lengths. All are worked on at once; the numbers depend on nothing else.
+    ///
+    /// # Errors
+    /// Nothing is loaded, a text of another length, a token beyond the vocabulary, or the first sum that is not finite.
+    fn text_losses(&mut self, texts: &[Vec<u32>]) -> Result<Vec<f64>, BackendError>;
+
     /// Logits, f32 `[tokens, vocabulary]`, of one sequence of 1 to `sequence` tokens.
     ///
     /// # Errors
@@ -134,7 +141,7 @@ pub trait LanguageModel: Send {
         &mut self,
         shards: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), TryError>;
 
     /// Gives the parameters the very bits that they had before [`try_step`](LanguageModel::try_step). Without one, nothing.

@@ -12,6 +12,7 @@ use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
 
 /// The file beside a tokenizer.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -20,6 +21,13 @@ const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// What rendering may cost: instructions, and each 64 bytes that a template makes. Some hundred megabytes of text, or a
 /// second or two; a conversation of a thousand messages takes a hundredth.
 const FUEL: u64 = 5_000_000;
+/// Templates that are known by name, with the tokens that they write and no text has.
+const NAMED: [(&str, &str, &[&str]); 1] = [(
+    "chatml",
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}\
+     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    &["<|im_start|>", "<|im_end|>"],
+)];
 /// The template that is taken of several.
 const DEFAULT: &str = "default";
 
@@ -42,6 +50,9 @@ impl Message {
 /// A model's template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
+    /// What it writes that no text has, as far as that is known.
+    marks: &'static [&'static str],
     /// `bos_token` and the like.
     tokens: BTreeMap<String, String>,
 }
@@ -119,7 +130,42 @@ impl ChatTemplate {
         let mut environment = dialect::environment().map_err(parse)?;
         environment.set_fuel(Some(FUEL));
         environment.add_template_owned(DEFAULT, dialect::without_generation_tags(source)).map_err(parse)?;
-        Ok(ChatTemplate { environment, tokens })
+        Ok(ChatTemplate { environment, source: source.to_owned(), marks: &[], tokens })
+    }
+
+    /// The template of that name, if it is a known one.
+    pub fn named(name: &str) -> Option<ChatTemplate> {
+        let (_, source, marks) = NAMED.iter().find(|(of, ..)| *of == name)?;
+        Some(ChatTemplate { marks, ..ChatTemplate::new(source, BTreeMap::new()).ok()? })
+    }
+
+    /// Names that [`named`](Self::named) knows.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.iter().map(|(name, ..)| *name)
+    }
+
+    /// Its source. It does not say the special tokens that it may name.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The tokens that a named template writes and no text has; a tokenizer that is trained for it gets them.
+    pub fn marks(&self) -> &'static [&'static str] {
+        self.marks
+    }
+
+    /// The token that ends what the assistant says, if `tokenizer` has one for what the template writes there.
+    pub fn end_of_answer(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let after = self.after_answer()?;
+        let first = tokenizer.encode(after, false).ok()?.get_ids().first().copied()?;
+        tokenizer.get_added_tokens_decoder().contains_key(&first).then_some(first)
+    }
+
+    fn after_answer(&self) -> Option<String> {
+        const ANSWER: &str = "Yes";
+        let messages = [Message::new("user", "No?"), Message::new("assistant", ANSWER)];
+        let text = self.render(&messages, false).ok()?;
+        text.rfind(ANSWER).and_then(|at| text.get(at + ANSWER.len()..)).map(str::to_owned)
     }
 
     /// The text of a conversation; with `answer`, up to where the assistant's next message begins.

@@ -1,9 +1,10 @@
 //! Batches in groups of sequences that fit a network's buffers: what is computed together, and in which order sums are
 //! taken. The cut follows from the model alone, so that threads change no bit.
 
+use super::kernels::NOTHING;
 use super::network::{Group, Network};
 use super::shape::Shape;
-use crate::backend::{BackendError, Batch};
+use crate::backend::{BackendError, Batch, CONTEXT};
 
 /// The batch's tokens, a run of whole rows a group.
 pub(super) fn groups<'b>(batch: &'b Batch, network: &Network) -> impl Iterator<Item = &'b [u32]> {
@@ -36,8 +37,8 @@ impl Parted {
         self.inputs.clear();
         self.targets.clear();
         for row in rows.chunks_exact(length + 1) {
-            self.inputs.extend_from_slice(&row[..length]);
-            self.targets.extend_from_slice(&row[1..]);
+            self.inputs.extend(row[..length].iter().map(|token| token & !CONTEXT));
+            self.targets.extend(row[1..].iter().map(|&token| if token & CONTEXT == 0 { token } else { NOTHING }));
         }
         Group { inputs: &self.inputs, targets: &self.targets, length }
     }

@@ -6,6 +6,9 @@
 use super::product::fma;
 use covey_simd::vectorised;
 
+/// The target of a position of which no loss is taken.
+pub(super) const NOTHING: u32 = u32::MAX;
+
 const LANES: usize = 16;
 
 /// eˣ with a relative error below 2⁻²² (tested), x clamped to ±87: 2ⁿ·p(r), Cephes' polynomial on |r| ≤ ln 2 / 2.
@@ -322,9 +325,14 @@ vectorised! {
     }
 
     /// Cross-entropy of each row of logits a target, in nats, into `losses`. The logits become the gradient of
-    /// `weight·loss`: weight·(softmax − one at the target).
+    /// `weight·loss`: weight·(softmax − one at the target); both are 0 where the target is [`NOTHING`].
     pub(super) fn cross_entropy(losses: &mut [f64], logits: &mut [f32], targets: &[u32], vocabulary: usize, weight: f32) {
         for ((row, &target), loss) in logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses) {
+            if target == NOTHING {
+                *loss = 0.0;
+                row.fill(0.0);
+                continue;
+            }
             let most = largest(row);
             let wanted = row[target as usize];
             let sum = exponentiate::<FMA>(row, most);
@@ -337,6 +345,10 @@ vectorised! {
     /// The same without the gradient; the logits are left in no useful state.
     pub(super) fn cross_entropy_only(losses: &mut [f64], logits: &mut [f32], targets: &[u32], vocabulary: usize) {
         for ((row, &target), loss) in logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses) {
+            if target == NOTHING {
+                *loss = 0.0;
+                continue;
+            }
             let most = largest(row);
             let wanted = row[target as usize];
             let sum = exponentiate::<FMA>(row, most);

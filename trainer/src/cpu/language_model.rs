@@ -8,7 +8,7 @@ use super::network::Network;
 use super::passes::Passes;
 use super::pool::Pool;
 use super::shape::Shape;
-use crate::backend::{BackendError, Batch, LanguageModel, LoadError, TryError};
+use crate::backend::{BackendError, Batch, CONTEXT, LanguageModel, LoadError, TryError};
 use crate::stream::load;
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
@@ -125,9 +125,25 @@ impl LanguageModel for CpuModel {
         let mean = |(batch, count): (&Batch, usize)| {
             // From 0, one after the other: the order of additions is part of the result.
             let sum = sums.by_ref().take(count).fold(0.0, |sum, group| sum + group);
-            finite("loss", sum / batch.predictions() as f64)
+            finite("loss", sum / batch.predictions().max(1) as f64)
         };
         batches.iter().zip(counts).map(mean).collect()
+    }
+
+    fn text_losses(&mut self, texts: &[Vec<u32>]) -> Result<Vec<f64>, BackendError> {
+        self.loaded()?;
+        let shape = &self.workers[0].network.shape;
+        for text in texts {
+            let (read, vocabulary) = (text.len().saturating_sub(1), shape.vocabulary);
+            if !(1..=shape.sequence).contains(&read) {
+                return Err(BackendError::Length { got: read, max: shape.sequence });
+            }
+            if let Some(token) = text.iter().map(|token| token & !CONTEXT).find(|token| *token as usize >= vocabulary) {
+                return Err(BackendError::Token { token, vocabulary });
+            }
+        }
+        let jobs: Vec<(&[u32], usize)> = texts.iter().map(|text| (&text[..], text.len() - 1)).collect();
+        self.sums(&jobs).into_iter().map(|sum| finite("loss", sum)).collect()
     }
 
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, BackendError> {
@@ -158,7 +174,7 @@ impl LanguageModel for CpuModel {
         &mut self,
         shards: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         factors: &[Option<f32>],
-        step: OuterStep,
+        step: OuterStep<'_>,
     ) -> Result<(), TryError> {
         self.loaded()?;
         self.continuation.rewind(0);

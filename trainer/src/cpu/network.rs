@@ -7,6 +7,7 @@
 use super::angles::Angles;
 use super::attention::{Attention, Kept};
 use super::blocks::multiply_on;
+use super::kernels::NOTHING;
 use super::passes::Passes;
 use super::pool::Pool;
 use super::product::{Into, View, ViewMut};
@@ -204,6 +205,10 @@ impl Network {
         let rows = logits_rows(shape);
         let mut loss = 0.0;
         for (normed, targets) in normed.chunks(rows * shape.width).zip(group.targets.chunks(rows)) {
+            // Of what is only read nothing is predicted.
+            if targets.iter().all(|target| *target == NOTHING) {
+                continue;
+            }
             let logits = &mut logits[..targets.len() * shape.vocabulary];
             linear(pool, logits, &normed[..targets.len() * shape.width], output, targets.len());
             loss += cross_entropy(pool, logits, targets, shape.vocabulary, None);

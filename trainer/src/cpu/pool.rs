@@ -128,8 +128,10 @@ impl Pool {
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         let scratch: Vec<Mutex<&mut S>> = scratch.iter_mut().map(Mutex::new).collect();
         self.run(items.len(), &|thread, task| {
-            let item = lock(&items[task]).take().expect("each task is given out once");
-            work(&mut lock(&scratch[thread]), item);
+            // Each task is given out once.
+            if let Some(item) = lock(&items[task]).take() {
+                work(&mut lock(&scratch[thread]), item);
+            }
         });
     }
 
@@ -145,7 +147,8 @@ impl Pool {
         let items: Vec<T> = items.into_iter().collect();
         let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
         self.each(items.into_iter().zip(&mut results), |(item, result)| *result = Some(work(item)));
-        results.into_iter().map(|result| result.expect("every item has been worked on")).collect()
+        // Every item has been worked on.
+        results.into_iter().flatten().collect()
     }
 
     /// Calls `work` with each number below `tasks`. From within a task of this pool, or beside another thread's call, the

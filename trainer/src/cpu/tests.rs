@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::shape::Shape;
 use super::trainer::CpuTrainer;
 use super::{BackendError, LanguageModel, Trainer, open};
-use crate::backend::{Batch, SaveError, StepHyper, TryError};
+use crate::backend::{Batch, CONTEXT, SaveError, StepHyper, TryError};
 use crate::testing::{small_model, tokens};
 use covey_proto::layout::Layout;
 use covey_proto::run::{Model, Optimizer, Quantiser};
@@ -328,10 +328,10 @@ fn what_is_tried_has_the_outer_steps_loss_and_leaves_the_base() {
     let (mut trainer, base) = (trainer(&model), initial(&model));
     trainer.step(&batches[0], &HYPER).unwrap();
     let shards = decoded(&layout, &trainer.contribute(&base, &HOW).unwrap().shards);
-    let step = OuterStep { alpha: 0.3, rho: 1.0 };
+    let step = OuterStep { alpha: 0.3, rho: 1.0, reach: &[] };
     let mut norms = NormAccumulator::new(&layout, 1);
     shards.iter().for_each(|shard| norms.add_shard(0, shard));
-    let factors = norms.factors().of_contributor(0);
+    let factors = norms.factors(&[]).of_contributor(0);
     let mut after = base.clone();
     outer_step(&layout, &mut after, &[&shards], step).unwrap();
 
@@ -360,10 +360,70 @@ fn without_parameters_nothing_is_judged() {
     let batches = [Batch::new(&model, tokens(&model, 1, 3)).unwrap()];
     assert_eq!(judge.losses(&batches), Err(BackendError::NotLoaded));
     assert_eq!(judge.logits(&[1]), Err(BackendError::NotLoaded));
-    let step = OuterStep { alpha: 0.3, rho: 1.0 };
+    let step = OuterStep { alpha: 0.3, rho: 1.0, reach: &[] };
     let tried = judge.try_step(&mut std::iter::empty(), &[], step);
     assert_eq!(tried, Err(TryError::Backend(BackendError::NotLoaded)));
     judge.load(&mut as_le_bytes(&initial(&model))).unwrap();
     assert!(judge.load(&mut as_le_bytes(&[0.0; 3])).is_err());
     assert_eq!(judge.losses(&batches), Err(BackendError::NotLoaded), "half a load is none");
+}
+
+/// Two halves of the predictions, each learnt with the other only read, are together the whole.
+#[test]
+fn of_a_token_that_is_only_read_no_loss_is_taken_and_nothing_is_learnt() {
+    let model = small_model();
+    let all = tokens(&model, 3, 1);
+    let row = model.sequence as usize + 1;
+    let learnt = |at: usize, odd: usize| at % row % 3 % 2 == odd;
+    let half = |odd: usize| {
+        let tokens = all.iter().enumerate();
+        tokens.map(move |(at, token)| if learnt(at, odd) { *token } else { token | CONTEXT })
+    };
+    let batches = [all.clone(), half(0).collect(), half(1).collect()].map(|tokens| Batch::new(&model, tokens).unwrap());
+    let counts = batches.each_ref().map(|batch| batch.predictions() as f64);
+    assert_eq!(counts[0], counts[1] + counts[2]);
+    let losses = loaded(&model, 2).losses(&batches).unwrap();
+    assert!((counts[0] * losses[0] - counts[1] * losses[1] - counts[2] * losses[2]).abs() < 1e-3, "{losses:?}");
+    let [whole, one, other] = batches.each_ref().map(|batch| {
+        let mut trainer = trainer(&model);
+        trainer.gradient(batch).map(|(loss, gradient)| (loss, gradient.to_vec())).unwrap()
+    });
+    assert!((losses[1] - one.0).abs() < 1e-6);
+    for ((whole, one), other) in whole.1.iter().zip(&one.1).zip(&other.1) {
+        let sum = counts[1] * f64::from(*one) + counts[2] * f64::from(*other);
+        assert!((counts[0] * f64::from(*whole) - sum).abs() < 1e-3 + 1e-3 * sum.abs(), "{whole} {one} {other}");
+    }
+    // Nothing at all to predict is no loss and no gradient.
+    let read = Batch::new(&model, all.iter().map(|token| token | CONTEXT).collect()).unwrap();
+    let mut trainer = trainer(&model);
+    let (loss, gradient) = trainer.gradient(&read).unwrap();
+    assert!(loss == 0.0 && gradient.iter().all(|value| *value == 0.0));
+    assert_eq!(loaded(&model, 1).losses(&[read]).unwrap(), [0.0]);
+}
+
+/// A text of any length costs what its tokens cost, and says what a whole batch says.
+#[test]
+fn texts_of_any_length_are_judged_as_batches_are() {
+    let model = small_model();
+    let row = tokens(&model, 1, 3);
+    let mut loaded = loaded(&model, 2);
+    let whole = loaded.losses(&[Batch::new(&model, row.clone()).unwrap()]).unwrap()[0] * f64::from(model.sequence);
+    let marked: Vec<u32> =
+        row.iter().enumerate().map(|(at, token)| if at < 5 { token | CONTEXT } else { *token }).collect();
+    let texts = [row.clone(), row[..7].to_vec(), marked[..7].to_vec(), row[..2].to_vec()];
+    let found = loaded.text_losses(&texts).unwrap();
+    assert!((found[0] - whole).abs() < 1e-4, "{found:?} {whole}");
+    assert_eq!(found, texts.iter().map(|text| loaded.text_losses(&[text.clone()]).unwrap()[0]).collect::<Vec<_>>());
+    let logits = loaded.logits(&row[..6]).unwrap();
+    let vocabulary = model.vocabulary as usize;
+    let nats = |at: usize| {
+        let row_of = &logits[at * vocabulary..][..vocabulary];
+        let sum: f64 = row_of.iter().map(|logit| f64::from(*logit).exp()).sum();
+        sum.ln() - f64::from(row_of[row[at + 1] as usize])
+    };
+    assert!((found[1] - (0..6).map(nats).sum::<f64>()).abs() < 1e-4);
+    assert!((found[2] - (4..6).map(nats).sum::<f64>()).abs() < 1e-4, "of the first five nothing counts");
+    for wrong in [vec![1], vec![1; model.sequence as usize + 2], vec![1, model.vocabulary | CONTEXT]] {
+        assert!(loaded.text_losses(&[wrong]).is_err());
+    }
 }

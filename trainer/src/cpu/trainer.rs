@@ -81,7 +81,8 @@ impl CpuTrainer {
     fn compute_gradient(&mut self, batch: &Batch) -> Result<f64, BackendError> {
         self.loaded()?;
         check(batch, &self.network.shape)?;
-        let positions = batch.predictions() as f64;
+        // Where nothing is to be predicted, the loss and its gradient are 0.
+        let positions = batch.predictions().max(1) as f64;
         let weight = (1.0 / positions) as f32;
         let CpuTrainer { network, pool, parameters, gradient, parted, .. } = self;
         let mut sum = 0.0;

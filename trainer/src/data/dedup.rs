@@ -86,6 +86,10 @@ impl Memory {
         documents
             .into_iter()
             .filter_map(|document| {
+                if document.learnt.is_some() {
+                    // A conversation is one whole: what was asked before may be answered in another way.
+                    return self.is_first(&document.text).then_some(document);
+                }
                 let mut text = String::with_capacity(document.text.len());
                 for paragraph in paragraphs(&document.text).filter(|paragraph| self.is_new(paragraph, heldout)) {
                     if !text.is_empty() {
@@ -97,9 +101,20 @@ impl Memory {
                     self.dropped.tiny_bytes += text.len() as u64;
                     return None;
                 }
-                Some(Document { name: document.name, text })
+                Some(Document { text, ..document })
             })
             .collect()
+    }
+
+    /// Whether a whole conversation was not there before, to the letter.
+    fn is_first(&mut self, text: &str) -> bool {
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        let first = self.exact.insert(key);
+        if !first {
+            self.dropped.exact_bytes += text.len() as u64;
+        }
+        first
     }
 
     /// Whether `paragraph` says something new; if so it is known from now on.
@@ -166,7 +181,7 @@ mod tests {
     use super::*;
 
     fn document(name: &str, text: &str) -> Document {
-        Document { name: name.into(), text: text.into() }
+        Document::new(name, text)
     }
 
     const A: &str = "The scheduler asks two peers for the last piece and cancels the slower one of the two at once.";

@@ -1,10 +1,15 @@
-//! Reads a user's own text: .txt and .md files, .jsonl with a "text" a line, folders of those.
+//! Reads a user's own text: .txt and .md files, .jsonl with a "text" or the "messages" of a conversation a line, folders of
+//! those.
 //!
 //! Decides how files become documents and what is refused. What is kept of the text is [`super::dedup`]'s matter.
 
-use super::DataError;
+use super::conversations::{self, ConversationFault};
+use super::{DataError, Document};
+use crate::chat::{ChatTemplate, Message};
+use crate::open_regular;
 use serde::Deserialize;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Text read in all: it is held in memory a few times over while it is prepared.
@@ -18,29 +23,13 @@ pub const PIECE_BYTES_MAX: usize = 16 << 10;
 /// Pieces are no smaller than this: a few paragraphs.
 pub const PIECE_BYTES_MIN: usize = 2 << 10;
 
-/// A text and where it is from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// `group/…`, `group#part` or just `group`: what is before the first `/` or `#` is the source that it shares with
-    /// others.
-    pub name: String,
-    /// Paragraphs, separated by blank lines.
-    pub text: String,
-}
-
-impl Document {
-    /// The source that the document shares with others, by its name.
-    pub fn group(&self) -> &str {
-        self.name.split(['/', '#']).next().unwrap_or(&self.name)
-    }
-}
-
 /// Reads the documents at `path`: a .txt, .md or .jsonl file, or a folder of them (in the order of their names; links
-/// to folders and files of other kinds are passed over).
+/// to folders and files of other kinds are passed over). Conversations become text by `template`.
 ///
 /// # Errors
-/// [`DataError`] says which file is missing, empty, not UTF-8, not JSONL or too large.
-pub fn read_documents(path: &Path) -> Result<Vec<Document>, DataError> {
+/// [`DataError`] says which file is missing, empty, not UTF-8, not JSONL or too large, or which conversation
+/// cannot be learnt from.
+pub fn read_documents(path: &Path, template: Option<&ChatTemplate>) -> Result<Vec<Document>, DataError> {
     let mut documents = Vec::new();
     let mut bytes = 0;
     if fs::metadata(path).map_err(DataError::read(path))?.is_dir() {
@@ -48,14 +37,14 @@ pub fn read_documents(path: &Path) -> Result<Vec<Document>, DataError> {
         list(path, path, 0, &mut files)?;
         files.sort();
         for (name, file) in files {
-            read_file(&name, &file, &mut bytes, &mut documents)?;
+            read_file(&name, &file, template, &mut bytes, &mut documents)?;
         }
     } else {
         if kind(path).is_none() {
             return Err(DataError::Kind(path.to_path_buf()));
         }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        read_file(&name, path, &mut bytes, &mut documents)?;
+        read_file(&name, path, template, &mut bytes, &mut documents)?;
     }
     if documents.is_empty() { Err(DataError::Empty(path.to_path_buf())) } else { Ok(documents) }
 }
@@ -97,17 +86,32 @@ fn list(root: &Path, folder: &Path, depth: usize, files: &mut Vec<(String, PathB
     Ok(())
 }
 
-fn read_file(name: &str, path: &Path, bytes: &mut u64, documents: &mut Vec<Document>) -> Result<(), DataError> {
+fn read_file(
+    name: &str,
+    path: &Path,
+    template: Option<&ChatTemplate>,
+    bytes: &mut u64,
+    documents: &mut Vec<Document>,
+) -> Result<(), DataError> {
+    let before = *bytes;
     *bytes = bytes.saturating_add(fs::metadata(path).map_err(DataError::read(path))?.len());
     if *bytes > INPUT_BYTES_MAX {
         return Err(DataError::TooLarge { path: path.to_path_buf(), bytes: *bytes, max: INPUT_BYTES_MAX });
     }
-    let raw = fs::read(path).map_err(DataError::read(path))?;
+    let mut raw = Vec::new();
+    let file = open_regular(path).map_err(DataError::read(path))?;
+    let room = INPUT_BYTES_MAX.saturating_sub(before);
+    file.take(room.saturating_add(1)).read_to_end(&mut raw).map_err(DataError::read(path))?;
+    // It may have grown since its size was asked for.
+    if raw.len() as u64 > room {
+        let bytes = before.saturating_add(raw.len() as u64);
+        return Err(DataError::TooLarge { path: path.to_path_buf(), bytes, max: INPUT_BYTES_MAX });
+    }
     let text = String::from_utf8(raw)
         .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     match kind(path) {
-        Some(Kind::JsonLines) => read_json_lines(name, path, text, documents),
+        Some(Kind::JsonLines) => read_json_lines(name, path, text, template, documents),
         _ => {
             documents.extend(pieces(name, text));
             Ok(())
@@ -115,22 +119,41 @@ fn read_file(name: &str, path: &Path, bytes: &mut u64, documents: &mut Vec<Docum
     }
 }
 
-/// One line of a JSONL file; other fields are nobody's concern.
+/// One line of a JSONL file: one of the two; other fields are nobody's concern.
 #[derive(Deserialize)]
 struct JsonLine {
-    text: String,
+    text: Option<String>,
+    messages: Option<Vec<Message>>,
 }
 
-fn read_json_lines(name: &str, path: &Path, text: &str, documents: &mut Vec<Document>) -> Result<(), DataError> {
+fn read_json_lines(
+    name: &str,
+    path: &Path,
+    text: &str,
+    template: Option<&ChatTemplate>,
+    documents: &mut Vec<Document>,
+) -> Result<(), DataError> {
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line_number = index + 1;
-        let JsonLine { text } = serde_json::from_str(line).map_err(|e| DataError::JsonLine {
-            path: path.to_path_buf(),
-            line: line_number,
-            fault: e.to_string(),
-        })?;
-        if !text.trim().is_empty() {
-            documents.push(Document { name: format!("{name}#{line_number}"), text });
+        let number = index + 1;
+        let fault = |fault: String| DataError::JsonLine { path: path.to_path_buf(), line: number, fault };
+        let JsonLine { text, messages } = serde_json::from_str(line).map_err(|error| fault(error.to_string()))?;
+        let name = format!("{name}#{number}");
+        match (text, messages) {
+            (Some(text), None) if text.trim().is_empty() => {}
+            (Some(text), None) => documents.push(Document::new(name, text)),
+            (None, Some(messages)) => {
+                let template =
+                    template.ok_or_else(|| DataError::NoTemplate { path: path.to_path_buf(), line: number })?;
+                let read = conversations::document(name, &messages, template);
+                let of = |fault: ConversationFault| DataError::Conversation {
+                    path: path.to_path_buf(),
+                    line: number,
+                    fault: Box::new(fault),
+                };
+                documents.push(read.map_err(of)?);
+            }
+            (Some(_), Some(_)) => return Err(fault("both `text` and `messages`".to_owned())),
+            (None, None) => return Err(fault("missing field `text` or `messages`".to_owned())),
         }
     }
     Ok(())
@@ -144,13 +167,13 @@ fn pieces(name: &str, text: &str) -> Vec<Document> {
     }
     let size = (text.len() / 256).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
     if text.len() < 2 * size {
-        return vec![Document { name: name.to_owned(), text: text.to_owned() }];
+        return vec![Document::new(name, text)];
     }
     let mut documents = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let (piece, after) = rest.split_at(cut(rest, size));
-        documents.push(Document { name: format!("{name}#{:06}", documents.len()), text: piece.trim().to_owned() });
+        documents.push(Document::new(format!("{name}#{:06}", documents.len()), piece.trim()));
         rest = after.trim_start();
     }
     documents
@@ -182,7 +205,7 @@ mod tests {
         fs::write(dir.path().join("b/second.md"), "two").unwrap();
         fs::write(dir.path().join("a.txt"), "one").unwrap();
         fs::write(dir.path().join("picture.png"), [0xff, 0xd8]).unwrap();
-        let names: Vec<_> = read_documents(dir.path()).unwrap().into_iter().map(|d| d.name).collect();
+        let names: Vec<_> = read_documents(dir.path(), None).unwrap().into_iter().map(|d| d.name).collect();
         assert_eq!(names, ["a.txt", "b/second.md"]);
     }
 
@@ -191,7 +214,7 @@ mod tests {
         let dir = folder();
         let text: String = (0..4000).map(|n| format!("Paragraph number {n} says little.\n\n")).collect();
         fs::write(dir.path().join("book.txt"), &text).unwrap();
-        let documents = read_documents(&dir.path().join("book.txt")).unwrap();
+        let documents = read_documents(&dir.path().join("book.txt"), None).unwrap();
         assert!(documents.len() > 40, "{} pieces", documents.len());
         assert!(documents.iter().all(|d| d.group() == "book.txt" && d.text.len() <= 2 * PIECE_BYTES_MAX));
         let again: Vec<_> = documents.iter().flat_map(|d| d.text.split_whitespace()).collect();
@@ -211,15 +234,20 @@ mod tests {
         let at = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
             fs::write(&path, bytes).unwrap();
-            read_documents(&path).unwrap_err().to_string()
+            read_documents(&path, None).unwrap_err().to_string()
         };
         assert!(at("bad.txt", b"fine\xff").contains("offset 4"));
         assert!(at("empty.txt", b" \n").contains("holds no text"));
-        assert!(at("lines.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n").contains("line 2: missing field `text`"));
+        assert!(
+            at("lines.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n")
+                .contains("line 2: missing field `text` or `messages`")
+        );
+        assert!(at("chat.jsonl", br#"{"messages":[{"role":"assistant","content":"x"}]}"#).contains("--chat-template"));
+        assert!(at("both.jsonl", br#"{"text":"a","messages":[]}"#).contains("line 1: both"));
         assert!(at("data.bin", b"x").contains("is no .txt"));
-        assert!(read_documents(&dir.path().join("none.txt")).unwrap_err().to_string().contains("does not exist"));
+        assert!(read_documents(&dir.path().join("none.txt"), None).unwrap_err().to_string().contains("does not exist"));
         let empty = folder();
-        assert!(matches!(read_documents(empty.path()), Err(DataError::Empty(_))));
+        assert!(matches!(read_documents(empty.path(), None), Err(DataError::Empty(_))));
     }
 
     #[test]
@@ -227,7 +255,22 @@ mod tests {
         let dir = folder();
         let path = dir.path().join("x.jsonl");
         fs::write(&path, "\u{feff}{\"id\":7,\"text\":\"hello\"}\n\n").unwrap();
-        let documents = read_documents(&path).unwrap();
-        assert_eq!(documents, [Document { name: "x.jsonl#1".into(), text: "hello".into() }]);
+        let documents = read_documents(&path, None).unwrap();
+        assert_eq!(documents, [Document::new("x.jsonl#1", "hello")]);
+    }
+
+    #[test]
+    fn conversations_and_texts_may_stand_in_one_file() {
+        let dir = folder();
+        let path = dir.path().join("x.jsonl");
+        let talk = r#"{"messages":[{"role":"user","content":"1+1?"},{"role":"assistant","content":"2","weight":1}],"source":"me"}"#;
+        fs::write(&path, format!("{{\"text\":\"hello\"}}\n{talk}\n")).unwrap();
+        let chatml = ChatTemplate::named("chatml");
+        let documents = read_documents(&path, chatml.as_ref()).unwrap();
+        assert_eq!((documents.len(), &documents[0]), (2, &Document::new("x.jsonl#1", "hello")));
+        assert_eq!((documents[1].name.as_str(), documents[1].bytes_learnt()), ("x.jsonl#2", 12));
+        fs::write(&path, talk.replace("assistant", "robot")).unwrap();
+        let fault = read_documents(&path, chatml.as_ref()).unwrap_err().to_string();
+        assert!(fault.contains("x.jsonl, line 1: no message has the role"), "{fault}");
     }
 }

@@ -1,5 +1,6 @@
 //! What can be wrong with text, or with a prepared data set; each message names the file and the way out.
 
+use super::conversations::ConversationFault;
 use covey_proto::Digest;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub enum DataError {
         offset: usize,
     },
     /// A line of a JSONL file is not what it must be.
-    #[error("{}, line {line}: {fault}; every line must be a JSON object with a string \"text\"", .path.display())]
+    #[error("{}, line {line}: {fault}; every line must be a JSON object with a string \"text\" or a list \"messages\"", .path.display())]
     JsonLine {
         /// The file.
         path: PathBuf,
@@ -33,6 +34,27 @@ pub enum DataError {
         line: usize,
         /// What is wrong with it.
         fault: String,
+    },
+    /// A conversation, and no chat template to write it by.
+    #[error(
+        "{}, line {line} is a conversation: say how it is written (--chat-template chatml, a file, or a model's folder)",
+        .path.display()
+    )]
+    NoTemplate {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// A conversation that cannot be learnt from.
+    #[error("{}, line {line}: {fault}", .path.display())]
+    Conversation {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: Box<ConversationFault>,
     },
     /// More than is read into memory.
     #[error("{} brings the text to {bytes} bytes; the limit is {max}: give a part of it", .path.display())]
@@ -43,6 +65,17 @@ pub enum DataError {
         bytes: u64,
         /// The limit.
         max: u64,
+    },
+    /// A whole shard's worth of it comes twice.
+    #[error("the text repeats itself over a whole shard: {0}")]
+    Repeats(super::ManifestFault),
+    /// Its tokens do not fit the memory that is free.
+    #[error("{} holds {bytes} bytes of tokens, more than the memory that is free: prepare a part of it", .path.display())]
+    Memory {
+        /// The data set's folder.
+        path: PathBuf,
+        /// Bytes of its tokens.
+        bytes: u64,
     },
     /// More files, or deeper folders, than are read.
     #[error("{} holds more than {max} {what}: give a part of it", .path.display())]

@@ -1,9 +1,11 @@
 //! Documents to tokens with a tokenizer that is given, not trained: a checkpoint's own.
 //!
 //! Decides nothing about how text is cut: that is in tokenizer.json, and the `tokenizers` crate does as it says, special
-//! tokens that stand in the text included. No tokens are added but the end of text after each document.
+//! tokens that stand in the text included. No tokens are added but the end of text after each document. A token of a
+//! conversation is learnt if it begins in a part that is.
 
 use super::{DataError, Document};
+use crate::CONTEXT;
 use crate::hf::files::END_TOKENS;
 use tokenizers::Tokenizer;
 
@@ -36,7 +38,8 @@ impl Given {
         Ok(Given { tokenizer, vocabulary, end_of_text })
     }
 
-    /// The tokens of all documents, each followed by the end of text.
+    /// The tokens of all documents, each followed by the end of text, with [`CONTEXT`] where they are only read: of
+    /// conversations also the end of text, for its own template says how an answer ends.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -44,10 +47,23 @@ impl Given {
         let mut tokens = Vec::new();
         for some in documents.chunks(DOCUMENTS_AT_ONCE) {
             let texts: Vec<&str> = some.iter().map(|document| document.text.as_str()).collect();
-            let encoded = self.tokenizer.encode_batch_fast(texts, false);
-            for encoding in encoded.map_err(|error| DataError::GivenTokenizer(error.to_string()))? {
-                tokens.extend_from_slice(encoding.get_ids());
-                tokens.push(self.end_of_text);
+            let encoded = match some.iter().any(|document| document.learnt.is_some()) {
+                true => self.tokenizer.encode_batch(texts, false),
+                false => self.tokenizer.encode_batch_fast(texts, false),
+            };
+            let encoded = encoded.map_err(|error| DataError::GivenTokenizer(error.to_string()))?;
+            for (document, encoding) in some.iter().zip(encoded) {
+                let Some(learnt) = &document.learnt else {
+                    tokens.extend_from_slice(encoding.get_ids());
+                    tokens.push(self.end_of_text);
+                    continue;
+                };
+                let ids = encoding.get_ids().iter().zip(encoding.get_offsets());
+                tokens.extend(ids.map(|(token, (from, _))| match learnt.iter().any(|range| range.contains(from)) {
+                    true => *token,
+                    false => token | CONTEXT,
+                }));
+                tokens.push(self.end_of_text | CONTEXT);
             }
         }
         Ok(tokens)
@@ -63,7 +79,7 @@ mod tests {
     fn trained(documents: &[Document]) -> Vec<u8> {
         let mut words = Words::new();
         let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-        words.train(&lists, 400).json
+        words.train(&lists, 400, &[]).json
     }
 
     /// Given what would have been trained, the data set is the same to the bit.
@@ -78,6 +94,21 @@ mod tests {
         let again = prepare(documents(), &given, &folder.path().join("given"), &mut |_| ()).unwrap();
         assert_eq!(again, first);
         assert!(Dataset::open(&folder.path().join("given"), Some(first.digest)).is_ok());
+    }
+
+    #[test]
+    fn of_a_conversation_the_answers_tokens_are_learnt_and_the_rest_is_read() {
+        let given = Given::load(&trained(&synthetic::documents(1, 20_000)), 1 << 16).unwrap();
+        let text = "user: Wíe?\nassistant: Só.\nuser: Ah!\n";
+        let answer = text.find(" Só").unwrap()..text.find("user: Ah").unwrap();
+        let talk = Document { learnt: Some(vec![answer.clone()]), ..Document::new("talk", text) };
+        let tokens = given.encode(&[Document::new("text", "some text"), talk]).unwrap();
+        let talk = &tokens[tokens.iter().position(|token| *token == given.end_of_text).unwrap() + 1..];
+        let learnt: Vec<u32> = talk.iter().copied().filter(|token| token & CONTEXT == 0).collect();
+        assert_eq!(given.tokenizer.decode(&learnt, false).unwrap(), text[answer]);
+        let all: Vec<u32> = talk[..talk.len() - 1].iter().map(|token| token & !CONTEXT).collect();
+        assert_eq!(given.tokenizer.decode(&all, false).unwrap(), text);
+        assert_eq!(talk.last(), Some(&(given.end_of_text | CONTEXT)));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::dedup::{Dropped, deduplicate};
 use super::given::Given;
-use super::shards::{FORMAT, TOKENIZER_FILE};
+use super::shards::{FORMAT, FORMAT_WIDE, TEMPLATE_FILE, TOKENIZER_FILE};
 use super::tokenizer::{END_OF_TEXT_ID, Encoded, Trained, VOCABULARY_MAX, VOCABULARY_MIN, Words};
+use super::tokens::{Tokens, WIDE_MAX, Width};
 use super::writer::Writer;
 use super::{DataError, Document, Manifest, split};
 use covey_proto::Digest;
@@ -20,6 +21,10 @@ pub struct PrepareOptions {
     pub vocabulary: u32,
     /// A tokenizer.json to encode with; without one, a tokenizer is trained on the text.
     pub tokenizer: Option<Vec<u8>>,
+    /// By what conversations became text; it goes with the data set if there are any.
+    pub chat_template: Option<String>,
+    /// Tokens that a tokenizer which is trained has beside those of the text: the chat template's.
+    pub marks: &'static [&'static str],
     /// Share of the text that is held out, over 0 and at most 0.5. Whole sources or documents, so only about.
     pub heldout_share: f64,
     /// Documents of fewer bytes are dropped.
@@ -34,6 +39,8 @@ impl Default for PrepareOptions {
             name: "text".to_owned(),
             vocabulary: 2048,
             tokenizer: None,
+            chat_template: None,
+            marks: &[],
             heldout_share: 0.025,
             document_bytes_min: 200,
             sequence: 128,
@@ -136,25 +143,35 @@ pub fn prepare(
 
     progress(Stage::Words { documents: heldout.len() + train.len(), bytes: bytes(&heldout) + bytes(&train) });
     let tokenised = match &options.tokenizer {
-        None => train_and_encode(&train, &heldout, options.vocabulary, progress)?,
+        None => train_and_encode(&train, &heldout, options, progress)?,
         Some(json) => encode_with(json, &train, &heldout, progress)?,
     };
     let Tokenised { json, vocabulary, end_of_text, train: train_tokens, heldout: heldout_tokens } = tokenised;
     enough("training", &train_tokens, &train, &heldout, options)?;
     enough("held-out", &heldout_tokens, &train, &heldout, options)?;
     writer.file(TOKENIZER_FILE, &json)?;
+    let is_chat = train.iter().chain(&heldout).any(|document| document.learnt.is_some());
+    let template = options.chat_template.as_ref().filter(|_| is_chat);
+    if let Some(template) = template {
+        writer.file(TEMPLATE_FILE, template.as_bytes())?;
+    }
+    let (train_tokens, heldout_tokens) = match (train_tokens.width(), heldout_tokens.width()) {
+        (Width::Narrow, Width::Narrow) => (train_tokens, heldout_tokens),
+        _ => (train_tokens.widened(), heldout_tokens.widened()),
+    };
     let manifest = Manifest {
-        format: FORMAT,
+        format: if train_tokens.width() == Width::Narrow { FORMAT } else { FORMAT_WIDE },
         name: options.name.clone(),
         tokenizer: Digest::of(&json),
         vocabulary,
         end_of_text,
         train_documents: train.len() as u64,
-        train_bytes: bytes(&train),
+        train_bytes: bytes_learnt(&train),
         heldout_documents: heldout.len() as u64,
-        heldout_bytes: bytes(&heldout),
+        heldout_bytes: bytes_learnt(&heldout),
         train: writer.shards(&train_tokens)?,
         heldout: writer.shards(&heldout_tokens)?,
+        chat_template: template.map(|template| Digest::of(template.as_bytes())),
     };
     writer.finish(&manifest)?;
     Ok(DatasetSummary {
@@ -173,28 +190,46 @@ struct Tokenised {
     /// tokenizer.json.
     json: Vec<u8>,
     vocabulary: u32,
-    end_of_text: u16,
-    train: Vec<u16>,
-    heldout: Vec<u16>,
+    end_of_text: u32,
+    train: Tokens,
+    heldout: Tokens,
 }
 
-/// Trains a tokenizer of up to `vocabulary` tokens on what is trained on, and encodes both parts with it.
+/// Trains a tokenizer of up to `options.vocabulary` tokens on what is trained on, and encodes both parts with it.
 fn train_and_encode(
     train: &[Document],
     heldout: &[Document],
-    vocabulary: u32,
+    options: &PrepareOptions,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Tokenised, DataError> {
+    let PrepareOptions { vocabulary, marks, .. } = *options;
+    if train.iter().chain(heldout).any(|document| document.learnt.is_some()) {
+        // Conversations are encoded by the `tokenizers` crate, which knows where each token begins.
+        let parts: Vec<Document> = train.iter().flat_map(|document| without(document, marks)).collect();
+        let mut words = Words::new();
+        let lists = parts.iter().map(|part| words.read(part)).collect::<Result<Vec<_>, _>>()?;
+        progress(Stage::Tokenizer { vocabulary });
+        return encode_with(&words.train(&lists, vocabulary, marks).json, train, heldout, progress);
+    }
     let mut words = Words::new();
     let train_lists = train.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
     let heldout_lists = heldout.iter().map(|document| words.read(document)).collect::<Result<Vec<_>, _>>()?;
     progress(Stage::Tokenizer { vocabulary });
-    let trained = words.train(&train_lists, vocabulary);
+    let trained = words.train(&train_lists, vocabulary, marks);
     progress(Stage::Write);
     let encoded = words.encode(&trained.json)?;
     let (train, heldout) = (encode(&encoded, &train_lists), encode(&encoded, &heldout_lists));
     let Trained { json, vocabulary } = trained;
-    Ok(Tokenised { json, vocabulary, end_of_text: END_OF_TEXT_ID, train, heldout })
+    Ok(Tokenised { json, vocabulary, end_of_text: END_OF_TEXT_ID.into(), train, heldout })
+}
+
+/// A document's text between `marks`, which are no words.
+fn without(document: &Document, marks: &[&str]) -> Vec<Document> {
+    let mut parts = vec![document.text.as_str()];
+    for mark in marks {
+        parts = parts.into_iter().flat_map(|part| part.split(mark)).collect();
+    }
+    parts.into_iter().map(|part| Document::new(document.name.as_str(), part)).collect()
 }
 
 /// Encodes both parts with the tokenizer in `json`.
@@ -204,16 +239,13 @@ fn encode_with(
     heldout: &[Document],
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Tokenised, DataError> {
-    let given = Given::load(json, VOCABULARY_MAX)?;
+    let given = Given::load(json, WIDE_MAX)?;
     progress(Stage::Write);
-    // Every id is below the vocabulary.
-    let encode = |part: &[Document]| -> Result<Vec<u16>, DataError> {
-        Ok(given.encode(part)?.into_iter().map(|token| token as u16).collect())
-    };
+    let encode = |part: &[Document]| given.encode(part).map(Tokens::from_wide);
     Ok(Tokenised {
         json: json.to_vec(),
         vocabulary: given.vocabulary,
-        end_of_text: given.end_of_text as u16,
+        end_of_text: given.end_of_text,
         train: encode(train)?,
         heldout: encode(heldout)?,
     })
@@ -236,23 +268,27 @@ fn bytes(documents: &[Document]) -> u64 {
     documents.iter().map(|document| document.text.len() as u64).sum()
 }
 
+fn bytes_learnt(documents: &[Document]) -> u64 {
+    documents.iter().map(Document::bytes_learnt).sum()
+}
+
 /// Orders documents by a hash of their names and text, so that any run of tokens is a mixture of sources.
 fn shuffle(documents: &mut [Document]) {
     documents.sort_by_cached_key(split::digest);
 }
 
-fn encode(encoded: &Encoded, lists: &[Vec<u32>]) -> Vec<u16> {
+fn encode(encoded: &Encoded, lists: &[Vec<u32>]) -> Tokens {
     let mut tokens = Vec::new();
     for list in lists {
         encoded.append(list, &mut tokens);
     }
-    tokens
+    Tokens::Narrow(tokens)
 }
 
 /// Refuses a part that does not hold one sequence.
 fn enough(
     part: &'static str,
-    tokens: &[u16],
+    tokens: &Tokens,
     train: &[Document],
     heldout: &[Document],
     options: &PrepareOptions,
@@ -275,6 +311,8 @@ fn enough(
 mod tests {
     use super::super::{Dataset, baseline, read_documents, shards, synthetic};
     use super::*;
+    use crate::CONTEXT;
+    use crate::chat::ChatTemplate;
     use crate::testing::small_model;
     use covey_proto::run::Model;
     use std::fs;
@@ -304,7 +342,7 @@ mod tests {
             tokens.pop();
             tokens.extend_from_slice(batch.tokens());
         }
-        let expected: Vec<u32> = set.train().iter().map(|token| u32::from(*token)).collect();
+        let expected: Vec<u32> = set.train().iter().collect();
         assert_eq!(tokens, expected[..tokens.len()]);
         assert!(expected.len() - tokens.len() <= 64);
         assert!(set.heldout_samples(64) > 20);
@@ -317,11 +355,8 @@ mod tests {
         let set = Dataset::open(&dir.path().join("set"), None).unwrap();
         let tokenizer = tokenizers::Tokenizer::from_file(set.tokenizer_path()).unwrap();
         let texts: Vec<String> = synthetic::documents(2, 100_000).into_iter().map(|d| d.text).collect();
-        let heldout: Vec<Vec<u32>> = set
-            .heldout()
-            .split(|token| *token == END_OF_TEXT_ID)
-            .map(|part| part.iter().map(|token| u32::from(*token)).collect())
-            .collect();
+        let all: Vec<u32> = set.heldout().iter().collect();
+        let heldout: Vec<&[u32]> = all.split(|token| *token == u32::from(END_OF_TEXT_ID)).collect();
         assert_eq!(heldout.len() as u64, summary.manifest.heldout_documents + 1, "nothing follows the last end");
         for tokens in &heldout[..heldout.len() - 1] {
             assert!(texts.contains(&tokenizer.decode(tokens, false).unwrap()));
@@ -366,7 +401,7 @@ mod tests {
             let text = synthetic::documents(6, bytes).into_iter().map(|d| d.text).collect::<Vec<_>>().join("\n\n");
             let path = dir.path().join("book.txt");
             fs::write(&path, &text[..bytes]).unwrap();
-            prepare(read_documents(&path).unwrap(), &options(), &dir.path().join("set"), &mut |_| {})
+            prepare(read_documents(&path, None).unwrap(), &options(), &dir.path().join("set"), &mut |_| {})
         };
         let Err(DataError::TooLittle { needed_bytes, .. }) = book(900) else { panic!("900 bytes are too few") };
         assert!(book(needed_bytes as usize).is_ok(), "{needed_bytes} bytes");
@@ -394,6 +429,19 @@ mod tests {
         assert!(fault().contains("tokenizer.json: its hash is not"), "{}", fault());
         fs::write(&tokenizer, json).unwrap();
         assert!(Dataset::open(&folder, None).is_ok());
+        #[cfg(unix)]
+        for file in [&shard, &tokenizer] {
+            // What is no regular file would be waited for, or read, without end.
+            let aside = file.with_extension("aside");
+            fs::rename(file, &aside).unwrap();
+            use rustix::fs::{CWD, FileType, Mode, mknodat};
+            mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            assert!(fault().contains("no regular file"), "{}", fault());
+            fs::remove_file(file).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", file).unwrap();
+            assert!(fault().contains("no regular file"), "{}", fault());
+            fs::rename(&aside, file).unwrap();
+        }
         let manifest = folder.join(shards::MANIFEST_FILE);
         let text = fs::read_to_string(&manifest).unwrap();
         fs::write(&manifest, text.replace("{\"format", "{ \"format")).unwrap();
@@ -430,5 +478,56 @@ mod tests {
         let bars = baseline::baseline(&set);
         assert!(bars.bigram_nats < bars.unigram_nats && bars.unigram_nats < bars.uniform_nats, "{bars:?}");
         assert!(bars.bigram_bits_per_byte < 2.0, "{bars:?}");
+    }
+
+    /// Two hundred short conversations and some text between them.
+    fn chats(dir: &Path) -> Vec<Document> {
+        let line = |n: u32| {
+            format!(
+                r#"{{"messages":[{{"role":"user","content":"What is {n} and {n}?"}},{{"role":"assistant","content":"It is {}."}}]}}"#,
+                2 * n
+            )
+        };
+        let path = dir.join("chats.jsonl");
+        fs::write(&path, (0..200).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+        let template = ChatTemplate::named("chatml");
+        let mut documents = read_documents(&path, template.as_ref()).unwrap();
+        documents.extend(synthetic::documents(4, 40_000));
+        documents
+    }
+
+    #[test]
+    fn conversations_and_text_make_one_data_set_whose_answers_alone_are_learnt() {
+        let dir = tempfile::tempdir().unwrap();
+        let chatml = ChatTemplate::named("chatml").unwrap();
+        let options = PrepareOptions {
+            chat_template: Some(chatml.source().to_owned()),
+            marks: chatml.marks(),
+            heldout_share: 0.2,
+            ..options()
+        };
+        let summary = prepare(chats(dir.path()), &options, &dir.path().join("set"), &mut |_| {}).unwrap();
+        let set = Dataset::open(&dir.path().join("set"), Some(summary.digest)).unwrap();
+        assert_eq!((set.manifest().format, set.vocabulary()), (FORMAT_WIDE, 512));
+        let template = set.chat_template_path().unwrap();
+        assert_eq!(fs::read_to_string(&template).unwrap(), chatml.source());
+        let tokenizer = tokenizers::Tokenizer::from_file(set.tokenizer_path()).unwrap();
+        let ends = [tokenizer.token_to_id("<|im_end|>").unwrap(), set.end_of_text()];
+        let learnt: Vec<u32> = set.train().iter().filter(|token| token & CONTEXT == 0).collect();
+        assert_eq!(learnt.len() as u64, set.train_tokens_learnt());
+        let texts: Vec<String> = learnt
+            .split(|token| ends.contains(token))
+            .map(|tokens| tokenizer.decode(tokens, false).unwrap().trim().to_owned())
+            .filter(|text| text.starts_with("It is "))
+            .collect();
+        assert!(texts.len() > 100, "{}", texts.len());
+        let heldout = set.heldout().iter().filter(|token| *token == ends[0]).count();
+        assert!((10..100).contains(&heldout), "of the conversations a share is held out as of the text: {heldout}");
+        assert!(texts.iter().all(|text| text.ends_with('.') && !text.contains("What")), "{texts:?}");
+        let bars = baseline::baseline(&set);
+        assert!(bars.bigram_nats < bars.unigram_nats, "{bars:?}");
+        fs::write(&template, "another").unwrap();
+        let fault = Dataset::open(&dir.path().join("set"), None).unwrap_err().to_string();
+        assert!(fault.contains("chat_template.jinja: its hash is not"), "{fault}");
     }
 }

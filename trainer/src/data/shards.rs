@@ -1,30 +1,37 @@
 //! What a prepared data set is on disk: token shards named by their BLAKE3 hash, tokenizer.json, and the manifest.
 //!
-//! A shard is a run of u16 tokens, little-endian. `dataset.json` is canonical: compact JSON, fields in the order of
+//! A shard is a run of tokens, little-endian: u16, or u32 where the vocabulary is larger or some tokens are only read
+//! ([`crate::CONTEXT`]: the highest bit). `dataset.json` is canonical: compact JSON, fields in the order of
 //! [`Manifest`]; its digest names the data set. How the folder comes to be, `writer.rs` decides; [`Dataset`](super::Dataset)
 //! reads it.
 
+use super::tokens::Width;
 use covey_proto::Digest;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
-/// Version of the format.
+/// Version of the format with two bytes a token.
 pub const FORMAT: u32 = 1;
+/// Version of the format with four.
+pub const FORMAT_WIDE: u32 = 2;
 /// The manifest's file.
 pub const MANIFEST_FILE: &str = "dataset.json";
 /// The tokenizer's file.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// Tokens of a whole shard: 1 MiB, which a peer fetches in one go.
-pub const SHARD_TOKENS: usize = 1 << 19;
-/// A manifest is never larger: 2^15 shards (16 G tokens) of about 100 bytes.
+/// The chat template's file, where conversations are among the documents.
+pub const TEMPLATE_FILE: &str = "chat_template.jinja";
+/// Bytes of a whole shard, which a peer fetches in one go.
+pub const SHARD_BYTES: usize = 1 << 20;
+/// A manifest is never larger: 2^15 shards (16 G tokens of two bytes) of about 100 bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// A tokenizer.json is never larger: 65,536 tokens of 64 bytes, twice, with room for escapes.
-pub const TOKENIZER_BYTES_MAX: u64 = 32 << 20;
+/// A tokenizer.json is never larger; Gemma's, of 262,145 tokens, has 33 MB.
+pub const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
 
 /// All that makes a data set; its BLAKE3 digest is the data set's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the format: 1.
+    /// Version of the format: 1, or 2 where a token has four bytes.
     pub format: u32,
     /// What people call it.
     pub name: String,
@@ -33,7 +40,7 @@ pub struct Manifest {
     /// Tokens: every token is below it.
     pub vocabulary: u32,
     /// The token after each document.
-    pub end_of_text: u16,
+    pub end_of_text: u32,
     /// Documents trained on.
     pub train_documents: u64,
     /// Their text, in bytes.
@@ -46,6 +53,9 @@ pub struct Manifest {
     pub train: Vec<ShardEntry>,
     /// Held-out shards, in order.
     pub heldout: Vec<ShardEntry>,
+    /// BLAKE3 of chat_template.jinja, by which conversations became text, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<Digest>,
 }
 
 /// A token shard.
@@ -54,7 +64,7 @@ pub struct Manifest {
 pub struct ShardEntry {
     /// BLAKE3 of its bytes; its file is this and `.tok`.
     pub digest: Digest,
-    /// Tokens, from 1 to [`SHARD_TOKENS`].
+    /// Tokens, at least 1 and at most [`SHARD_BYTES`] of them.
     pub tokens: u32,
 }
 
@@ -72,7 +82,7 @@ pub enum ManifestFault {
     #[error("{0}")]
     Json(String),
     /// They are of another version.
-    #[error("format {0}; this version reads {FORMAT}")]
+    #[error("format {0}; this version reads {FORMAT} and {FORMAT_WIDE}")]
     Format(u32),
     /// They say the same in other words.
     #[error("not written as a manifest is (edited by hand?)")]
@@ -83,11 +93,19 @@ pub enum ManifestFault {
         /// Tokens of the vocabulary.
         vocabulary: u32,
         /// The token that ends a document.
-        end_of_text: u16,
+        end_of_text: u32,
     },
     /// A shard of so many tokens.
-    #[error("a shard of {0} tokens; from 1 to {SHARD_TOKENS} are allowed")]
-    Shard(u32),
+    #[error("a shard of {got} tokens; from 1 to {max} are allowed")]
+    Shard {
+        /// Its tokens.
+        got: u32,
+        /// The most.
+        max: usize,
+    },
+    /// A shard that is named twice: a small data set that would fill any memory.
+    #[error("shard {0} is named twice; a text that repeats itself is to be given once")]
+    Twice(Digest),
 }
 
 impl Manifest {
@@ -103,18 +121,40 @@ impl Manifest {
     pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, ManifestFault> {
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| ManifestFault::Json(e.to_string()))?;
         let Manifest { format, vocabulary, end_of_text, .. } = manifest;
-        if format != FORMAT {
-            return Err(ManifestFault::Format(format));
-        }
+        let width = manifest.width().ok_or(ManifestFault::Format(format))?;
         if manifest.to_bytes() != bytes {
             return Err(ManifestFault::NotCanonical);
         }
-        if vocabulary > 1 << 16 || u32::from(end_of_text) >= vocabulary {
+        if vocabulary > width.vocabulary_max() || end_of_text >= vocabulary {
             return Err(ManifestFault::Vocabulary { vocabulary, end_of_text });
         }
-        match manifest.train.iter().chain(&manifest.heldout).find(|s| !(1..=SHARD_TOKENS as u32).contains(&s.tokens)) {
-            Some(shard) => Err(ManifestFault::Shard(shard.tokens)),
-            None => Ok(manifest),
+        let max = SHARD_BYTES / width.bytes();
+        match manifest.shards().find(|shard| !(1..=max).contains(&(shard.tokens as usize))) {
+            Some(shard) => return Err(ManifestFault::Shard { got: shard.tokens, max }),
+            None => manifest.named_once()?,
+        }
+        Ok(manifest)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &ShardEntry> {
+        self.train.iter().chain(&self.heldout)
+    }
+
+    /// Refuses a shard that is named twice.
+    pub(super) fn named_once(&self) -> Result<(), ManifestFault> {
+        let mut names = HashSet::new();
+        match self.shards().find(|shard| !names.insert(shard.digest)) {
+            Some(shard) => Err(ManifestFault::Twice(shard.digest)),
+            None => Ok(()),
+        }
+    }
+
+    /// How wide its tokens are; none of a format that is not known.
+    pub fn width(&self) -> Option<Width> {
+        match self.format {
+            FORMAT => Some(Width::Narrow),
+            FORMAT_WIDE => Some(Width::Wide),
+            _ => None,
         }
     }
 
@@ -129,7 +169,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let shard = ShardEntry { digest: Digest::of(b"shard"), tokens: 7 };
+        let shard = |name: &[u8]| ShardEntry { digest: Digest::of(name), tokens: 7 };
         Manifest {
             format: FORMAT,
             name: "a".into(),
@@ -140,8 +180,9 @@ mod tests {
             train_bytes: 10,
             heldout_documents: 1,
             heldout_bytes: 10,
-            train: vec![shard],
-            heldout: vec![shard],
+            train: vec![shard(b"shard")],
+            heldout: vec![shard(b"other")],
+            chat_template: None,
         }
     }
 
@@ -149,7 +190,8 @@ mod tests {
     #[test]
     fn the_digest_is_that_of_the_written_bytes_and_stays() {
         assert_eq!(Manifest::from_bytes(&manifest().to_bytes()), Ok(manifest()));
-        assert_eq!(manifest().digest().short(), "3812960b");
+        let pinned = Manifest { heldout: manifest().train, ..manifest() };
+        assert_eq!(pinned.digest().short(), "3812960b");
     }
 
     #[test]
@@ -159,11 +201,19 @@ mod tests {
             change(&mut manifest);
             Manifest::from_bytes(&manifest.to_bytes()).unwrap_err().to_string()
         };
-        assert!(fault(|m| m.format = 2).contains("format 2; this version reads 1"));
+        assert!(fault(|m| m.format = 3).contains("format 3; this version reads 1 and 2"));
         assert!(fault(|m| m.train[0].tokens = 0).contains("a shard of 0 tokens"));
         assert!(fault(|m| m.heldout[0].tokens = 600_000).contains("a shard of 600000 tokens"));
+        assert!(fault(|m| m.train = vec![m.train[0]; 42_000]).contains("is named twice"));
+        assert!(fault(|m| m.heldout = m.train.clone()).contains("is named twice"));
         assert!(fault(|m| m.end_of_text = 300).contains("end of text 300"));
         assert!(fault(|m| m.vocabulary = 70_000).contains("vocabulary 70000"));
+        let wide = |m: &mut Manifest, vocabulary| (m.format, m.vocabulary) = (FORMAT_WIDE, vocabulary);
+        let mut large = manifest();
+        wide(&mut large, 1 << 20);
+        assert_eq!(Manifest::from_bytes(&large.to_bytes()), Ok(large));
+        assert!(fault(|m| (m.format, m.vocabulary) = (FORMAT_WIDE, 2_000_000)).contains("vocabulary 2000000"));
+        assert!(fault(|m| (m.format, m.train[0].tokens) = (FORMAT_WIDE, 300_000)).contains("from 1 to 262144"));
         assert!(Manifest::from_bytes(b"").is_err());
     }
 

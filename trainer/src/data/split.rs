@@ -80,7 +80,7 @@ mod tests {
 
     fn documents(groups: usize, each: usize) -> Vec<Document> {
         (0..groups * each)
-            .map(|n| Document { name: format!("source{}/{n}", n % groups), text: format!("text {n:0900}") })
+            .map(|n| Document::new(format!("source{}/{n}", n % groups), format!("text {n:0900}")))
             .collect()
     }
 
@@ -97,7 +97,7 @@ mod tests {
     fn a_new_source_does_not_reshuffle_the_others() {
         let (before, _) = hold_out(documents(50, 10), 20_000);
         let mut more = documents(50, 10);
-        more.push(Document { name: "brandnew/0".into(), text: "short".into() });
+        more.push(Document::new("brandnew/0", "short"));
         let (after, _) = hold_out(more, 20_000);
         let kept = before.iter().filter(|d| after.contains(d)).count();
         assert!(kept * 2 > before.len(), "{kept} of {}", before.len());

@@ -49,7 +49,7 @@ pub fn documents(seed: u64, bytes: usize) -> Vec<Document> {
     while written < bytes {
         let text = writer.document();
         written += text.len();
-        documents.push(Document { name: format!("synthetic{:02}/{:05}", documents.len() % 16, documents.len()), text });
+        documents.push(Document::new(format!("synthetic{:02}/{:05}", documents.len() % 16, documents.len()), text));
     }
     documents
 }

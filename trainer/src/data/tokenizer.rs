@@ -8,6 +8,7 @@ use super::{DataError, Document, bpe};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::HashMap;
+use std::iter::once;
 use std::sync::LazyLock;
 use tokenizers::Model as _;
 use tokenizers::utils::SysRegex;
@@ -18,7 +19,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub const END_OF_TEXT_ID: u16 = 0;
 /// The end of text and every byte.
 pub const VOCABULARY_MIN: u32 = bpe::BASE;
-/// Tokens are u16.
+/// Trained tokens are u16.
 pub const VOCABULARY_MAX: u32 = 1 << 16;
 
 /// GPT-2's expression for words, which `ByteLevel` with `use_regex` stands for in tokenizer.json.
@@ -62,15 +63,15 @@ impl<'t> Words<'t> {
     }
 
     /// Trains a tokenizer of up to `vocabulary` tokens on how often words occur in `lists`; fewer if no more
-    /// pairs repeat.
-    pub fn train(&self, lists: &[Vec<u32>], vocabulary: u32) -> Trained {
+    /// pairs repeat. The last of them are `marks`, which are tokens wherever they stand.
+    pub fn train(&self, lists: &[Vec<u32>], vocabulary: u32, marks: &[&str]) -> Trained {
         let mut counts = vec![0_u64; self.words.len()];
         for word in lists.iter().flatten() {
             counts[*word as usize] += 1;
         }
         let words: Vec<(&[u8], u64)> = self.words.iter().map(|word| word.as_bytes()).zip(counts).collect();
-        let merges = bpe::learn(&words, vocabulary);
-        Trained { json: to_json(&merges), vocabulary: merges.tokens.len() as u32 }
+        let merges = bpe::learn(&words, vocabulary.saturating_sub(marks.len() as u32));
+        Trained { json: to_json(&merges, marks), vocabulary: (merges.tokens.len() + marks.len()) as u32 }
     }
 
     /// The tokens of every word, by the tokenizer in `json`.
@@ -150,7 +151,7 @@ struct File<'a> {
     version: &'static str,
     truncation: Option<()>,
     padding: Option<()>,
-    added_tokens: [AddedToken; 1],
+    added_tokens: Vec<AddedToken<'a>>,
     normalizer: Option<()>,
     pre_tokenizer: ByteLevel,
     post_processor: Option<()>,
@@ -159,9 +160,9 @@ struct File<'a> {
 }
 
 #[derive(Serialize)]
-struct AddedToken {
-    id: u16,
-    content: &'static str,
+struct AddedToken<'a> {
+    id: u32,
+    content: &'a str,
     single_word: bool,
     lstrip: bool,
     rstrip: bool,
@@ -204,25 +205,27 @@ impl Serialize for Vocabulary<'_> {
     }
 }
 
-fn to_json(merges: &bpe::Merges) -> Vec<u8> {
+fn to_json(merges: &bpe::Merges, marks: &[&str]) -> Vec<u8> {
     let chars = byte_chars();
     let spell = |bytes: &Vec<u8>| bytes.iter().map(|byte| chars[usize::from(*byte)]).collect::<String>();
     let mut tokens: Vec<String> = merges.tokens.iter().map(spell).collect();
     tokens[usize::from(END_OF_TEXT_ID)] = END_OF_TEXT.to_owned();
+    let marks = (merges.tokens.len() as u32..).zip(marks.iter().copied());
+    let added = |(id, content)| AddedToken {
+        id,
+        content,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+    };
     let byte_level = || ByteLevel { r#type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
     let file = File {
         version: "1.0",
         truncation: None,
         padding: None,
-        added_tokens: [AddedToken {
-            id: END_OF_TEXT_ID,
-            content: END_OF_TEXT,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: false,
-            special: true,
-        }],
+        added_tokens: once((u32::from(END_OF_TEXT_ID), END_OF_TEXT)).chain(marks).map(added).collect(),
         normalizer: None,
         pre_tokenizer: byte_level(),
         post_processor: None,
@@ -251,7 +254,7 @@ mod tests {
     fn trained(documents: &[Document], vocabulary: u32) -> (Vec<u8>, Vec<Vec<u16>>) {
         let mut words = Words::new();
         let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-        let json = words.train(&lists, vocabulary).json;
+        let json = words.train(&lists, vocabulary, &[]).json;
         let encoded = words.encode(&json).unwrap();
         let tokens = lists
             .iter()
@@ -269,7 +272,7 @@ mod tests {
         let text =
             "it's  we'll\t\tthey'd   \n\n  naïve café Ⅷ ½ 中文 текст 🦀🦀  x²\u{301} <endoftext> |end|\u{200b}of  ";
         let mut documents = synthetic::documents(5, 60_000);
-        documents.push(Document { name: "awkward".into(), text: text.into() });
+        documents.push(Document::new("awkward", text));
         documents
     }
 
@@ -303,7 +306,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn any_text_comes_back_from_its_tokens(text in "\\PC*[ \n\t]{0,6}\\PC*") {
-            let document = Document { name: "any".into(), text };
+            let document = Document::new("any", text);
             let (json, tokens) = trained(std::slice::from_ref(&document), 300);
             let tokenizer = tokenizers::Tokenizer::from_bytes(&json).unwrap();
             let ours: Vec<u32> = tokens[0][..tokens[0].len() - 1].iter().map(|id| u32::from(*id)).collect();
@@ -311,6 +314,20 @@ mod tests {
             let theirs = tokenizer.encode(document.text.as_str(), false).unwrap();
             proptest::prop_assert_eq!(theirs.get_ids(), ours);
         }
+    }
+
+    #[test]
+    fn marks_are_the_last_tokens_wherever_they_stand() {
+        let documents = awkward();
+        let mut words = Words::new();
+        let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
+        let trained = words.train(&lists, 500, &["<|im_start|>", "<|im_end|>"]);
+        assert_eq!(trained.vocabulary, 500);
+        let tokenizer = tokenizers::Tokenizer::from_bytes(&trained.json).unwrap();
+        let theirs: serde_json::Value = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&trained.json).unwrap(), theirs);
+        let encoded = tokenizer.encode("<|im_start|>a<|im_end|>", false).unwrap();
+        assert_eq!((encoded.get_ids()[0], *encoded.get_ids().last().unwrap(), encoded.len()), (498, 499, 3));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! It is written beside its place, synced, and renamed. What is in it, [`super::shards`] says.
 
-use super::shards::{MANIFEST_FILE, SHARD_TOKENS, TOKENIZER_FILE};
+use super::shards::{MANIFEST_FILE, SHARD_BYTES, TEMPLATE_FILE, TOKENIZER_FILE};
+use super::tokens::Tokens;
 use super::{DataError, Dataset, Manifest, ShardEntry};
 use covey_proto::Digest;
 use std::fs::{self, File};
@@ -42,12 +43,12 @@ impl Writer {
     }
 
     /// Writes tokens as shards.
-    pub(super) fn shards(&self, tokens: &[u16]) -> Result<Vec<ShardEntry>, DataError> {
+    pub(super) fn shards(&self, tokens: &Tokens) -> Result<Vec<ShardEntry>, DataError> {
+        let width = tokens.width().bytes();
         tokens
-            .chunks(SHARD_TOKENS)
-            .map(|chunk| {
-                let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
-                let entry = ShardEntry { digest: Digest::of(&bytes), tokens: chunk.len() as u32 };
+            .chunks(SHARD_BYTES / width)
+            .map(|bytes| {
+                let entry = ShardEntry { digest: Digest::of(&bytes), tokens: (bytes.len() / width) as u32 };
                 self.file(&entry.file(), &bytes)?;
                 Ok(entry)
             })
@@ -63,6 +64,7 @@ impl Writer {
 
     /// Puts the data set in its place; an older one there makes way, but the same one, whole, stays for its readers.
     pub(super) fn finish(self, manifest: &Manifest) -> Result<(), DataError> {
+        manifest.named_once().map_err(DataError::Repeats)?;
         self.file(MANIFEST_FILE, &manifest.to_bytes())?;
         sync_folder(&self.beside)?;
         if Dataset::open(&self.target, Some(manifest.digest())).is_ok() {
@@ -104,7 +106,8 @@ fn is_occupied(target: &Path) -> Result<bool, DataError> {
 fn remove_dataset(target: &Path) -> Result<(), DataError> {
     for entry in fs::read_dir(target).map_err(DataError::read(target))? {
         let path = entry.map_err(DataError::read(target))?.path();
-        if path.extension().is_some_and(|extension| extension == "tok") || path.ends_with(TOKENIZER_FILE) {
+        let ours = path.ends_with(TOKENIZER_FILE) || path.ends_with(TEMPLATE_FILE);
+        if ours || path.extension().is_some_and(|extension| extension == "tok") {
             fs::remove_file(&path).map_err(DataError::write(&path))?;
         }
     }

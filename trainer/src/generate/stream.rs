@@ -104,13 +104,10 @@ mod tests {
     /// Every byte and merges of it, as GPT-2's and LLaMA 3's.
     static BYTE_LEVEL: LazyLock<Tokenizer> = LazyLock::new(|| {
         let mut documents = synthetic::documents(5, 30_000);
-        documents.push(Document {
-            name: "awkward".into(),
-            text: "naïve café 中文 текст 🦀🦀🦀🦀 🇫🇷🇫🇷 it's  we'll".repeat(40),
-        });
+        documents.push(Document::new("awkward", "naïve café 中文 текст 🦀🦀🦀🦀 🇫🇷🇫🇷 it's  we'll".repeat(40)));
         let mut words = Words::new();
         let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-        Tokenizer::from_bytes(words.train(&lists, 500).json).unwrap()
+        Tokenizer::from_bytes(words.train(&lists, 500, &[]).json).unwrap()
     });
 
     fn tokenizer(model: Value, decoder: Value, special: &[(u32, &str)]) -> Tokenizer {

@@ -57,6 +57,9 @@ impl LanguageModel for Counting {
     fn losses(&mut self, _: &[crate::Batch]) -> Result<Vec<f64>, BackendError> {
         Err(BackendError::NotLoaded)
     }
+    fn text_losses(&mut self, _: &[Vec<u32>]) -> Result<Vec<f64>, BackendError> {
+        Err(BackendError::NotLoaded)
+    }
     fn logits(&mut self, _: &[u32]) -> Result<Vec<f32>, BackendError> {
         Err(BackendError::NotLoaded)
     }
@@ -78,7 +81,7 @@ impl LanguageModel for Counting {
         &mut self,
         _: &mut dyn Iterator<Item = Result<SparseShard, CodecError>>,
         _: &[Option<f32>],
-        _: OuterStep,
+        _: OuterStep<'_>,
     ) -> Result<(), TryError> {
         Ok(())
     }

@@ -16,8 +16,8 @@ mod value;
 pub use error::GgufError;
 pub use quantise::GgufType;
 
-use crate::hf::Companions;
 use crate::hf::files::{END_TOKENS, TOKENIZER_BYTES_MAX, read};
+use crate::hf::{Chat, Companions};
 use covey_proto::layout::Layout;
 use covey_proto::run::Model;
 use std::fs::{self, File};
@@ -40,6 +40,8 @@ pub struct GgufOptions {
     pub name: String,
     /// A model folder that this model goes on from: its chat template, end tokens and longest sequence are taken over.
     pub like: Option<PathBuf>,
+    /// The conversations that it was trained on here, if it was.
+    pub chat: Option<Chat>,
 }
 
 /// Writes `parameters`, a state of `model`, with the tokenizer at `tokenizer_json` into the file `path`, beside and then
@@ -63,7 +65,8 @@ pub fn write(
         return Err(GgufError::NotFinite { at, value: parameters[at] });
     }
     let json = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
-    let like = options.like.as_deref().map(|like| Companions::of_model(like, model)).transpose()?.unwrap_or_default();
+    let like = options.like.as_deref().map(|like| Companions::of_model(like, model)).transpose()?;
+    let like = like.unwrap_or_default().talking(options.chat.as_ref());
     let mut values = model_values(model, &like, options);
     values.extend(tokens::metadata(&json, model.vocabulary)?);
     values.extend(end_values(&json, &like)?);
@@ -78,7 +81,12 @@ pub fn write(
     head.resize(head.len().next_multiple_of(tensors::ALIGNMENT), 0);
     let beside = path.with_added_extension("partial");
     let all = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        // Of an earlier try; in a folder that is shared, a link of this name would lead what is written anywhere.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = BufWriter::with_capacity(1 << 20, File::create_new(&beside)?);
         file.write_all(&head)?;
         tensors.iter().try_for_each(|tensor| tensor.write(parameters, &mut file))?;
         file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
@@ -121,7 +129,8 @@ fn end_values(json: &[u8], like: &Companions) -> Result<Vec<(&'static str, Value
     let broken = |error: tokenizers::Error| GgufError::Tokenizer(error.to_string());
     let tokenizer = Tokenizer::from_bytes(json).map_err(broken)?;
     let named = END_TOKENS.iter().find_map(|token| tokenizer.token_to_id(token));
-    let (begin, end) = (like.token_id("bos_token_id").or(named), like.token_id("eos_token_id").or(named));
+    let (begin, end) =
+        (like.token_id("bos_token_id").or(named), like.chat_end().or(like.token_id("eos_token_id")).or(named));
     let begins = tokenizer.encode("a", true).map_err(broken)?.get_ids().first().copied();
     let mut values = Vec::new();
     values.extend(begin.map(|id| ("tokenizer.ggml.bos_token_id", Value::U32(id))));

@@ -151,7 +151,7 @@ mod tests {
         let documents = crate::data::synthetic::documents(1, 20_000);
         let mut words = crate::data::tokenizer::Words::new();
         let lists: Vec<_> = documents.iter().map(|document| words.read(document).unwrap()).collect();
-        let trained = words.train(&lists, 300);
+        let trained = words.train(&lists, 300, &[]);
         let found: BTreeMap<_, _> = metadata(&trained.json, 302).unwrap().into_iter().collect();
         let Value::Texts(tokens) = &found["tokenizer.ggml.tokens"] else { panic!("texts") };
         let Value::I32s(kinds) = &found["tokenizer.ggml.token_type"] else { panic!("numbers") };

@@ -18,6 +18,15 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Files that are taken over byte for byte, where there are.
 const FILES: [&str; 4] = [TOKENIZER_CONFIG, GENERATION, SPECIAL_TOKENS, CHAT_TEMPLATE];
 
+/// How a model that was trained on conversations writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// The source of its chat template.
+    pub template: String,
+    /// The token that ends an answer, if it is one token.
+    pub end: Option<u32>,
+}
+
 /// What stands beside a model's parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Companions {
@@ -25,6 +34,8 @@ pub struct Companions {
     files: Vec<(&'static str, Vec<u8>)>,
     /// config.json.
     config: Map<String, Value>,
+    /// The token that ends an answer, where this model learnt it.
+    chat_end: Option<u32>,
 }
 
 impl Companions {
@@ -47,7 +58,7 @@ impl Companions {
         }
         let path = dir.join(CONFIG);
         let config = object(&path, &read(&path, CONFIG_BYTES_MAX)?)?;
-        Ok(Companions { files, config })
+        Ok(Companions { files, config, chat_end: None })
     }
 
     /// [`Companions::read`], if the folder's model has the shapes of `model`; of sequences and seeds nothing is asked.
@@ -60,6 +71,22 @@ impl Companions {
             Some(differs) => Err(HfError::OtherModel { path: dir.to_owned(), differs }),
             None => Companions::read(dir),
         }
+    }
+
+    /// The same with these conversations for its own: which tokens end a text is said anew.
+    #[must_use]
+    pub fn talking(mut self, chat: Option<&Chat>) -> Companions {
+        if let Some(Chat { template, end }) = chat {
+            self.files.retain(|(name, _)| ![CHAT_TEMPLATE, GENERATION].contains(name));
+            self.files.push((CHAT_TEMPLATE, template.clone().into_bytes()));
+            self.chat_end = *end;
+        }
+        self
+    }
+
+    /// The token that ends an answer, where this model learnt it.
+    pub fn chat_end(&self) -> Option<u32> {
+        self.chat_end
     }
 
     /// The files, by name, to be written as they are.

@@ -1,6 +1,6 @@
 //! A state as a folder that `transformers` loads.
 
-use super::companions::Companions;
+use super::companions::{Chat, Companions};
 use super::config;
 use super::fault::{HfError, TokenizerFault, at};
 use super::files::{
@@ -31,11 +31,13 @@ pub struct ExportOptions {
     /// A model folder that this model goes on from: its tokenizer_config.json, generation_config.json, chat template, end
     /// tokens and longest sequence are taken over.
     pub like: Option<PathBuf>,
+    /// The conversations that it was trained on here, if it was.
+    pub chat: Option<Chat>,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        ExportOptions { weights: WeightType::F32, shard_bytes_max: SHARD_BYTES_MAX, like: None }
+        ExportOptions { weights: WeightType::F32, shard_bytes_max: SHARD_BYTES_MAX, like: None, chat: None }
     }
 }
 
@@ -75,15 +77,14 @@ pub fn export_as(
     let end = end_of_text(&tokenizer, model)
         .map_err(|fault| HfError::Tokenizer { path: tokenizer_json.to_owned(), fault })?;
     let like = options.like.as_deref().map(|like| Companions::of_model(like, model)).transpose()?;
-    let like = like.unwrap_or_default();
+    let like = like.unwrap_or_default().talking(options.chat.as_ref());
     refuse_strangers(dir)?;
     let (beside, before) = (sibling(dir, "partial"), sibling(dir, "replaced"));
-    for old in [&beside, &before] {
-        if old.exists() {
-            fs::remove_dir_all(old).map_err(at(old))?;
-        }
+    if let Some(parent) = beside.parent() {
+        fs::create_dir_all(parent).map_err(at(parent))?;
     }
-    fs::create_dir_all(&beside).map_err(at(&beside))?;
+    remove(&before)?;
+    create_anew(&beside)?;
     write_weights(&beside, &layout, parameters, options.weights, options.shard_bytes_max)?;
     write_small(&beside, model, options.weights, end, &like)?;
     write_synced(&beside.join(TOKENIZER), &tokenizer)?;
@@ -91,10 +92,25 @@ pub fn export_as(
         fs::rename(dir, &before).map_err(at(dir))?;
     }
     fs::rename(&beside, dir).map_err(at(dir))?;
-    if before.exists() {
-        fs::remove_dir_all(&before).map_err(at(&before))?;
-    }
-    Ok(())
+    remove(&before)
+}
+
+/// Removes a folder of an earlier try, if there is one. What is no folder, like a link, is removed itself and not followed.
+fn remove(path: &Path) -> Result<(), HfError> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.map_err(at(path))
+}
+
+/// Makes a folder that nobody else has made: in a folder that is shared, a link of this name would lead what is written
+/// anywhere.
+fn create_anew(path: &Path) -> Result<(), HfError> {
+    remove(path)?;
+    fs::create_dir(path).map_err(at(path))
 }
 
 /// Writes what is said beside the parameters: of a model that this one goes on from as it is there, else made here.
@@ -122,13 +138,30 @@ fn write_small(
         write_json(&dir.join(TOKENIZER_CONFIG), &tokenizer_config(model, token.as_deref()))?;
     }
     if !like.has(GENERATION) {
-        let (begins, ends) = (&config["bos_token_id"], &config["eos_token_id"]);
+        let begins = &config["bos_token_id"];
+        let ends = match like.chat_end() {
+            None => config["eos_token_id"].clone(),
+            Some(end) => ends_with(&config["eos_token_id"], end),
+        };
         write_json(
             &dir.join(GENERATION),
             &json!({ "bos_token_id": begins, "eos_token_id": ends, "do_sample": false }),
         )?;
     }
     Ok(())
+}
+
+/// Token ids as config.json has them (one, several, none), and one more.
+fn ends_with(ids: &Value, end: u32) -> Value {
+    let mut all = match ids {
+        Value::Array(ids) => ids.clone(),
+        Value::Null => Vec::new(),
+        id => vec![id.clone()],
+    };
+    if !all.contains(&end.into()) {
+        all.push(end.into());
+    }
+    all.into()
 }
 
 fn sibling(dir: &Path, what: &str) -> PathBuf {
@@ -176,4 +209,32 @@ fn tokenizer_config(model: &Model, end: Option<&str>) -> Value {
 
 fn write_json(path: &Path, value: &Value) -> Result<(), HfError> {
     write_synced(path, format!("{value:#}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_somebody_put_at_the_temporary_s_name_is_not_written_into() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, beside) = (folder.path().join("victim"), folder.path().join(".model.partial"));
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("file"), "precious").unwrap();
+        for target in [victim.as_path(), &folder.path().join("nowhere"), &victim.join("file")] {
+            symlink(target, &beside).unwrap();
+            create_anew(&beside).unwrap();
+            assert!(fs::symlink_metadata(&beside).unwrap().is_dir());
+            assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "precious");
+            assert!(!folder.path().join("nowhere").exists());
+            // A folder of an earlier try goes, with what is in it.
+            fs::write(beside.join("config.json"), "{}").unwrap();
+            create_anew(&beside).unwrap();
+            assert_eq!(fs::read_dir(&beside).unwrap().count(), 0);
+            fs::remove_dir(&beside).unwrap();
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! The files of a model folder in Hugging Face's layout, by name, and how much of each is read.
 
 use super::fault::{HfError, at};
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -46,7 +45,7 @@ pub(crate) fn is_of_an_export(name: &str) -> bool {
 
 /// Reads a file of at most `max` bytes.
 pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, HfError> {
-    let file = match File::open(path) {
+    let file = match crate::open_regular(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(HfError::Missing { path: path.to_owned() }),
         other => other.map_err(at(path))?,
     };

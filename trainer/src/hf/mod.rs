@@ -16,7 +16,7 @@ mod settings;
 mod weights;
 mod write;
 
-pub use companions::{Companions, copy_companions};
+pub use companions::{Chat, Companions, copy_companions};
 pub use config::ConfigFault;
 pub use export::{ExportOptions, SHARD_BYTES_MAX, export, export_as};
 pub use fault::{HfError, TokenizerFault, WeightsFault};

@@ -226,7 +226,7 @@ fn read_index(path: &Path, bytes_max: u64) -> Result<BTreeMap<String, String>, H
 }
 
 fn open(path: &Path) -> Result<File, HfError> {
-    match File::open(path) {
+    match crate::open_regular(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(HfError::Missing { path: path.to_owned() }),
         opened => opened.map_err(at(path)),
     }

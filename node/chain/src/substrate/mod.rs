@@ -44,5 +44,5 @@ pub use metagraph::{Metagraph, Neuron};
 pub use needs::{Fault, Unfit, Weight};
 pub use register::{Price, Registered};
 pub use session::DialError;
-pub use settings::{Bounds, ENDPOINTS_MAX, Settings};
+pub use settings::{Bounds, ENDPOINTS_MAX, SecondOpinion, Settings};
 pub use space::{Space, TooMuchSpace, check_space};

@@ -136,8 +136,8 @@ impl SubstrateLedger {
         let mut heads = self.heads();
         loop {
             match self.registered(hotkey, block).await {
-                Err(LedgerError::Unreachable(why)) => {
-                    tracing::warn!(why, "the chain does not answer: asking again for the uid");
+                Err(error @ (LedgerError::Unreachable(_) | LedgerError::Unconfirmed { .. })) => {
+                    tracing::warn!(%error, "asking again for the uid");
                     self.next_head(&mut heads).await?;
                 }
                 registered => return registered?.ok_or_else(nothing),

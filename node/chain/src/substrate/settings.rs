@@ -13,10 +13,23 @@ pub struct Settings {
     pub netuid: u16,
     /// The chain's genesis hash; a chain with another is refused. None takes the chain of the first endpoint.
     pub genesis: Option<Digest>,
-    /// Whether each final block that is read is read from two endpoints, where there are two, and must be the same.
-    pub cross_check: bool,
+    /// Whether each final block that is read is read from two endpoints, where two are named, and must be the same.
+    pub second_opinion: SecondOpinion,
     /// How long things may take.
     pub bounds: Bounds,
+}
+
+/// What becomes of a final block that the endpoint in use tells of and no other confirms, where several are named. One
+/// that another endpoint contradicts is never used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecondOpinion {
+    /// It is not used until another endpoint says the same.
+    #[default]
+    Required,
+    /// It is used where no other endpoint can be reached or has come as far; a warning says so.
+    Preferred,
+    /// No other endpoint is asked.
+    Off,
 }
 
 /// Endpoints of a chain: more than anybody needs.
@@ -92,7 +105,13 @@ impl Default for Bounds {
 impl Settings {
     /// One subnet through these endpoints; the rest as it usually is.
     pub fn new(endpoints: Vec<String>, netuid: u16) -> Settings {
-        Settings { endpoints, netuid, genesis: None, cross_check: true, bounds: Bounds::default() }
+        Settings {
+            endpoints,
+            netuid,
+            genesis: None,
+            second_opinion: SecondOpinion::default(),
+            bounds: Bounds::default(),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! A second opinion: what one endpoint says of a final block is asked of another, and must be the same. Where no other
-//! can be reached, or it has not seen the block yet, one opinion has to do.
+//! can be reached, or it has not seen the block yet, [`SecondOpinion`] says whether one has to do. It fails closed:
+//! whoever can cut off the honest endpoint must not thereby make the other one's word the truth.
 
 use super::header::{Header, digest, hexed};
 use super::link::Link;
 use super::session::{AskError, DialError, Session};
-use super::settings::Endpoint;
+use super::settings::{Endpoint, SecondOpinion};
 use crate::LedgerError;
 use covey_proto::{BlockNumber, Digest};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subxt::rpcs::client::rpc_params;
 use tokio::sync::watch;
@@ -17,8 +18,12 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long one waits for it to come: blocks reach endpoints within a second or two of each other.
 const WAIT: Duration = Duration::from_secs(4);
-/// After a vain try another is made when this has passed.
+/// After a vain try another is made when this has passed, where one opinion has to do.
 const REST: Duration = Duration::from_secs(60);
+/// The same where nothing is read until then.
+const REST_REQUIRED: Duration = Duration::from_secs(3);
+/// Between two warnings that there is no second opinion.
+const WARN_EACH: Duration = Duration::from_secs(60);
 
 /// How long a connection to the other endpoint is waited for, when it is being made.
 const READY: Duration = Duration::from_secs(2);
@@ -29,6 +34,8 @@ const OPINION: Duration = Duration::from_secs(8);
 pub(super) struct Witness {
     link: Arc<Link>,
     state: watch::Sender<State>,
+    /// When it was last said that there is no second opinion.
+    warned: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Default)]
@@ -55,33 +62,75 @@ pub(super) struct Claim<'a> {
 
 impl Witness {
     pub(super) fn new(link: Arc<Link>) -> Witness {
-        Witness { link, state: watch::Sender::default() }
+        Witness { link, state: watch::Sender::default(), warned: Mutex::default() }
     }
 
     /// Asks for a second opinion.
     ///
     /// # Errors
-    /// There is one, and it differs.
+    /// There is one, and it differs; there is none, and one is required.
     pub(super) async fn confirm(&self, claim: Claim<'_>) -> Result<(), LedgerError> {
         let link = &self.link;
-        if !link.settings.cross_check || link.settings.endpoints.len() < 2 {
+        if link.settings.second_opinion == SecondOpinion::Off || link.settings.endpoints.len() < 2 {
             return Ok(());
         }
-        let Some(session) = self.session().await else { return Ok(()) };
-        let (url, block) = (&session.url, claim.block);
-        match tokio::time::timeout(OPINION, opinion(&session, &claim)).await {
+        let block = claim.block;
+        let Some(session) = self.session().await else {
+            return self.without(block, "no other endpoint answers".into());
+        };
+        let url = &session.url;
+        let why = match tokio::time::timeout(OPINION, opinion(&session, &claim)).await {
             Ok(Ok(Opinion::Same)) => return Ok(()),
             Ok(Ok(Opinion::Other(what))) => {
                 let what = format!("{url} says otherwise of final block {block}: {what}");
                 link.disagree(what.clone());
                 return Err(LedgerError::Disagreement(what));
             }
-            Ok(Ok(Opinion::Behind)) => tracing::info!(%url, %block, "the second endpoint is behind: one has to do"),
-            Ok(Err(error)) => tracing::info!(%url, ?error, %block, "no second opinion: one endpoint has to do"),
-            Err(_) => tracing::info!(%url, %block, "no second opinion in {OPINION:?}: one endpoint has to do"),
+            Ok(Ok(Opinion::Behind)) => format!("{url} is behind"),
+            Ok(Err(error)) => format!("{url} does not answer: {error:?}"),
+            Err(_) => format!("{url} does not answer within {OPINION:?}"),
+        };
+        self.state.send_replace(self.rest());
+        self.without(block, why)
+    }
+
+    /// What becomes of a block that nobody confirms.
+    fn without(&self, block: BlockNumber, why: String) -> Result<(), LedgerError> {
+        let is_required = self.link.settings.second_opinion == SecondOpinion::Required;
+        if self.is_time_to_warn() {
+            if is_required {
+                tracing::warn!(
+                    %block, why,
+                    "no second opinion: nothing is read, and no vote cast, until a second endpoint says the same; mend it, \
+                     name another one or only one in chain.endpoints, or set chain.second_opinion = \"preferred\""
+                );
+            } else {
+                tracing::warn!(
+                    %block, why,
+                    "no second opinion: one endpoint has to do, as chain.second_opinion has it; mend the other, or name \
+                     another in chain.endpoints"
+                );
+            }
         }
-        self.state.send_replace(State::Resting(Instant::now() + REST));
-        Ok(())
+        if is_required { Err(LedgerError::Unconfirmed { block, why }) } else { Ok(()) }
+    }
+
+    fn is_time_to_warn(&self) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = warned.is_none_or(|at| now.saturating_duration_since(at) >= WARN_EACH);
+        if is_due {
+            *warned = Some(now);
+        }
+        is_due
+    }
+
+    fn rest(&self) -> State {
+        let rest = match self.link.settings.second_opinion {
+            SecondOpinion::Required => REST_REQUIRED,
+            SecondOpinion::Preferred | SecondOpinion::Off => REST,
+        };
+        State::Resting(Instant::now() + rest)
     }
 
     /// The connection to an endpoint that is not the one in use, if it is there or about to be.
@@ -115,8 +164,7 @@ impl Witness {
             match state {
                 State::Wanted => {
                     let found = self.connect().await;
-                    let rest = || State::Resting(Instant::now() + REST);
-                    self.state.send_replace(found.map_or_else(rest, State::Ready));
+                    self.state.send_replace(found.map_or_else(|| self.rest(), State::Ready));
                 }
                 State::Resting(until) => {
                     tokio::time::sleep_until(until).await;
@@ -141,7 +189,6 @@ impl Witness {
                 Err(error) => tracing::warn!(%url, %error, "no second opinion from here"),
             }
         }
-        tracing::info!("no second endpoint answers: one has to do");
         None
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sp_core::H256;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 /// What every method has.
 #[derive(Clone)]
@@ -22,11 +22,18 @@ pub(crate) struct Context {
     /// Clients that follow the chain, by the id of their subscription.
     pub(super) follows: Arc<Mutex<HashMap<String, Follow>>>,
     pub(super) views: Arc<Views>,
+    /// Places for those that look up what clients follow: see [`SCANS_MAX`].
+    pub(super) scans: Arc<Semaphore>,
 }
+
+/// Subscriptions whose keys are looked up at once. Each holds one of the threads that answer requests, of which there are
+/// some hundred.
+const SCANS_MAX: usize = 2;
 
 impl Context {
     pub(crate) fn new(chain: Chain, faults: Faults) -> Self {
-        Self { chain: Arc::new(Mutex::new(chain)), faults, follows: Arc::default(), views: Arc::default() }
+        let (chain, scans) = (Arc::new(Mutex::new(chain)), Arc::new(Semaphore::new(SCANS_MAX)));
+        Self { chain, faults, follows: Arc::default(), views: Arc::default(), scans }
     }
 
     /// The chain. A method that panicked has not left it half changed: what changes it writes last.

@@ -21,6 +21,12 @@ const PAGE_MAX: u32 = 1_000;
 /// Blocks that one query of changes may go over.
 const RANGE_MAX: u32 = 1_000;
 
+/// Hashes that one request may ask for.
+const HASHES_MAX: usize = 1_024;
+/// Keys that one subscription may follow: each is looked up at every block.
+const FOLLOWED_MAX: usize = 1_024;
+/// Bytes of a key that is followed: it is kept as long as the client is there. Runtimes' keys have some hundred.
+const FOLLOWED_BYTES_MAX: usize = 1_024;
 /// Values that one query of changes may look up: its keys by its blocks. A look-up takes some microseconds.
 const LOOKUPS_MAX: usize = 16_384;
 
@@ -138,6 +144,9 @@ fn chain(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
         };
         match args.value(0) {
             Value::Null => Ok(hexed(context.chain().best().hash.0).into()),
+            Value::Array(all) if all.len() > HASHES_MAX => {
+                Err(RpcError::Params(format!("{} blocks exceed the maximum of {HASHES_MAX} a request", all.len())))
+            }
             Value::Array(all) => all.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::Array),
             value => one(value),
         }
@@ -214,7 +223,7 @@ fn subscriptions(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodEr
     let (name, end) = ("state_subscribeStorage", "state_unsubscribeStorage");
     module.register_subscription(name, "state_storage", end, |params, pending, context, _| async move {
         let keys: Result<Vec<String>, RpcError> = Args::parse(&params).get(0);
-        match keys.and_then(|keys| keys.iter().map(|key| unhex(key)).collect()) {
+        match keys.and_then(|keys| followed(&keys)) {
             Ok(keys) => {
                 if let Ok(sink) = pending.accept().await {
                     follow_storage(&sink, &context, keys).await;
@@ -224,6 +233,19 @@ fn subscriptions(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodEr
         }
     })?;
     Ok(())
+}
+
+/// The keys that a client follows.
+fn followed(keys: &[String]) -> Result<Vec<Vec<u8>>, RpcError> {
+    if keys.len() > FOLLOWED_MAX {
+        let why = format!("{} keys exceed the maximum of {FOLLOWED_MAX} a subscription", keys.len());
+        return Err(RpcError::Params(why));
+    }
+    if let Some(key) = keys.iter().find(|key| key.len() > 2 + 2 * FOLLOWED_BYTES_MAX) {
+        let why = format!("a key of {} digits exceeds the maximum of {FOLLOWED_BYTES_MAX} bytes", key.len());
+        return Err(RpcError::Params(why));
+    }
+    keys.iter().map(|key| unhex(key)).collect()
 }
 
 /// Sends to a client; false if it is gone.
@@ -263,14 +285,12 @@ async fn follow_heads(sink: &SubscriptionSink, context: &Context, kind: Kind) {
 
 /// Tells a client the values of some keys, and then those that change.
 async fn follow_storage(sink: &SubscriptionSink, context: &Context, keys: Vec<Vec<u8>>) {
-    let mut seen: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
+    let mut seen = Seen::new();
+    let keys = Arc::new(keys);
     let mut events = context.events().0;
     loop {
-        let (at, state) = {
-            let chain = context.chain();
-            (chain.best().hash, chain.best_state())
-        };
-        let Ok(new) = changed(&state, &keys, &mut seen) else { return };
+        let Some((at, new, now_seen)) = look_up(context, keys.clone(), seen).await else { return };
+        seen = now_seen;
         if !new.is_empty() && !send(sink, &json!({ "block": hexed(at.0), "changes": new })).await {
             return;
         }
@@ -287,12 +307,28 @@ async fn follow_storage(sink: &SubscriptionSink, context: &Context, keys: Vec<Ve
     }
 }
 
+/// The values of keys that a client was told last.
+type Seen = HashMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What of these keys has changed in the newest block, and what has been seen then. On a thread where it may take its time,
+/// and only so many at once: the threads of the runtime answer the other clients.
+async fn look_up(context: &Context, keys: Arc<Vec<Vec<u8>>>, mut seen: Seen) -> Option<(H256, Vec<Value>, Seen)> {
+    let place = context.scans.clone().acquire_owned().await.ok()?;
+    let context = context.clone();
+    let scan = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let (at, state) = {
+            let chain = context.chain();
+            (chain.best().hash, chain.best_state())
+        };
+        let new = changed(&state, &keys, &mut seen).ok()?;
+        Some((at, new, seen))
+    });
+    scan.await.ok()?
+}
+
 /// Keys whose values are not those that were seen last, with their values.
-fn changed(
-    state: &State,
-    keys: &[Vec<u8>],
-    seen: &mut HashMap<Vec<u8>, Option<Vec<u8>>>,
-) -> Result<Vec<Value>, CallError> {
+fn changed(state: &State, keys: &[Vec<u8>], seen: &mut Seen) -> Result<Vec<Value>, CallError> {
     let mut new = Vec::new();
     for key in keys {
         let value = state.get(key)?;

@@ -24,6 +24,15 @@ use serde_json::json;
 
 pub use operate::{BlockInfo, Heads};
 
+/// The same without what only a devnet's operator may do: anybody who finds the port may read and send transactions.
+pub(crate) fn without_operation(mut module: RpcModule<Context>) -> RpcModule<Context> {
+    let names: Vec<&'static str> = module.method_names().filter(|name| name.starts_with("covey_")).collect();
+    for name in names {
+        module.remove_method(name);
+    }
+    module
+}
+
 /// Everything that there is, with the list of itself.
 pub(crate) fn module(context: Context) -> Result<RpcModule<Context>, jsonrpsee::core::RegisterMethodError> {
     let mut module = RpcModule::new(context);

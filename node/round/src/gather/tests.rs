@@ -113,11 +113,23 @@ fn early_announcements_are_bounded_in_all_a_peer_and_in_time() {
     for peer in 10..=16 {
         (0..EARLY_PEER_MAX).for_each(|_| drop(rig.announce(1, "one", peer)));
     }
-    assert_eq!(rig.announce(1, "last", 99), ["ignore last"], "there is no room");
+    assert_eq!(rig.announce(1, "last", 16), ["ignore last"], "there is no room");
     rig.now += EARLY_TIMEOUT + Duration::from_secs(1);
     let said = rig.announce(1, "fresh", 99);
     assert_eq!((said.len(), &*said[0]), (EARLY_MAX, "ignore one"));
     assert!(rig.announce(1, "fresh", 99).is_empty(), "there is room again");
+}
+
+#[test]
+fn many_that_make_early_announcements_up_shut_out_each_other_only() {
+    let mut rig = Rig::new();
+    for peer in 10..18 {
+        (0..EARLY_PEER_MAX).for_each(|_| drop(rig.announce(1, "false", peer)));
+    }
+    assert_eq!(rig.announce(1, "one", 99), ["ignore false"], "one of theirs gives way");
+    let said = rig.reveal(None);
+    assert_eq!(said.len(), EARLY_MAX);
+    assert!(said.contains(&"take one of 99".to_owned()), "{said:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use crate::cli::{Done, Failure, Plain};
 use crate::disk::folder::{Folder, NodeState};
 use clap::{Args, ValueEnum};
 use covey_proto::run::{Model, Run};
+use covey_trainer::chat::ChatTemplate;
 use covey_trainer::gguf::{self, GgufOptions, GgufType};
-use covey_trainer::hf::{self, ExportOptions, SHARD_BYTES_MAX, WeightType};
+use covey_trainer::hf::{self, Chat, ExportOptions, SHARD_BYTES_MAX, WeightType};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -63,10 +64,10 @@ pub(in crate::cli) fn export(args: &ExportArgs) -> Result<Done, Failure> {
         _ => WeightType::Bf16,
     };
     let source = Source::read(args)?;
-    let Source { name, what, model, parameters, tokenizer, like } = source;
+    let Source { name, what, model, parameters, tokenizer, like, chat } = source;
     match args.format {
         Format::Hf => {
-            let options = ExportOptions { weights, shard_bytes_max: args.shard_bytes, like };
+            let options = ExportOptions { weights, shard_bytes_max: args.shard_bytes, like, chat };
             hf::export_as(&args.to, &model, &parameters, &tokenizer, &options)?;
         }
         Format::Gguf => {
@@ -75,7 +76,7 @@ pub(in crate::cli) fn export(args: &ExportArgs) -> Result<Done, Failure> {
                 Kind::Bf16 => GgufType::Bf16,
                 Kind::Q8_0 => GgufType::Q8_0,
             };
-            gguf::write(&args.to, &model, &parameters, &tokenizer, &GgufOptions { kind, name, like })?;
+            gguf::write(&args.to, &model, &parameters, &tokenizer, &GgufOptions { kind, name, like, chat })?;
         }
     }
     println!("{}: {what}, {} parameters", args.to.display(), parameters.len());
@@ -96,6 +97,8 @@ struct Source {
     parameters: Vec<f32>,
     tokenizer: PathBuf,
     like: Option<PathBuf>,
+    /// The conversations that it was trained on, if it was.
+    chat: Option<Chat>,
 }
 
 impl Source {
@@ -105,7 +108,7 @@ impl Source {
             let (model, parameters) = hf::load(dir)?;
             let like = Some(args.like.clone().unwrap_or_else(|| dir.clone()));
             let (what, tokenizer) = (format!("the model in {}", dir.display()), dir.join("tokenizer.json"));
-            return Ok(Source { name: named(dir), what, model, parameters, tokenizer, like });
+            return Ok(Source { name: named(dir), what, model, parameters, tokenizer, like, chat: None });
         }
         let from = args.from.as_deref().unwrap_or(Path::new("."));
         let folder = Folder::at(from);
@@ -124,6 +127,18 @@ impl Source {
             parameters: state.parameters,
             tokenizer: folder.tokenizer(),
             like: args.like.clone().or_else(|| Some(folder.model()).filter(|model| model.is_dir())),
+            chat: chat(&folder)?,
         })
     }
+}
+
+/// How the swarm's conversations became text, if it trained on some.
+fn chat(folder: &Folder) -> Result<Option<Chat>, Failure> {
+    let path = folder.chat_template();
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let template = ChatTemplate::read(&path)?;
+    let end = template.end_of_answer(&hf::read_tokenizer(&folder.tokenizer())?);
+    Ok(Some(Chat { template: template.source().to_owned(), end }))
 }

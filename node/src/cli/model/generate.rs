@@ -1,6 +1,6 @@
 //! `covey generate`: continues a prompt, or talks, in a terminal.
 
-use crate::cli::{Done, Failure, Plain};
+use crate::cli::{Done, Failure, Plain, shown};
 use crate::serve::{Engine, Source};
 use clap::Args;
 use covey_trainer::chat::Message;
@@ -113,10 +113,10 @@ fn warn_of_a_long_prompt(tokens: usize, context: usize) {
     }
 }
 
-/// Shows a piece of text at once. Who reads no more has enough.
+/// Shows a piece of text at once, whatever a model has made up. Who reads no more has enough.
 fn say(text: &str) -> ControlFlow<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(shown::text(text).as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     }

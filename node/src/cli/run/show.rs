@@ -61,6 +61,11 @@ fn work(run: &Run, layout: &Layout, page: &mut Page) {
     let tokens = run.data.samples.saturating_mul(model.sequence.into());
     page.line("data", &run.data.digest.to_string());
     page.line("", &format!("{} sequences, {} tokens", thousands(run.data.samples), short(tokens)));
+    for phase in &run.phases {
+        let tokens = phase.samples.saturating_mul(model.sequence.into());
+        page.line(&format!("from {}", phase.from), &phase.digest.to_string());
+        page.line("", &format!("{} sequences, {} tokens", thousands(phase.samples), short(tokens)));
+    }
     let steps = run.inner.steps.count(Round(0)) as u64;
     let sequences = steps.saturating_mul(run.inner.batch.into());
     let tokens = short(sequences.saturating_mul(model.sequence.into()));

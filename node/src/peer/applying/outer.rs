@@ -12,6 +12,7 @@ use covey_proto::layout::Layout;
 use covey_proto::run::Run;
 use covey_proto::{Digest, Round};
 use covey_round::engine::Tip;
+use covey_round::reach::reach;
 use covey_sparseloco::{OuterStep, SparseShard, StepError, outer_step_decoding, outer_step_on, state_manifest_on};
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub fn next_parameters(
     (selected, blobs): (&[Arc<Contribution>], &Blobs<'_>),
     threads: usize,
 ) -> Result<(), StepFault> {
-    let step = OuterStep { alpha: run.outer.rate.linear(f64::from(round.0)), rho: run.outer.rho };
+    let reach = reach(run, layout, round);
+    let step = OuterStep { alpha: run.outer.rate.linear(f64::from(round.0)), rho: run.outer.rho, reach: &reach };
     let decoded: Option<Vec<&[SparseShard]>> = selected.iter().map(|contribution| contribution.decoded()).collect();
     if let Some(decoded) = decoded {
         return Ok(outer_step_on(threads, layout, theta, &decoded, step)?);

@@ -1,14 +1,14 @@
 //! What a miner keeps from round to round (a trainer on its device, the data, how far its files are), and what it does:
 //! draft a contribution, store it, keep what was not sent.
 //!
-//! A round's contribution follows from the agreed state, the round's data, and the moments and error feedback before it: those
-//! of the last journalled round. They are three times the model. Written with every contribution, before the journal names
-//! it, they make a restart train on as if there had been none, the same bits. Written more seldom, a crash between two
-//! writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds old. Blobs and
-//! journal are written in every round.
+//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end. A crash
+//! between two writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds
+//! old. Blobs and journal are written in every round.
 
+use super::saved::{self, Restored};
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, Stopwatch, off_the_queue};
+use crate::data::PhaseData;
 use crate::disk::{DiskError, JournalContribution};
 use crate::misbehave;
 use crate::peer::context::Context;
@@ -68,7 +68,7 @@ pub enum MinerError {
 /// What a miner keeps from round to round.
 pub(in crate::peer) struct Miner {
     trainer: Resident<Box<dyn Trainer>>,
-    data: Arc<Dataset>,
+    data: PhaseData,
     /// The round whose contribution the feedback follows.
     feedback_of: Option<Round>,
     /// The last round whose contribution counts and whose feedback, with the moments, is on the disk.
@@ -104,32 +104,29 @@ impl Miner {
     pub(in crate::peer) fn restore<L>(
         context: &Context<L>,
         device: &Device,
-        data: Arc<Dataset>,
+        data: PhaseData,
         save_rounds: u32,
     ) -> Result<Miner, MinerError> {
         let journalled = context.journal.read().contribution;
-        let round = journalled.as_ref().map(|journalled| journalled.round);
-        context.disk.keep_training(round)?;
-        let feedback = journalled.as_ref().map(|journalled| context.disk.feedback(journalled)).transpose()?.flatten();
-        let moments = context.disk.moments(round)?;
-        let (device, run, node) = (*device, context.run.clone(), context.name.clone());
+        let (owned, device, of) = (context.disk.clone(), *device, journalled.clone());
+        let (run, layout, node) = (context.run.clone(), context.layout.clone(), context.name.clone());
         let (told, restored) = std::sync::mpsc::sync_channel(1);
         let make = move || -> Result<_, MinerError> {
             let mut trainer = open_backend(&device, &run.model)?.trainer(run.inner.optimizer)?;
-            if let Some(Err(error)) = moments.map(|mut moments| trainer.restore_moments(&mut moments)) {
-                tracing::warn!(%node, %error, "the optimizer's state is damaged: it starts from zero");
-            }
-            let restored = feedback.map(|mut feedback| trainer.restore_feedback(&mut feedback));
-            if let Some(Err(error)) = &restored {
-                tracing::warn!(%node, %error, "the error feedback is damaged: it starts from zero");
-            }
+            let restored = match &of {
+                Some(of) => saved::restore(&owned, of, layout.elements(), (&mut *trainer, &node))?,
+                None => Restored::Nothing,
+            };
             // The receiver waits below.
-            let _ = told.send(matches!(restored, Some(Ok(()))));
+            let _ = told.send(restored);
             Ok(trainer)
         };
         let trainer = Resident::start("trainer", make)?;
-        let has_feedback = restored.recv().unwrap_or(false);
-        let feedback_of = journalled.map(|journalled| journalled.round).filter(|_| has_feedback);
+        let is_whole = restored.recv() == Ok(Restored::Whole);
+        let feedback_of = journalled.map(|journalled| journalled.round).filter(|_| is_whole);
+        if let Some(round) = feedback_of {
+            context.disk.keep_only_training(Some(round))?;
+        }
         Ok(Miner { trainer, data, feedback_of, saved: feedback_of, save_rounds: save_rounds.max(1) })
     }
 
@@ -164,7 +161,7 @@ impl Miner {
         if drop_feedback {
             self.feedback_of = None;
         }
-        let (owned, data) = (context.clone(), self.data.clone());
+        let (owned, data) = (context.clone(), self.data.of(&context.run, task.round).clone());
         let work = move |trainer: &mut Box<dyn Trainer>| {
             if drop_feedback {
                 trainer.reset_feedback();
@@ -201,7 +198,7 @@ impl Miner {
         Ok(Stored { manifest: digest, took: putting + saving, with_feedback: true })
     }
 
-    /// The journal names the contribution of `round`: its feedback counts from now on, and what is older on the disk goes.
+    /// The journal names the contribution of `round`: its feedback counts from now on, and older ones on the disk go.
     pub(in crate::peer) async fn keep<L: Ledger>(&mut self, context: &Arc<Context<L>>, round: Round, stored: &Stored) {
         self.feedback_of = Some(round);
         self.trainer.call(|trainer| trainer.keep_feedback()).await;
@@ -210,8 +207,8 @@ impl Miner {
         }
         self.saved = Some(round);
         let owned = context.clone();
-        if let Err(error) = off_the_queue(move || owned.disk.keep_training(Some(round))).await {
-            tracing::warn!(node = %context.name, %error, "older moments or error feedback stay on the disk");
+        if let Err(error) = off_the_queue(move || owned.disk.keep_only_training(Some(round))).await {
+            tracing::warn!(node = %context.name, %error, "an older error feedback stays on the disk");
         }
     }
 
@@ -246,8 +243,7 @@ impl Miner {
         let owned = context.clone();
         let save = move |trainer: &mut Box<dyn Trainer>| -> Result<Duration, DiskError> {
             let watch = Stopwatch::start();
-            owned.disk.write_feedback(round, base, |file| trainer.save_feedback(file).map_err(io::Error::other))?;
-            owned.disk.write_moments(round, |file| trainer.save_moments(file).map_err(io::Error::other))?;
+            saved::save(&owned.disk, round, base, &**trainer)?;
             Ok(watch.elapsed())
         };
         Ok(self.trainer.call(save).await?)

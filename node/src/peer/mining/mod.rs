@@ -2,10 +2,11 @@
 //!
 //! [`Mining`] is what the node's loop knows of it: whether the miner is at home, what it does next, what stops it.
 //! `miner` holds what a miner keeps from round to round and what it does with it; `training` is the order of a round's
-//! writes, `reveal` the announcement. The miner moves into the task of its round and comes back with the result.
+//! writes, `saved` what survives a kill, `reveal` the announcement. The miner moves into the task of its round and comes back with the result.
 
 mod miner;
 mod reveal;
+mod saved;
 mod training;
 
 pub(super) use miner::{Miner, MinerError};

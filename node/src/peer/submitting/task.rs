@@ -157,7 +157,7 @@ async fn read_slot<L: Ledger>(
 fn trouble(error: LedgerError) -> Trouble {
     let text = error.to_string();
     match error {
-        LedgerError::Unreachable(_) => Trouble::NoAnswer(text),
+        LedgerError::Unreachable(_) | LedgerError::Unconfirmed { .. } => Trouble::NoAnswer(text),
         LedgerError::NotYet { at, why } => Trouble::NotYet { at, why },
         LedgerError::Refused(_) | LedgerError::NoState { .. } => Trouble::Refused(text),
         LedgerError::Unfit(_) | LedgerError::Disagreement(_) => Trouble::Unusable(text),

@@ -4,9 +4,10 @@
 use crate::chain::Ledger;
 use crate::compute::{Cancel, Resident, off_the_queue};
 use crate::contribution::Contribution;
+use crate::data::PhaseData;
 use crate::disk::{DiskError, StateFile};
 use crate::peer::context::Context;
-use crate::scoring::{Bench, ScoreError, Setting, evaluations_max, order};
+use crate::scoring::{Bench, Scale, ScoreError, Setting, evaluations_max, norms, order};
 use covey_proto::record::UidSet;
 use covey_proto::{Digest, Uid};
 use covey_round::engine::Collection;
@@ -54,7 +55,7 @@ pub(in crate::peer) struct ScoreJob {
 /// What a validator keeps from round to round.
 pub(in crate::peer) struct Validator {
     model: Resident<Box<dyn LanguageModel>>,
-    data: Arc<Dataset>,
+    data: PhaseData,
     ratings: Ratings,
 }
 
@@ -66,7 +67,7 @@ impl Validator {
     pub(in crate::peer) fn restore<L>(
         context: &Context<L>,
         device: &Device,
-        data: Arc<Dataset>,
+        data: PhaseData,
     ) -> Result<Validator, ValidatorError> {
         let scoring = &context.run.scoring;
         let saved = context.disk.read(RATINGS)?.map(|bytes| Ratings::from_bytes(scoring, &bytes));
@@ -143,7 +144,7 @@ impl Validator {
         if had.is_empty() {
             return (Ok(scored), Duration::ZERO);
         }
-        let (owned, data) = (context.clone(), self.data.clone());
+        let (owned, data) = (context.clone(), self.data.of(&context.run, collection.round).clone());
         let work = move |model: &mut Box<dyn LanguageModel>| measure(&owned, &mut **model, &data, voter, job, &had);
         let (measured, took) = self.model.run(&context.compute, work).await;
         let measured = measured.map(|measured| {
@@ -170,10 +171,16 @@ fn measure<L: Ledger>(
     job: ScoreJob,
     had: &[Uid],
 ) -> Result<Vec<Scored>, ValidatorError> {
-    let ScoreJob { collection, mut before, held, life, .. } = job;
+    let ScoreJob { collection, mut before, held, chosen, life } = job;
     let (run, layout) = (&*context.run, &*context.layout);
     let blobs = |root: &Digest| context.network.store().get(root);
-    let setting = Setting { data, run, layout, collection: &collection, voter };
+    let decode = |of: &Arc<Contribution>, shard| of.shard(run, layout, &blobs, shard);
+    let norms_of = |of: &Arc<Contribution>| norms(layout, (0..of.manifest.shards.len()).map(|shard| decode(of, shard)));
+    // As loud as it would be applied: beside what was.
+    let applied = held.iter().filter(|(uid, _)| chosen.contains(**uid));
+    let applied: Vec<Vec<f64>> = applied.filter_map(|(_, of)| norms_of(of).ok()).collect();
+    let scale = Scale::new(run, layout, collection.round, &applied);
+    let setting = Setting { data, run, collection: &collection, voter };
     let mut bench = Bench::new(model, setting, &mut before)?;
     let mut scored = Vec::new();
     for uid in had.iter().take(evaluations_max(run, collection.round)) {
@@ -182,16 +189,20 @@ fn measure<L: Ledger>(
             break;
         }
         let mut lost = None;
-        let mut shards = (0..contribution.manifest.shards.len())
-            .map_while(|shard| contribution.shard(run, layout, &blobs, shard).map(Ok).map_err(|e| lost = Some(e)).ok());
-        let evaluation = bench.evaluate(*uid, &mut shards);
-        drop(shards);
-        if let Some(error) = lost {
-            // It was held, and no fault of its author that it is not any more.
-            tracing::warn!(node = %context.name, round = %collection.round, %uid, %error, "not scored");
-            continue;
-        }
-        let evaluation = evaluation?;
+        let evaluation = norms_of(contribution).map(|norms| {
+            let shards = 0..contribution.manifest.shards.len();
+            let mut shards =
+                shards.map_while(|shard| decode(contribution, shard).map(Ok).map_err(|error| lost = Some(error)).ok());
+            bench.evaluate(*uid, &scale.factors(&norms), &mut shards)
+        });
+        let evaluation = match (evaluation, lost) {
+            (Ok(evaluation), None) => evaluation?,
+            (Err(error), _) | (_, Some(error)) => {
+                // It was held, and no fault of its author that it is not any more.
+                tracing::warn!(node = %context.name, round = %collection.round, %uid, %error, "not scored");
+                continue;
+            }
+        };
         tracing::debug!(node = %context.name, round = %collection.round, %uid, ?evaluation, "scored");
         scored.push(Scored { peer: PeerKey::from(member), evaluation });
     }

@@ -12,9 +12,10 @@
 use crate::disk::StateFile;
 use crate::evaluation::{self, Evaluator, HeldoutLoss};
 use crate::service::all_cores;
+use crate::swarm::plan::Options;
+use covey_proto::Round;
 use covey_proto::run::Model;
 use covey_trainer::Device;
-use covey_trainer::data::Dataset;
 use futures::FutureExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -80,8 +81,8 @@ pub(super) struct Progress {
 enum Job {
     /// The loss that is to stand at this place; without a state, that of the one before.
     Round(usize, Option<StateFile>),
-    /// The loss on more text.
-    Last(Option<StateFile>),
+    /// The loss on more text, of the state of this place.
+    Last(usize, Option<StateFile>),
 }
 
 /// What the thread says.
@@ -104,18 +105,17 @@ struct Orders {
 }
 
 impl Losses {
-    /// Starts the thread. A round's loss is over `sequences` held-out sequences.
-    pub(super) fn new(data: Arc<Dataset>, model: &Model, sequences: u64) -> Losses {
+    /// Starts the thread. A round's loss is over as many held-out sequences as asked for, of what the round trained on.
+    pub(super) fn new(options: &Options, model: &Model) -> Losses {
         let (jobs, wanted) = mpsc::channel(JOBS_MAX);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let orders = Arc::new(Orders::default());
-        let on_one_thread = Evaluator::new(Device::Cpu { threads: 1 }, data.clone(), model);
+        let on_one_thread = Evaluator::new(Device::Cpu { threads: 1 }, options.data.clone(), model);
         let work = Work {
             evaluator: on_one_thread,
             is_wide: false,
-            data,
+            options: options.clone(),
             model: model.clone(),
-            sequences,
             orders: orders.clone(),
             reports: sender,
         };
@@ -204,7 +204,8 @@ impl Losses {
         let mut last = NO_LOSS;
         let mut part = Part::begin(true, LAST_SEQUENCES, LAST_TIME_MAX);
         // Nothing waits any more, so there is room; a thread that is gone has nothing to report either.
-        let _ = self.jobs.try_send(Job::Last(self.last.take()));
+        let place = self.found.len().saturating_sub(1);
+        let _ = self.jobs.try_send(Job::Last(place, self.last.take()));
         loop {
             match self.report(&part, &mut show, enough.as_mut()).await {
                 Some(Report::Progress(now)) => (part.progress.done, part.progress.of) = (now.done, now.all),
@@ -262,9 +263,8 @@ struct Work {
     evaluator: Evaluator,
     /// Whether that uses all cores.
     is_wide: bool,
-    data: Arc<Dataset>,
+    options: Options,
     model: Model,
-    sequences: u64,
     orders: Arc<Orders>,
     reports: mpsc::Sender<Report>,
 }
@@ -277,10 +277,12 @@ impl Work {
             self.widen();
             let report = match job {
                 Job::Round(place, state) => {
+                    self.evaluator.judge_by(self.options.data_of(trained(place)));
                     before = state.map_or(before, |state| self.round(state));
                     Report::Round(place, before)
                 }
-                Job::Last(state) => {
+                Job::Last(place, state) => {
+                    self.evaluator.judge_by(self.options.data_of(trained(place)));
                     let last = state.map_or(NO_LOSS, |state| self.last(state));
                     let _ = self.reports.blocking_send(Report::Last(last));
                     return;
@@ -296,7 +298,7 @@ impl Work {
     fn widen(&mut self) {
         if self.orders.all_cores.load(Ordering::Relaxed) && !self.is_wide {
             let device = Device::Cpu { threads: all_cores() };
-            (self.evaluator, self.is_wide) = (Evaluator::new(device, self.data.clone(), &self.model), true);
+            (self.evaluator, self.is_wide) = (Evaluator::new(device, self.options.data.clone(), &self.model), true);
         }
     }
 
@@ -308,7 +310,7 @@ impl Work {
             is_whole = now.done == now.all || !(orders.end_rounds.load(Ordering::Relaxed) || reports.is_closed());
             is_whole
         };
-        let found = judge(&mut self.evaluator, state, self.sequences, &mut go_on);
+        let found = judge(&mut self.evaluator, state, self.options.heldout_sequences, &mut go_on);
         if is_whole { found.loss } else { f64::NAN }
     }
 
@@ -321,6 +323,11 @@ impl Work {
         };
         judge(&mut self.evaluator, state, LAST_SEQUENCES, &mut go_on)
     }
+}
+
+/// The round that made the state of this place: 0 is the beginning's, which is judged as the first round is.
+fn trained(place: usize) -> Round {
+    Round(u32::try_from(place.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
 /// The loss of a state. Where there is none, the log says why.
@@ -407,7 +414,7 @@ mod tests {
             }
             assert!(orders.all_cores.load(Ordering::Relaxed) && orders.end_last.load(Ordering::Relaxed));
             reports.send(Report::Round(0, f64::NAN)).await.unwrap();
-            assert!(matches!(wanted.recv().await, Some(Job::Last(Some(_)))), "its file was kept");
+            assert!(matches!(wanted.recv().await, Some(Job::Last(_, Some(_)))), "its file was kept");
             reports.send(Report::Progress(evaluation::Progress { done: 8, all: 99 })).await.unwrap();
             reports.send(Report::Last(HeldoutLoss { loss: 4.5, sequences: 8 })).await.unwrap();
             drop(reports);

@@ -64,7 +64,7 @@ impl Chronicle {
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Chronicle {
-            losses: Losses::new(options.data.clone(), &run.model, options.heldout_sequences),
+            losses: Losses::new(options, &run.model),
             options: options.clone(),
             folder: folder.clone(),
             run: run.clone(),
@@ -204,7 +204,7 @@ impl Chronicle {
         let wall = self.start.elapsed();
         self.catch_up();
         let Chronicle { options, run, rounds, nodes, losses, weights, screen, .. } = self;
-        let data = options.data.clone();
+        let data = options.data_of(rounds.last()).clone();
         let counting = tokio::task::spawn_blocking(move || baselines(&data));
         tracing::info!("the last state is evaluated");
         let (losses, last) = losses.finish(|progress| screen.display.work(&work_line(progress)), enough).await;
@@ -314,6 +314,7 @@ mod tests {
         let options = Options {
             template: crate::preset::Template::load("tiny").unwrap(),
             data: Arc::new(data),
+            phases: Vec::new(),
             rounds: 2,
             counts: COUNTS,
             seed: 5,

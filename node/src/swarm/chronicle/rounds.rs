@@ -45,6 +45,11 @@ pub(super) enum RoundNews {
 }
 
 impl Rounds {
+    /// The last round; the first one if there was none.
+    pub(super) fn last(&self) -> Round {
+        Round(u32::try_from(self.0.len().saturating_sub(1)).unwrap_or(u32::MAX))
+    }
+
     /// A node has applied a round.
     pub(super) fn applied(&mut self, node: &Arc<str>, applied: Applied, at: Duration) -> RoundNews {
         let Applied { round, root, chosen, offered, void, .. } = applied;

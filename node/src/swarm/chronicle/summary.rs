@@ -46,7 +46,8 @@ pub(super) struct Measured<'a> {
 /// All of it, for the report.
 pub(super) fn sum_up(measured: Measured<'_>) -> Summary {
     let Measured { options, run, rounds, nodes, weights, last, .. } = measured;
-    let (data, parameters, count) = (&options.data, run.layout().elements() as u64, rounds.count() as u32);
+    let (data, parameters, count) =
+        (options.data_of(rounds.last()), run.layout().elements() as u64, rounds.count() as u32);
     let summaries: Vec<NodeSummary> = nodes.iter().map(|(name, node)| node_summary(name, node, rounds)).collect();
     let processes = summaries.iter().map(|node| (node.role.as_str(), node.usage));
     let usage = by_role(processes.chain([(SUPERVISOR, measured.supervisor)]), parameters, count);

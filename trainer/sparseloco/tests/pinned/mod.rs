@@ -213,8 +213,13 @@ fn outer_vectors() -> Vec<Value> {
     let hex_of = |theta: &[f32]| state_shards(theta, theta.len()).map(hex::encode).collect::<String>();
     let vector = |(alpha, rho): (f64, f64)| {
         let mut stepped = theta.clone();
-        outer_step(&layout, &mut stepped, &decode_all(&layout, &how, &contributions), OuterStep { alpha, rho })
-            .unwrap();
+        outer_step(
+            &layout,
+            &mut stepped,
+            &decode_all(&layout, &how, &contributions),
+            OuterStep { alpha, rho, reach: &[] },
+        )
+        .unwrap();
         json!({
             "name": format!("alpha {alpha}, rho {rho}"), "shapes": shapes_of(&layout), "k": how.k, "quantiser": how.quantiser,
             "shard_chunks": how.shard_chunks, "alpha": alpha, "rho": rho,
@@ -248,7 +253,7 @@ fn pin(quantiser: Quantiser, k: usize, rho: f64) -> Value {
             *feedback = done.feedback;
             contributions.push(done.shards);
         }
-        let step = OuterStep { alpha: 0.7, rho };
+        let step = OuterStep { alpha: 0.7, rho, reach: &[] };
         outer_step(&layout, &mut theta, &decode_all(&layout, &how, &contributions), step).unwrap();
     }
     let feedback: Vec<u8> = feedback.iter().flat_map(ErrorFeedback::to_bytes).collect();
