@@ -26,19 +26,19 @@ const VICTIMS: [(&str, &str); 10] = [
 ];
 
 /// A phase that is too short to be seen is not waited for longer.
-const SIGHT: Duration = Duration::from_secs(4);
+pub(crate) const SIGHT: Duration = Duration::from_secs(4);
 /// For what must come: far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Looks at a swarm from outside.
-struct Look {
+pub(crate) struct Look {
     runtime: tokio::runtime::Runtime,
     address: SocketAddr,
     folder: Folder,
 }
 
 impl Look {
-    fn at(folder: &Folder) -> Look {
+    pub(crate) fn at(folder: &Folder) -> Look {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let address = std::fs::read_to_string(folder.status()).expect("the swarm says where it shows its status");
         Look { runtime, address: address.trim().parse().expect("an address"), folder: folder.clone() }
@@ -49,7 +49,7 @@ impl Look {
         Some(serde_json::from_str(&json).expect("a status"))
     }
 
-    fn wait_for(&self, node: &str, patience: Duration, is_so: impl Fn(&NodeStatus) -> bool) -> bool {
+    pub(crate) fn wait_for(&self, node: &str, patience: Duration, is_so: impl Fn(&NodeStatus) -> bool) -> bool {
         let start = Instant::now();
         while !self.status(node).is_some_and(|status| is_so(&status)) {
             if start.elapsed() > patience {
@@ -61,7 +61,7 @@ impl Look {
     }
 
     /// The process that was started for a node or for the chain.
-    fn pid(&self, name: &str) -> u32 {
+    pub(crate) fn pid(&self, name: &str) -> u32 {
         let path = match name {
             "devnet" => self.folder.chain_spec(),
             node => self.folder.node_config(node),
@@ -90,7 +90,7 @@ fn lives(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(killed.expect("every Unix has kill").success());
 }

@@ -9,5 +9,6 @@ mod honest;
 mod killed;
 mod memory;
 mod phases;
+mod resumed;
 mod rig;
 mod stranger;

@@ -1,7 +1,8 @@
 //! What a miner keeps from round to round (a trainer on its device, the data, how far its files are), and what it does:
 //! draft a contribution, store it, keep what was not sent.
 //!
-//! Moments and error feedback are three times the model. They go to the disk every few rounds and at a clean end. A crash
+//! Moments and error feedback are three times the model. They go to the disk every `save_rounds` rounds and at a clean end. With
+//! 1 they are there whenever the journal names a contribution, and a crash changes no bit of the next. With more, a crash
 //! between two writings costs the whole error feedback, which starts from zero, and leaves moments that are some rounds
 //! old. Blobs and journal are written in every round.
 

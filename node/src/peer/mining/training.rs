@@ -1,10 +1,10 @@
 //! A round's training as a task, and the order of what it writes.
 //!
 //! Training and compressing need the base's parameters; what is stored names its head, which may come later. The order of
-//! writes is the protocol's: blobs; every few rounds the error feedback, beside the old, and the moments; the journal; only
-//! then is a call signed. Whoever is done too late to commit journals nothing. Killed before the journal: the round is
-//! skipped, and the old feedback holds. Killed after it: the same contribution is sent; if its feedback was not written, the
-//! next life's starts from zero.
+//! writes is the protocol's: blobs; error feedback and moments, beside the old (every `save_rounds` rounds); the journal; only
+//! then is a call signed. Whoever is done too late to commit journals nothing. Killed before the journal: the old feedback and
+//! moments hold, and the round is trained again to the same bits, or skipped if it is too late. Killed after it: the same
+//! contribution is sent; if its feedback was not written, the next life's starts from zero.
 
 use super::miner::{Draft, Miner, MinerError};
 use crate::chain::Ledger;
