@@ -9,7 +9,7 @@
 use crate::disk::{Disk, DiskError, JournalContribution};
 use covey_proto::{Digest, Round};
 use covey_trainer::{LoadError, Trainer};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 /// Writes what `trainer` has learned by the contribution of `round`, made from `base`.
 ///
@@ -17,9 +17,39 @@ use std::io::{self, Read};
 /// The disk refuses.
 pub(super) fn save(disk: &Disk, round: Round, base: Digest, trainer: &dyn Trainer) -> Result<(), DiskError> {
     disk.write_training(round, base, |file| {
-        trainer.save_feedback(file).map_err(io::Error::other)?;
+        let mut hashing = Hashing { file, hasher: blake3::Hasher::new() };
+        trainer.save_feedback(&mut hashing).map_err(io::Error::other)?;
+        let Hashing { file, hasher } = hashing;
+        file.write_all(hasher.finalize().as_bytes())?;
+        // Moments bring a hash of their own.
         trainer.save_moments(file).map_err(io::Error::other)
     })
+}
+
+/// A file, and the hash of what has been written or read.
+struct Hashing<F> {
+    file: F,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashing<&mut dyn Write> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(bytes)?;
+        self.hasher.update(&bytes[..read]);
+        Ok(read)
+    }
 }
 
 /// What was to be had of what a miner had learned.
@@ -51,7 +81,8 @@ pub(super) fn restore(
             Err(error) => tracing::warn!(%node, %error, "what was learned is damaged: moments and feedback are zero"),
         }
     } else if let Some(mut file) = disk.training_before(journalled.round)? {
-        let skipped = io::copy(&mut (&mut file).take(feedback_bytes), &mut io::sink()).map_err(LoadError::from);
+        let feedback = feedback_bytes + blake3::OUT_LEN as u64;
+        let skipped = io::copy(&mut (&mut file).take(feedback), &mut io::sink()).map_err(LoadError::from);
         match skipped.and_then(|_| trainer.restore_moments(&mut file)) {
             Ok(()) => return Ok(Restored::Moments),
             Err(error) => tracing::warn!(%node, %error, "the optimizer's moments are damaged: they are zero"),
@@ -63,7 +94,14 @@ pub(super) fn restore(
 }
 
 fn restore_from(file: &mut impl Read, feedback_bytes: u64, trainer: &mut dyn Trainer) -> Result<(), LoadError> {
-    trainer.restore_feedback(&mut file.by_ref().take(feedback_bytes))?;
+    let mut hashing = Hashing { file: file.by_ref().take(feedback_bytes), hasher: blake3::Hasher::new() };
+    trainer.restore_feedback(&mut hashing)?;
+    let found = hashing.hasher.finalize();
+    let mut expected = [0; blake3::OUT_LEN];
+    file.read_exact(&mut expected)?;
+    if found != expected {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the error feedback has another hash").into());
+    }
     trainer.restore_moments(file)
 }
 
@@ -101,7 +139,7 @@ mod tests {
         backend: Box<dyn Backend>,
         disk: Disk,
         journal: Option<JournalContribution>,
-        _folders: [tempfile::TempDir; 2],
+        folders: [tempfile::TempDir; 2],
     }
 
     impl World {
@@ -118,7 +156,7 @@ mod tests {
             let backend = open_backend(&Device::Cpu { threads: 1 }, &run.model).unwrap();
             let folder = tempfile::tempdir().unwrap();
             let disk = Disk::open(folder.path()).unwrap();
-            World { run, data, backend, disk, journal: None, _folders: [text, folder] }
+            World { run, data, backend, disk, journal: None, folders: [text, folder] }
         }
 
         /// A process begins.
@@ -228,6 +266,11 @@ mod tests {
         assert_eq!(found(&world.disk, &later), (Restored::Moments, steps));
         let of = world.journal.clone().unwrap();
         assert_eq!(found(&world.disk, &of), (Restored::Whole, steps));
+        let path = world.folders[1].path().join("training-1.bin");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[44 + 4 * elements / 2] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(found(&world.disk, &of), (Restored::Nothing, 0), "a bit of the feedback has turned");
         world.disk.write_training(of.round, of.base, |file| file.write_all(&[0; 99])).unwrap();
         assert_eq!(found(&world.disk, &of), (Restored::Nothing, 0));
     }
