@@ -170,11 +170,14 @@ pub(super) fn dataset(data: &[u8]) -> bool {
 }
 
 pub(super) fn datasets() -> Vec<Vec<u8>> {
-    let digest = Digest::of(b"tokens");
-    let text = format!(
-        r#"{{"format":1,"name":"a \"name\"","tokenizer":"{digest}","vocabulary":512,"end_of_text":0,"train_documents":2,"train_bytes":3,"heldout_documents":1,"heldout_bytes":1,"train":[{{"digest":"{digest}","tokens":524288}},{{"digest":"{digest}","tokens":1}}],"heldout":[]}}"#
-    );
-    vec![text.into_bytes()]
+    let (digest, other) = (Digest::of(b"tokens"), Digest::of(b"more tokens"));
+    let text = |format: u32, tokens: u32, chat: &str| {
+        format!(
+            r#"{{"format":{format},"name":"a \"name\"","tokenizer":"{digest}","vocabulary":512,"end_of_text":0,"train_documents":2,"train_bytes":3,"heldout_documents":1,"heldout_bytes":1,"train":[{{"digest":"{digest}","tokens":{tokens}}},{{"digest":"{other}","tokens":1}}],"heldout":[]{chat}}}"#
+        )
+    };
+    let chat = format!(r#","chat_template":"{digest}""#);
+    [text(1, 524_288, ""), text(2, 262_144, &chat)].map(String::into_bytes).to_vec()
 }
 
 /// A model's `config.json`.
