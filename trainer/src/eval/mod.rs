@@ -23,6 +23,17 @@ pub enum EvalError {
     /// An answer without tokens.
     #[error("choice {0:?} has no token of its own behind the question")]
     Empty(String),
+    /// An answer that does not fit into the model's context.
+    #[error("a choice of {tokens} tokens; the model sees {sequence} at once")]
+    Long {
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens that are read at once.
+        sequence: usize,
+    },
+    /// Nothing stands before an answer.
+    #[error("the question is empty: nothing is there for an answer to follow")]
+    NoQuestion,
 }
 
 /// The tokens of `text`, begun as the tokenizer's post-processor says.
@@ -47,6 +58,13 @@ pub fn question(tokenizer: &Tokenizer, context: &str, answer: &str, sequence: us
     let asked = encode(tokenizer, context.trim_end())?.len();
     if whole.len() <= asked {
         return Err(EvalError::Empty(answer.to_owned()));
+    }
+    let tokens = whole.len() - asked;
+    if tokens > sequence {
+        return Err(EvalError::Long { tokens, sequence });
+    }
+    if asked == 0 {
+        return Err(EvalError::NoQuestion);
     }
     let marked = whole.iter().enumerate().map(|(at, token)| if at < asked { token | CONTEXT } else { *token });
     Ok(marked.skip(whole.len().saturating_sub(sequence + 1)).collect())
@@ -124,6 +142,8 @@ mod tests {
         let cut = question(&tokenizer, "Who is it?", " the peer", 6).unwrap();
         assert_eq!(cut, tokens[tokens.len() - 7..]);
         assert!(matches!(question(&tokenizer, "Who?", "", 6), Err(EvalError::Empty(_))));
+        assert!(matches!(question(&tokenizer, "", " the", 6), Err(EvalError::NoQuestion)));
+        assert!(matches!(question(&tokenizer, "Who?", " the peer of all peers", 2), Err(EvalError::Long { .. })));
     }
 
     #[test]
