@@ -67,6 +67,9 @@ pub(super) fn read(path: &Path, layout: Option<Layout>, limit: usize) -> Result<
     }
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     if path.extension().is_none_or(|extension| extension != "jsonl") {
+        if text.trim().is_empty() {
+            return Err(Plain(format!("{shown} holds no text")).into());
+        }
         return Ok(Task { name, kind: Kind::Texts(vec![text]) });
     }
     let numbered = || text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).take(limit);
@@ -79,6 +82,7 @@ pub(super) fn read(path: &Path, layout: Option<Layout>, limit: usize) -> Result<
         }
         None => {
             let text = |(number, line)| match serde_json::from_str(line) {
+                Ok(TextLine { text }) if text.trim().is_empty() => Err(fault(number, &"an empty text")),
                 Ok(TextLine { text }) => Ok(text),
                 Err(_) => Err(fault(number, &"neither a \"text\" nor an item of a known layout (see --layout)")),
             };
@@ -175,6 +179,8 @@ mod tests {
         assert!(fault("{\"a\":1}", None).contains("line 1: neither a"));
         assert!(fault(ITEM, Some(Layout::Piqa)).contains("missing field `goal`"));
         assert!(fault(" \n", None).contains("has no lines"));
+        assert!(fault("{\"text\":\" \"}", None).contains("line 1: an empty text"));
+        assert!(read_file("a.txt", "\n", None).err().is_some_and(|error| error.contains("holds no text")));
         let folder = tempfile::tempdir().unwrap();
         assert!(super::read(&folder.path().join("none.jsonl"), None, 1).is_err());
         assert!(super::read(folder.path(), None, 1).is_err());
