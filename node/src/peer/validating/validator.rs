@@ -178,8 +178,8 @@ fn measure<L: Ledger>(
     let norms_of = |of: &Arc<Contribution>| norms(layout, (0..of.manifest.shards.len()).map(|shard| decode(of, shard)));
     // As loud as it would be applied: beside what was.
     let applied = held.iter().filter(|(uid, _)| chosen.contains(**uid));
-    let applied: Vec<Vec<f64>> = applied.filter_map(|(_, of)| norms_of(of).ok()).collect();
-    let scale = Scale::new(run, layout, collection.round, &applied);
+    let applied: BTreeMap<Uid, Vec<f64>> = applied.filter_map(|(uid, of)| Some((*uid, norms_of(of).ok()?))).collect();
+    let scale = Scale::new(run, layout, collection.round, &applied.values().cloned().collect::<Vec<_>>());
     let setting = Setting { data, run, collection: &collection, voter };
     let mut bench = Bench::new(model, setting, &mut before)?;
     let mut scored = Vec::new();
@@ -189,7 +189,8 @@ fn measure<L: Ledger>(
             break;
         }
         let mut lost = None;
-        let evaluation = norms_of(contribution).map(|norms| {
+        let norms = applied.get(uid).cloned().map_or_else(|| norms_of(contribution), Ok);
+        let evaluation = norms.map(|norms| {
             let shards = 0..contribution.manifest.shards.len();
             let mut shards =
                 shards.map_while(|shard| decode(contribution, shard).map(Ok).map_err(|error| lost = Some(error)).ok());
